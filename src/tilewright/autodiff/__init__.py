@@ -1,0 +1,1 @@
+"""Derivatives as graph -> graph transformations: rules on one page per kind, transforms over them."""

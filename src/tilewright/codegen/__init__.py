@@ -1,0 +1,1 @@
+"""Emitters: kernels to LLVM IR text."""

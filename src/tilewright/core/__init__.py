@@ -1,0 +1,1 @@
+"""What every layer shares: data types, shapes, the scalar vocabulary, diagnostics, settings and trees."""

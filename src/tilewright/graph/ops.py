@@ -1,0 +1,342 @@
+"""The op table: every graph operation with its operands, static arguments, type rule and meaning in one line.
+
+Elementwise operations come from the scalar vocabulary; their operands have one shape (``broadcast`` is explicit) and the
+types the scalar row asks for. Shapes are lists of ``Dim``; rules that need a known size say so through ``static``.
+Notation: B batch, M N K contraction ranges, n image, c channel, s spatial axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tilewright.core import dtype as dt
+from tilewright.core import shape as shapes
+from tilewright.core.dtype import DType
+from tilewright.core.scalar import SCALAR_OPS, ScalarOp, result_dtype
+from tilewright.core.shape import Dim, Shape
+from tilewright.graph.ir import OPS, Op, TensorType
+
+__all__ = ["ANCHORS", "MOVEMENT", "OPS", "REDUCTIONS"]
+
+Types = tuple[TensorType, ...]
+Attrs = dict[str, Any]
+
+REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min")
+MOVEMENT = ("reshape", "permute", "broadcast", "slice", "pad", "flip", "concat", "window")
+
+
+def _row(name: str, arity: int | None, attrs: Sequence[str], doc: str) -> Callable[[Callable[[Types, Attrs], TensorType]], None]:
+    def add(infer: Callable[[Types, Attrs], TensorType]) -> None:
+        OPS[name] = Op(name, arity, tuple(attrs), infer, doc)
+
+    return add
+
+
+def _check_axis(op: str, axis: int, rank: int) -> None:
+    if not 0 <= axis < rank:
+        raise ValueError(f"{op}: axis {axis} is out of range for rank {rank}")
+
+
+def _check_axes(op: str, axes: Sequence[int], rank: int) -> None:
+    for axis in axes:
+        _check_axis(op, axis, rank)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{op}: an axis repeats in {tuple(axes)}")
+
+
+def _elementwise(row: ScalarOp) -> Callable[[Types, Attrs], TensorType]:
+    def infer(types: Types, attrs: Attrs) -> TensorType:
+        for t in types[1:]:
+            if t.shape != types[0].shape:
+                raise ValueError(f"{row.name}: shapes {types[0].shape} and {t.shape} differ; broadcast them first")
+        return TensorType(result_dtype(row, tuple(t.dtype for t in types)), types[0].shape)
+
+    return infer
+
+
+for _scalar in SCALAR_OPS.values():
+    OPS[_scalar.name] = Op(_scalar.name, _scalar.arity, (), _elementwise(_scalar), _scalar.text or f"elementwise {_scalar.name}")
+
+
+# ---- leaves -------------------------------------------------------------------------------------------------------
+
+
+@_row("input", 0, ("id", "dtype", "shape"), "a tensor given from outside")
+def _input(types: Types, attrs: Attrs) -> TensorType:
+    return TensorType(attrs["dtype"], attrs["shape"])
+
+
+@_row("constant", 0, ("value", "dtype"), "a rank-0 constant")
+def _constant(types: Types, attrs: Attrs) -> TensorType:
+    return TensorType(attrs["dtype"], ())
+
+
+@_row("iota", 0, ("shape", "axis", "dtype"), "each element is its index along axis")
+def _iota(types: Types, attrs: Attrs) -> TensorType:
+    _check_axis("iota", attrs["axis"], len(attrs["shape"]))
+    if not attrs["dtype"].is_integer:
+        raise TypeError(f"iota gives integers, got {attrs['dtype']}; cast its result")
+    return TensorType(attrs["dtype"], attrs["shape"])
+
+
+@_row("random_bits", 1, ("shape",), "element n is the first word of Threefry-2x32 of the uint32[2] key at the 64-bit counter n")
+def _random_bits(types: Types, attrs: Attrs) -> TensorType:
+    if types[0] != TensorType(dt.uint32, (2,)):
+        raise TypeError(f"random_bits: the key is uint32[2], got {types[0]}")
+    return TensorType(dt.uint32, attrs["shape"])
+
+
+# ---- types and markers --------------------------------------------------------------------------------------------
+
+
+@_row("cast", 1, ("dtype",), "convert; floats saturate into integers, NaN becomes 0, to bool is x != 0")
+def _cast(types: Types, attrs: Attrs) -> TensorType:
+    return TensorType(attrs["dtype"], types[0].shape)
+
+
+@_row("bitcast", 1, ("dtype",), "the same bits as another type of the same width")
+def _bitcast(types: Types, attrs: Attrs) -> TensorType:
+    to: DType = attrs["dtype"]
+    if to.itemsize != types[0].dtype.itemsize or to.is_bool or types[0].dtype.is_bool or to.is_complex:
+        raise TypeError(f"bitcast: {types[0].dtype} and {to} do not have the same width")
+    return TensorType(to, types[0].shape)
+
+
+@_row("stop_gradient", 1, (), "the operand, with no derivative")
+def _stop_gradient(types: Types, attrs: Attrs) -> TensorType:
+    return types[0]
+
+
+@_row("mark", 1, ("id",), "the operand under a name of its own, so that a transform can differentiate with respect to it")
+def _mark(types: Types, attrs: Attrs) -> TensorType:
+    return types[0]
+
+
+# ---- movement: index rewrites, no arithmetic ----------------------------------------------------------------------
+
+
+@_row("reshape", 1, ("shape",), "the same elements in row-major order under another shape")
+def _reshape(types: Types, attrs: Attrs) -> TensorType:
+    shape: Shape = attrs["shape"]
+    if shapes.is_static(shape) and shapes.is_static(types[0].shape) and shapes.product(shape) != types[0].size:
+        raise ValueError(f"reshape: {types[0].size} elements of shape {types[0].shape} do not fill shape {shape}")
+    return TensorType(types[0].dtype, shape)
+
+
+@_row("permute", 1, ("axes",), "out[i...] with axis j taken from the operand's axis axes[j]")
+def _permute(types: Types, attrs: Attrs) -> TensorType:
+    axes: tuple[int, ...] = attrs["axes"]
+    if sorted(axes) != list(range(types[0].rank)):
+        raise ValueError(f"permute: {axes} is not an order of the {types[0].rank} axes")
+    return TensorType(types[0].dtype, tuple(types[0].shape[a] for a in axes))
+
+
+@_row("broadcast", 1, ("shape",), "NumPy's broadcasting to a shape: new leading axes, size-1 axes repeated")
+def _broadcast(types: Types, attrs: Attrs) -> TensorType:
+    shape: Shape = attrs["shape"]
+    old = types[0].shape
+    lead = len(shape) - len(old)
+    if lead < 0 or any(a != 1 and not shapes.dim_equal(a, b) for a, b in zip(old, shape[lead:], strict=True)):
+        raise ValueError(f"broadcast: shape {old} does not broadcast to {shape}")
+    return TensorType(types[0].dtype, shape)
+
+
+@_row("slice", 1, ("start", "stop", "step"), "start, stop (exclusive) and positive step for every axis")
+def _slice(types: Types, attrs: Attrs) -> TensorType:
+    out: list[Dim] = []
+    for dim, a, b, s in zip(types[0].shape, attrs["start"], attrs["stop"], attrs["step"], strict=True):
+        if not 0 <= a <= b <= shapes.upper(dim) or s < 1:
+            raise ValueError(f"slice: {a}:{b}:{s} does not lie in an axis of size {dim}")
+        out.append(dim if (a, b, s) == (0, dim, 1) else -(-(b - a) // s))
+    return TensorType(types[0].dtype, tuple(out))
+
+
+@_row("pad", 2, ("low", "high", "interior"), "add low/high elements around and interior ones between; the second operand fills")
+def _pad(types: Types, attrs: Attrs) -> TensorType:
+    if types[1] != TensorType(types[0].dtype, ()):
+        raise TypeError(f"pad: the fill value is {types[0].dtype}[], got {types[1]}")
+    out: list[Dim] = []
+    for dim, low, high, gap in zip(types[0].shape, attrs["low"], attrs["high"], attrs["interior"], strict=True):
+        if min(low, high, gap) < 0:
+            raise ValueError("pad: widths are not negative; slice to remove elements")
+        if low == high == gap == 0:
+            out.append(dim)
+        else:
+            (size,) = shapes.static((dim,))
+            out.append(low + high + size + gap * max(size - 1, 0))
+    return TensorType(types[0].dtype, tuple(out))
+
+
+@_row("flip", 1, ("axes",), "reverse the order along axes")
+def _flip(types: Types, attrs: Attrs) -> TensorType:
+    _check_axes("flip", attrs["axes"], types[0].rank)
+    return types[0]
+
+
+@_row("concat", None, ("axis",), "join along an axis")
+def _concat(types: Types, attrs: Attrs) -> TensorType:
+    axis: int = attrs["axis"]
+    if not types:
+        raise ValueError("concat: needs at least one operand")
+    first = types[0]
+    _check_axis("concat", axis, first.rank)
+    total = 0
+    for t in types:
+        if t.dtype is not first.dtype or t.rank != first.rank:
+            raise TypeError(f"concat: {first} and {t} differ in type or rank")
+        if any(i != axis and a != b for i, (a, b) in enumerate(zip(first.shape, t.shape, strict=True))):
+            raise ValueError(f"concat: shapes {first.shape} and {t.shape} differ off axis {axis}")
+        total += shapes.static((t.shape[axis],))[0]
+    return TensorType(first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
+
+
+@_row("window", 1, ("axes", "size", "stride", "dilation"), "out[..o.., k..] = x[..o*stride + k*dilation..]; the k axes come last")
+def _window(types: Types, attrs: Attrs) -> TensorType:
+    axes: tuple[int, ...] = attrs["axes"]
+    _check_axes("window", axes, types[0].rank)
+    out = list(types[0].shape)
+    for axis, k, s, d in zip(axes, attrs["size"], attrs["stride"], attrs["dilation"], strict=True):
+        (size,) = shapes.static((out[axis],))
+        if k < 1 or s < 1 or d < 1:
+            raise ValueError("window: size, stride and dilation are at least 1")
+        if size < (k - 1) * d + 1:
+            raise ValueError(f"window: {k} elements with dilation {d} do not fit in an axis of size {size}")
+        out[axis] = (size - (k - 1) * d - 1) // s + 1
+    return TensorType(types[0].dtype, (*out, *attrs["size"]))
+
+
+# ---- reductions and scans -----------------------------------------------------------------------------------------
+
+
+def _reduce(types: Types, attrs: Attrs) -> TensorType:
+    _check_axes("reduce", attrs["axes"], types[0].rank)
+    return TensorType(types[0].dtype, tuple(d for i, d in enumerate(types[0].shape) if i not in attrs["axes"]))
+
+
+for _name, _kinds in (("reduce_sum", "iufc"), ("reduce_prod", "iufc"), ("reduce_max", "biuf"), ("reduce_min", "biuf")):
+
+    def _typed(types: Types, attrs: Attrs, name: str = _name, kinds: str = _kinds) -> TensorType:
+        if types[0].dtype.kind not in kinds:
+            raise TypeError(f"{name} is not defined for {types[0].dtype}")
+        if name in ("reduce_max", "reduce_min") and any(types[0].shape[a] == 0 for a in attrs["axes"]):
+            raise ValueError(f"{name}: an axis of size 0 has no {name[-3:]}imum")
+        return _reduce(types, attrs)
+
+    OPS[_name] = Op(_name, 1, ("axes",), _typed, f"{_name[7:]} over axes, which disappear; half types accumulate in float32")
+
+
+def _arg_reduce(types: Types, attrs: Attrs) -> TensorType:
+    axis: int = attrs["axis"]
+    _check_axis("argmax", axis, types[0].rank)
+    if types[0].dtype.is_complex:
+        raise TypeError("argmax/argmin are not defined for complex elements")
+    if types[0].shape[axis] == 0:
+        raise ValueError("argmax/argmin: an axis of size 0 has no largest element")
+    return TensorType(dt.int64, (*types[0].shape[:axis], *types[0].shape[axis + 1 :]))
+
+
+OPS["argmax"] = Op("argmax", 1, ("axis",), _arg_reduce, "int64 index of the first largest element (of the first NaN)")
+OPS["argmin"] = Op("argmin", 1, ("axis",), _arg_reduce, "int64 index of the first smallest element (of the first NaN)")
+
+
+@_row("cumsum", 1, ("axis", "reverse"), "running sum along an axis, itself included; from the end when reverse")
+def _cumsum(types: Types, attrs: Attrs) -> TensorType:
+    _check_axis("cumsum", attrs["axis"], types[0].rank)
+    if types[0].dtype.is_bool:
+        raise TypeError("cumsum is not defined for bool; cast first")
+    return types[0]
+
+
+@_row("fold", 1, ("axes", "size", "stride", "dilation"), "adjoint of window: out[i] sums x[..o.., k..] over o*stride + k*dilation == i")
+def _fold(types: Types, attrs: Attrs) -> TensorType:
+    axes: tuple[int, ...] = attrs["axes"]
+    rank = types[0].rank - len(axes)
+    _check_axes("fold", axes, rank)
+    kernel = shapes.static(types[0].shape[rank:])
+    out = list(types[0].shape[:rank])
+    for axis, k, size, s, d in zip(axes, kernel, attrs["size"], attrs["stride"], attrs["dilation"], strict=True):
+        if (size - (k - 1) * d - 1) // s + 1 != out[axis]:
+            raise ValueError(f"fold: size {size} does not give {out[axis]} windows of {k}, stride {s}, dilation {d}")
+        out[axis] = size
+    return TensorType(types[0].dtype, tuple(out))
+
+
+# ---- indexed access -----------------------------------------------------------------------------------------------
+
+
+def _index_types(op: str, operand: TensorType, indices: Types, axes: tuple[int, ...]) -> Shape:
+    _check_axes(op, axes, operand.rank)
+    if not indices or len(indices) != len(axes):
+        raise ValueError(f"{op}: {len(axes)} axes need as many index operands, got {len(indices)}")
+    for t in indices:
+        if not t.dtype.is_integer or t.shape != indices[0].shape:
+            raise TypeError(f"{op}: indices are integers of one shape, got {', '.join(map(str, indices))}")
+    return indices[0].shape + tuple(d for i, d in enumerate(operand.shape) if i not in axes)
+
+
+@_row("gather", None, ("axes",), "x, i0, i1...: out[j..., r...] = x at index i_a[j...] on axes[a] and r on the others; out of range is an error")
+def _gather(types: Types, attrs: Attrs) -> TensorType:
+    return TensorType(types[0].dtype, _index_types("gather", types[0], types[1:], attrs["axes"]))
+
+
+@_row("scatter", None, ("axes", "mode"), "x, updates, i0...: x with updates[j..., r...] set/add/max/min at those places; repeats of set keep the last")
+def _scatter(types: Types, attrs: Attrs) -> TensorType:
+    if attrs["mode"] not in ("set", "add", "max", "min"):
+        raise ValueError(f"scatter: mode {attrs['mode']!r} is not one of set, add, max, min")
+    want = TensorType(types[0].dtype, _index_types("scatter", types[0], types[2:], attrs["axes"]))
+    if types[1] != want:
+        raise TypeError(f"scatter: the updates are {want}, got {types[1]}")
+    return types[0]
+
+
+# ---- contractions -------------------------------------------------------------------------------------------------
+
+
+@_row("dot", 2, ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch", "dtype"), "general contraction; out axes: batch, lhs free, rhs free")
+def _dot(types: Types, attrs: Attrs) -> TensorType:
+    lhs, rhs = types
+    lc, rc, lb, rb = (attrs[k] for k in ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch"))
+    _check_axes("dot", (*lc, *lb), lhs.rank)
+    _check_axes("dot", (*rc, *rb), rhs.rank)
+    if lhs.dtype is not rhs.dtype or lhs.dtype.is_bool:
+        raise TypeError(f"dot: operands are of one numeric type, got {lhs} and {rhs}")
+    for what, left, right in (("contracted", lc, rc), ("batch", lb, rb)):
+        if len(left) != len(right) or any(lhs.shape[a] != rhs.shape[b] for a, b in zip(left, right, strict=True)):
+            raise ValueError(f"dot: {what} axes {left} of {lhs} and {right} of {rhs} do not match")
+    batch = tuple(lhs.shape[a] for a in lb)
+    free_l = tuple(d for i, d in enumerate(lhs.shape) if i not in lc and i not in lb)
+    free_r = tuple(d for i, d in enumerate(rhs.shape) if i not in rc and i not in rb)
+    return TensorType(attrs["dtype"], batch + free_l + free_r)
+
+
+@_row(
+    "conv", 2, ("stride", "padding", "lhs_dilation", "rhs_dilation", "groups", "dtype"),
+    "cross-correlation of [n, c, s...] with [o, c/groups, k...]; padding ((low, high), ...) may be negative",
+)  # fmt: skip
+def _conv(types: Types, attrs: Attrs) -> TensorType:
+    lhs, rhs = types
+    if lhs.rank != rhs.rank or lhs.rank < 3:
+        raise ValueError(f"conv: operands have one rank of at least 3, got {lhs} and {rhs}")
+    if lhs.dtype is not rhs.dtype or lhs.dtype.is_bool:
+        raise TypeError(f"conv: operands are of one numeric type, got {lhs} and {rhs}")
+    groups: int = attrs["groups"]
+    (channels, filters, per_group) = shapes.static((lhs.shape[1], rhs.shape[0], rhs.shape[1]))
+    if groups < 1 or channels != per_group * groups or filters % groups:
+        raise ValueError(
+            f"conv: {channels} input and {filters} output channels in {groups} groups do not match a kernel of shape {rhs.shape}"
+        )
+    out: list[Dim] = [lhs.shape[0], filters]
+    for size, k, s, (low, high), ld, rd in zip(
+        shapes.static(lhs.shape[2:]), shapes.static(rhs.shape[2:]), attrs["stride"], attrs["padding"], attrs["lhs_dilation"],
+        attrs["rhs_dilation"], strict=True,
+    ):  # fmt: skip
+        spread = 0 if size == 0 else (size - 1) * ld + 1
+        span = (k - 1) * rd + 1
+        if spread + low + high < span:
+            raise ValueError(f"conv: a kernel of span {span} does not fit in a padded axis of size {spread + low + high}")
+        out.append((spread + low + high - span) // s + 1)
+    return TensorType(attrs["dtype"], tuple(out))
+
+
+ANCHORS = (*REDUCTIONS, "argmax", "argmin", "cumsum", "fold", "gather", "scatter", "dot", "conv", "random_bits")

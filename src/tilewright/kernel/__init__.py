@@ -1,0 +1,1 @@
+"""The kernel IR: loops, loads, stores and register tiles over scalar expressions."""

@@ -1,0 +1,1 @@
+"""Graph to kernels: fusion groups, index algebra (``read``) and anchors. The only package that sees both IRs."""

@@ -1,0 +1,1 @@
+"""Graph -> graph passes, one file each; ``pipeline.py`` lists them in order."""

@@ -1,0 +1,1 @@
+"""Loop nests of each anchor as functions of a small parameter record."""
