@@ -32,7 +32,7 @@ os.environ["TW_CACHE_DIR"] = _cache.name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--nightly", action="store_true", help="run the long tests and more random examples to")
+    parser.addoption("--nightly", action="store_true", help="run the long tests and more random examples")
 
 
 def pytest_configure(config: pytest.Config) -> None:
