@@ -1,7 +1,8 @@
-"""Write diabetes.csv: the 442 patients of the diabetes study that scikit-learn carries, in their original units.
+"""Write diabetes.csv: the 442 patients of the diabetes study that scikit-learn carries, in original units.
 
-Run once, from any directory, with scikit-learn installed; the result is committed beside this file. One row is one
-patient: ten measurements, then `progression`, the disease's progression a year later. README.md names the source.
+Run once, from any directory, with scikit-learn installed; the result is committed beside this file. One row
+is one patient: ten measurements, then `progression`, the disease's progression a year later. README.md names
+the source.
 """
 
 import csv

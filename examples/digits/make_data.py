@@ -1,8 +1,8 @@
 """Write digits.csv: the 1,797 handwritten digits of 8x8 pixels that scikit-learn carries.
 
-Run once, from any directory, with scikit-learn installed; the result is committed beside this file. One row is one
-image: 64 pixels, row by row, each an integer from 0 (blank) to 16, then the digit it shows. README.md names source
-and licence.
+Run once, from any directory, with scikit-learn installed; the result is committed beside this file. One row
+is one image: 64 pixels, row by row, each an integer from 0 (blank) to 16, then the digit it shows. README.md
+names source and licence.
 """
 
 import csv
