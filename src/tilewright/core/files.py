@@ -1,0 +1,104 @@
+"""Files that are whole or absent: write beside the target, then rename.
+
+What it does not do: it keeps no file open, takes no lock, and knows nothing of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tilewright.core.diagnostics import TilewrightError
+
+__all__ = ["FileWriteError", "check_writable", "write_atomic", "write_json_atomic"]
+
+
+class FileWriteError(TilewrightError):
+    """A file could not be written. The file that was there before, if any, is untouched."""
+
+
+def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> int:
+    """Write `chunks` one after the other as the file `path` and return its size in bytes.
+
+    Missing parent directories are made. A reader sees the old file or the new one, never a part: the bytes go
+    to a temporary file in the same directory, reach the disk, and take the name in one step. Raises
+    `FileWriteError` with the reason (no space, no permission, ...) after removing the temporary file.
+
+    >>> import tempfile
+    >>> write_atomic(tempfile.mkdtemp() + "/numbers.txt", [b"1 2 ", b"3"])
+    5
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+    written = 0
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(None, "a directory has this name")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B") if chunk else memoryview(b"")
+                while view:
+                    count = os.write(handle, view)
+                    view = view[count:]
+                    written += count
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        _keep_mode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise FileWriteError(f"cannot write {target}: {reason}{_advice(error, target)}") from error
+        raise
+    return written
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """Replacing a file keeps the permissions it had."""
+    with contextlib.suppress(OSError):
+        os.chmod(new, stat.S_IMODE(old.stat().st_mode))
+
+
+def _advice(error: OSError, target: Path) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"; free some space in {target.parent} or choose another directory. Nothing is left behind"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "; choose a directory you may write to"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "; a file stands where a directory is needed"
+        case _:
+            return ""
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: Any) -> int:
+    """Write `value` as indented JSON with a final newline, as `write_atomic` does. NaN and infinities are
+    refused.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomic(path, [text.encode(), b"\n"])
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise `FileWriteError` when `path` could not be written, before the work whose result it is to hold.
+
+    It makes the missing parent directories and tries a small file there, which it removes again.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FileWriteError(f"cannot write {target}: a directory has this name")
+    probe = target.with_name(f".{target.name[:200]}.{os.getpid()}.probe")
+    write_atomic(probe, [b"tilewright"])
+    with contextlib.suppress(OSError):
+        probe.unlink()

@@ -1,0 +1,1 @@
+"""Other projects' file formats, read and written without their libraries."""

@@ -1,0 +1,9 @@
+"""Measures of a trained model on held-out data: plain functions of predictions and targets.
+
+They take tensors or NumPy arrays, compute in float64 on the host and return a Python float.
+"""
+
+from tilewright.metrics.classification import accuracy, auc, f1, precision, recall
+from tilewright.metrics.regression import mae, mse, rmse
+
+__all__ = ["accuracy", "auc", "f1", "mae", "mse", "precision", "recall", "rmse"]
