@@ -4,6 +4,7 @@
     TW_THREADS     int    upper bound on the threads of a step; default: every CPU this process may use
     TW_CACHE_DIR   path   compiled kernels; default $XDG_CACHE_HOME/tilewright or ~/.cache/tilewright; empty: no disk cache
     TW_CACHE_SIZE  bytes  bound of that directory, with an optional K, M or G; default 512M
+    TW_SPIN_US     float  microseconds an idle worker thread waits for work before it sleeps; default 50
     TW_TARGET      word   compile for "avx512", "avx2", "sse" or "generic" instead of the host's features
 
 What it does not do: nothing here is read at import, and nothing is written back to the environment.
@@ -63,6 +64,13 @@ def _parse_threads(text: str) -> int:
     if count < 1:
         raise ValueError(f"{count} is not a positive number of threads")
     return count
+
+
+def _parse_microseconds(text: str) -> float:
+    duration = float(text)
+    if not 0 <= duration <= 1e6:
+        raise ValueError(f"{duration:g} is not between 0 and 1000000 microseconds")
+    return duration
 
 
 _TARGETS = ("host", "avx512", "avx2", "sse", "generic")
@@ -142,6 +150,7 @@ class Settings:
     threads: Setting[int | None] = Setting("TW_THREADS", _parse_threads, lambda: None)
     cache_dir: Setting[Path | None] = Setting("TW_CACHE_DIR", _parse_directory, _default_cache_directory)
     cache_size = Setting("TW_CACHE_SIZE", parse_size, lambda: 512 << 20)
+    spin_us = Setting("TW_SPIN_US", _parse_microseconds, lambda: 50.0)
     target = Setting("TW_TARGET", _parse_target, lambda: "host")
 
     @classmethod

@@ -1,0 +1,64 @@
+"""Raw aligned memory from the system: what buffers, arenas, scratch and tables are made of. No types, no reuse."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+
+from tilewright.runtime.statistics import stats
+
+__all__ = ["ALIGNMENT", "Memory"]
+
+ALIGNMENT = 64  # a cache line, and the widest vector
+_HUGE_PAGE = 2 << 20
+_HUGE_FROM = 4 << 20  # from here on a few huge pages save more than their rounding wastes
+
+
+class Memory:
+    """`nbytes` (at least 64) of writable memory at `address`, aligned to 64 bytes; freed with the object.
+
+    From 4 MiB on it is aligned to 2 MiB and offered to the system for huge pages. Contents are undefined unless `zero`.
+    Raises MemoryError when the system has no more.
+    """
+
+    __slots__ = ("__weakref__", "_keep", "address", "nbytes")
+
+    def __init__(self, nbytes: int, zero: bool = False) -> None:
+        if nbytes < 0:
+            raise ValueError(f"a negative number of bytes: {nbytes}")
+        self.nbytes = max(nbytes, ALIGNMENT)
+        self._keep: Any
+        if self.nbytes >= _HUGE_FROM:
+            self.address = self._map_pages()
+        else:
+            make = np.zeros if zero else np.empty
+            self._keep = make(self.nbytes + ALIGNMENT, np.uint8)
+            start = self._keep.ctypes.data
+            self.address = start + (-start) % ALIGNMENT
+        stats.buffers_allocated += 1
+        stats.bytes_allocated += self.nbytes
+
+    def _map_pages(self) -> int:
+        size = -(-self.nbytes // _HUGE_PAGE) * _HUGE_PAGE
+        try:
+            pages = mmap.mmap(-1, size + _HUGE_PAGE)
+        except OSError as error:
+            raise MemoryError(f"the system refused {self.nbytes} bytes: {error.strerror}") from None
+        start = np.frombuffer(pages, np.uint8).ctypes.data
+        aligned = start + (-start) % _HUGE_PAGE
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                pages.madvise(mmap.MADV_HUGEPAGE, aligned - start, size)
+            except OSError:  # the system is built without huge pages
+                pass
+        self._keep = pages
+        return aligned
+
+    def words(self, offset: int, count: int) -> ctypes.Array[ctypes.c_uint64]:
+        """A writable view of `count` 64-bit words from byte `offset`; valid while this object lives."""
+        if offset < 0 or offset + 8 * count > self.nbytes:
+            raise IndexError(f"words [{offset}, {offset + 8 * count}) lie outside of {self.nbytes} bytes")
+        return (ctypes.c_uint64 * count).from_address(self.address + offset)

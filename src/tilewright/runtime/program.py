@@ -1,0 +1,478 @@
+"""Programs: tables of kernel launches over one arena, run on all threads by one native call.
+
+A program is built from a plain description (`Launch`, `Segment`, `HostStep`) that names kernels by address and memory by
+slot and byte offset. Runs of launches between host steps become *native parts*; a program without host steps is exactly
+one native call. What it does not do: it plans no memory and knows no shapes, dtypes or IR.
+
+    program = Program(
+        [
+            Launch(matmul, [Segment(args=[(1, 0), (2, 0), (0, 0)], grid=64, chunk=4)]),
+            Launch(relu, [Segment(args=[(0, 0), (3, 0)], grid=4096, chunk=1024)], wait_for=0),
+        ],
+        slots=4, arena_bytes=1 << 20,
+    )
+    program.run([x_address, w_address, y_address])          # slots 1, 2, 3; slot 0 is the arena
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.core.settings import settings
+from tilewright.runtime import driver, profiler
+from tilewright.runtime.memory import Memory
+from tilewright.runtime.statistics import stats
+from tilewright.runtime.team import Team, default_threads, state
+
+__all__ = ["ArrayRef", "HostStep", "KernelCheckError", "Launch", "Program", "Segment"]
+
+# Makes the exception for a failed check from the four status words (the code first).
+Check = Callable[[tuple[int, int, int, int]], BaseException]
+Pointers = Sequence[int] | npt.NDArray[np.uint64]
+
+
+class KernelCheckError(RuntimeError):
+    """A kernel reported a check code that the program's `checks` table does not explain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One piece of a launch's work: where its arguments are, and its grid.
+
+    args    (slot, byte offset) of each pointer in the kernel's argument order
+    grid    number of work items; 0 is allowed and runs nothing
+    chunk   items a thread claims at a time: every call gets `lo` a multiple of `chunk` and `hi = min(lo + chunk, grid)`
+    """
+
+    args: Sequence[tuple[int, int]]
+    grid: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One kernel over its segments. Different segments, and chunks of a segment, run in any order and at the same time.
+
+    kernel     native address, or a name in the program's `kernels`
+    wait_for   every step with index <= wait_for is complete before this one starts; -1: none has to be
+    name       for timings; defaults to the kernel's name or address
+    flops, nbytes   arithmetic and memory traffic of the launch, for timings; 0 when unknown
+    """
+
+    kernel: int | str
+    segments: Sequence[Segment]
+    wait_for: int = -1
+    name: str = ""
+    flops: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayRef:
+    """A C-contiguous array in a slot, as a host step receives it: a writable NumPy array over the program's memory."""
+
+    slot: int
+    byte_offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """A Python callable run between native parts, as `function(*arrays)`; it reads and writes the arrays in place.
+
+    It starts when every earlier step is complete, and every later step waits for it. Its exceptions pass through `run`.
+    """
+
+    function: Callable[..., None]
+    arrays: Sequence[ArrayRef]
+    name: str = ""
+
+
+@dataclass(slots=True)
+class _Part:
+    """The native tables of consecutive launches. The first bytes of `memory` are the header that `driver` lays out."""
+
+    launches: list[Launch]
+    first_step: int
+    memory: Memory
+    address: int
+    chunks: list[int]
+    stride: int
+    tables: list[Any] = field(default_factory=list)
+    call: Callable[[int], int] | None = None
+
+    def store(self, offset: int, value: int) -> None:
+        self.memory.words(offset, 1)[0] = value & 0xFFFFFFFFFFFFFFFF
+
+
+class Program:
+    """A schedule bound to its arena; `run` executes it on given pointers.
+
+    steps          launches and host steps, in order
+    slots          size of the pointer table, arena included: `run` takes `slots - 1` pointers
+    arena_bytes    size of slot 0, allocated at the first run, aligned to 64 bytes, contents undefined
+    scratch_bytes  scratch memory per thread that the kernels may use, 64-byte aligned
+    checks         exception factory by check code (status word 0); words 1 to 3 are details the kernel may add
+    serial         run everything on the calling thread: for programs too small to share
+    kernels        addresses of kernels that launches name
+
+    Raises ValueError for an inconsistent description. Several threads may call `run`; runs take place one at a time.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Launch | HostStep],
+        *,
+        slots: int,
+        arena_bytes: int = 0,
+        scratch_bytes: int = 0,
+        checks: Mapping[int, Check] | None = None,
+        serial: bool = False,
+        kernels: Mapping[str, int] | None = None,
+        name: str = "program",
+    ) -> None:
+        self.name = name
+        self.slots = slots
+        self.arena_bytes = arena_bytes
+        self.scratch_bytes = scratch_bytes
+        self.checks = dict(checks or {})
+        self.serial = serial
+        self.kernels = dict(kernels or {})
+        self.steps = tuple(steps)
+        _check_steps(self.steps, slots, self.kernels)
+        self.arena: Memory | None = None
+        self._table = Memory(8 * (slots + 1), zero=True)
+        self._bound = self._table.words(0, slots + 1)
+        self._pack = struct.Struct(f"{slots - 1}Q").pack_into
+        self._team: Team | None = None
+        self._stages: list[_Part | HostStep] = []
+        self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
+        self._only_address = 0
+        self._launch_count = sum(isinstance(step, Launch) for step in self.steps)
+        self._turn = threading.RLock()  # whole runs of a program with host steps
+        self._running = False
+        _live_programs.add(self)
+
+    def run(self, pointers: Pointers) -> None:
+        """Execute every step with `pointers` in slots 1, 2, …; returns when all are complete.
+
+        `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them must stay
+        alive during the call. Raises what `checks` makes of a non-zero status, ValueError for a wrong number of pointers.
+        """
+        if profiler.active() or settings.debug:
+            self._run_profiled(pointers)
+            return
+        lock = state.lock
+        with lock:
+            if self._team is None or self._team is not state.current:
+                self._attach()
+            call = self._only
+            if call is not None:
+                self._bind(pointers)
+                if call(self._only_address):
+                    self._raise_check(self._stages[0])
+                stats.native_calls += 1
+                stats.launches += self._launch_count
+                return
+        self._run_stages(pointers)
+
+    def _bind(self, pointers: Pointers) -> None:
+        try:
+            self._pack(self._bound, 8, *pointers)
+        except struct.error:
+            self._explain_binding(pointers)
+
+    def _explain_binding(self, pointers: Pointers) -> None:
+        given = len(pointers)
+        if given != self.slots - 1:
+            raise ValueError(f"{self.name} takes {self.slots - 1} pointers, not {given}") from None
+        raise ValueError(
+            f"{self.name}: pointers are unsigned 64-bit addresses, not {list(pointers)!r}"
+        ) from None
+
+    def _run_stages(self, pointers: Pointers, timings: list[profiler.LaunchTiming] | None = None) -> None:
+        """A run stage by stage: host steps in between, the team's lock free while they run."""
+        with self._turn:
+            if self._running:
+                raise RuntimeError(f"{self.name} was run again from inside one of its own host steps")
+            self._running = True
+            try:
+                bind = True
+                for index in range(len(self._stages)):
+                    stage = self._stages[index]
+                    if isinstance(stage, HostStep):
+                        if bind:
+                            self._bind(pointers)
+                            bind = False
+                        self._run_host(stage, timings)
+                    else:
+                        with state.lock:
+                            if self._team is not state.current:
+                                self._attach()
+                                bound = self._stages[index]
+                                assert isinstance(bound, _Part)
+                                stage = bound
+                            if bind:
+                                self._bind(pointers)
+                                bind = False
+                            self._run_part(stage, timings)
+            finally:
+                self._running = False
+
+    def _run_part(self, part: _Part, timings: list[profiler.LaunchTiming] | None) -> None:
+        assert part.call is not None
+        table = None
+        if timings is not None:
+            table = Memory(8 * driver.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
+            part.store(driver.PROFILE, table.address)
+        try:
+            code = part.call(part.address)
+        finally:
+            if table is not None:
+                part.store(driver.PROFILE, 0)
+        stats.native_calls += 1
+        stats.launches += len(part.launches)
+        if table is not None and timings is not None:
+            timings.extend(self._read_timings(part, table))
+        if code:
+            self._raise_check(part)
+
+    def _run_host(self, step: HostStep, timings: list[profiler.LaunchTiming] | None) -> None:
+        arrays = [self._array(ref) for ref in step.arrays]
+        started = profiler.now()
+        step.function(*arrays)
+        stats.host_calls += 1
+        if timings is not None:
+            ended = profiler.now()
+            timings.append(
+                profiler.LaunchTiming(_host_name(step), started, ended, ended - started, (1,), 0, 0, True)
+            )
+
+    def _array(self, ref: ArrayRef) -> npt.NDArray[Any]:
+        nbytes = math.prod(ref.shape) * ref.dtype.itemsize
+        memory = (ctypes.c_uint8 * nbytes).from_address(self._bound[ref.slot] + ref.byte_offset)
+        flat: npt.NDArray[Any] = np.ctypeslib.as_array(memory)
+        return flat.view(ref.dtype).reshape(ref.shape)
+
+    def _raise_check(self, stage: _Part | HostStep) -> None:
+        assert isinstance(stage, _Part)
+        status = (ctypes.c_int32 * 4).from_address(stage.memory.words(driver.STATUS, 1)[0])
+        words = (status[0], status[1], status[2], status[3])
+        make = self.checks.get(words[0])
+        if make is None:
+            raise KernelCheckError(
+                f"{self.name}: a kernel reported check code {words[0]}, details {words[1:]}"
+            )
+        raise make(words)
+
+    # Profiling ------------------------------------------------------------------------------------------------------
+
+    def _run_profiled(self, pointers: Pointers) -> None:
+        timings: list[profiler.LaunchTiming] = []
+        with state.lock:
+            if self._team is None or self._team is not state.current:
+                self._attach()
+        started = profiler.now()
+        self._run_stages(pointers, timings)
+        profiler.record(
+            profiler.RunTiming(self.name, started, profiler.now(), tuple(timings)), settings.debug
+        )
+
+    def _read_timings(self, part: _Part, table: Memory) -> list[profiler.LaunchTiming]:
+        rows = table.words(0, driver.PROFILE_WORDS * part.stride * len(part.launches))
+        data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, driver.PROFILE_WORDS)
+        found = []
+        for launch, threads in zip(part.launches, data, strict=True):
+            took_part = threads[threads[:, 3] > 0]
+            start, end = (
+                (int(took_part[:, 0].min()), int(took_part[:, 1].max())) if len(took_part) else (0, 0)
+            )
+            chunks = tuple(int(count) for count in threads[:, 3])
+            busy = int(threads[:, 2].sum())
+            found.append(
+                profiler.LaunchTiming(
+                    _launch_name(launch), start, end, busy, chunks, launch.flops, launch.nbytes
+                )
+            )
+        return found
+
+    # Tables ---------------------------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Make the program ready to run on the current team: tables, arena, scratch, workers. Holds the lock."""
+        state.reap()
+        team = state.team()
+        if self.arena is None:
+            self.arena = Memory(self.arena_bytes)
+            self._bound[0] = self.arena.address
+        if not self._stages or any(
+            isinstance(part, _Part) and part.stride < team.size for part in self._stages
+        ):
+            self._release()
+            self._stages = self._build_stages(max(team.size, default_threads()))
+        team.reserve_scratch(max(self.scratch_bytes, 64))
+        parallel = False
+        for part in self._stages:
+            if isinstance(part, _Part):
+                parallel |= self._attach_part(part, team)
+        if parallel:
+            team.start()
+        self._team = team
+        only = self._stages[0] if len(self._stages) == 1 else None
+        self._only, self._only_address = (only.call, only.address) if isinstance(only, _Part) else (None, 0)
+
+    def _attach_part(self, part: _Part, team: Team) -> bool:
+        """Point a part at the team; returns whether it needs workers."""
+        shared = not self.serial and team.size > 1 and sum(part.chunks) > 1
+        part.store(driver.PART_TEAM, team.address)
+        part.store(driver.THREADS, team.size)
+        part.store(driver.WAKE_LIMIT, max(min(team.size - 1, sum(part.chunks) - 1), 0))
+        part.call = team.driver.run if shared else team.driver.run_serial
+        return shared
+
+    def _build_stages(self, stride: int) -> list[_Part | HostStep]:
+        stages: list[_Part | HostStep] = []
+        launches: list[Launch] = []
+        for index, step in enumerate((*self.steps, None)):
+            if isinstance(step, Launch):
+                launches.append(step)
+                continue
+            if launches:
+                stages.append(self._build_part(launches, index - len(launches), stride))
+                launches = []
+            if step is not None:
+                stages.append(step)
+        return stages
+
+    def _build_part(self, launches: list[Launch], first_step: int, stride: int) -> _Part:
+        """Lay out one part's tables in one block: header, launches, states, segments, arguments."""
+        segments = [[piece for piece in launch.segments if piece.grid > 0] for launch in launches]
+        chunks = [sum(-(-piece.grid // piece.chunk) for piece in pieces) for pieces in segments]
+        args = [arg for pieces in segments for piece in pieces for arg in piece.args]
+        layout = _Layout()
+        header = layout.add(driver.PART_BYTES)
+        status = layout.add(driver.LINE)
+        records = layout.add(driver.LAUNCH_BYTES * len(launches))
+        states = layout.add(driver.LINE * (1 + stride) * len(launches))
+        pieces_at = layout.add(driver.SEGMENT_BYTES * sum(len(pieces) + 1 for pieces in segments))
+        which, offsets, resolved = (layout.add(8 * len(args)) for _ in range(3))
+        memory = Memory(layout.size, zero=True)
+        base = memory.address
+        part = _Part(launches, first_step, memory, base, chunks, stride)
+        for at, value in (
+            (driver.LAUNCH_COUNT, len(launches)),
+            (driver.LAUNCHES, base + records),
+            (driver.SLOTS, self._table.address),
+            (driver.ARG_COUNT, len(args)),
+            (driver.ARG_SLOTS, base + which),
+            (driver.ARG_OFFSETS, base + offsets),
+            (driver.ARGS, base + resolved),
+            (driver.STATUS, base + status),
+            (driver.STRIDE, stride),
+        ):
+            part.store(header + at, value)
+        memory.words(which, len(args))[:] = [slot for slot, _ in args]
+        memory.words(offsets, len(args))[:] = [offset for _, offset in args]
+        arg_at = base + resolved
+        for number, (launch, pieces) in enumerate(zip(launches, segments, strict=True)):
+            record = memory.words(records + driver.LAUNCH_BYTES * number, 5)
+            wait = max(launch.wait_for - first_step, -1) & 0xFFFFFFFFFFFFFFFF
+            state_at = base + states + driver.LINE * (1 + stride) * number
+            record[:] = [self._kernel(launch), chunks[number], base + pieces_at, wait, state_at]
+            first = 0
+            for piece in pieces:
+                memory.words(pieces_at, 4)[:] = [first, piece.grid, piece.chunk, arg_at]
+                pieces_at += driver.SEGMENT_BYTES
+                arg_at += 8 * len(piece.args)
+                first += -(-piece.grid // piece.chunk)
+            memory.words(pieces_at, 4)[:] = [first, 0, 1, arg_at]
+            pieces_at += driver.SEGMENT_BYTES
+        return part
+
+    def _kernel(self, launch: Launch) -> int:
+        return launch.kernel if isinstance(launch.kernel, int) else self.kernels[launch.kernel]
+
+    def _release(self) -> None:
+        for part in self._stages:
+            if isinstance(part, _Part):
+                state.bury(part.address, part.memory)
+        self._stages = []
+
+    def __del__(self) -> None:
+        if getattr(self, "_stages", None):
+            self._release()
+
+
+class _Layout:
+    """Offsets of consecutive tables in one block, each on its own cache line."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def add(self, nbytes: int) -> int:
+        start = self.size
+        self.size += -(-nbytes // driver.LINE) * driver.LINE
+        return start
+
+
+def _launch_name(launch: Launch) -> str:
+    return launch.name or (launch.kernel if isinstance(launch.kernel, str) else hex(launch.kernel))
+
+
+def _host_name(step: HostStep) -> str:
+    return step.name or getattr(step.function, "__name__", "host")
+
+
+def _check_steps(steps: Sequence[Launch | HostStep], slots: int, kernels: Mapping[str, int]) -> None:
+    """Reject what the native tables could not express or the driver would wait for for ever."""
+    if slots < 1:
+        raise ValueError("slot 0 is the arena: a program has at least one slot")
+    for index, step in enumerate(steps):
+        where = f"step {index}"
+        if isinstance(step, HostStep):
+            used = [(ref.slot, ref.byte_offset) for ref in step.arrays]
+        else:
+            where += f" ({_launch_name(step)})"
+            if not -1 <= step.wait_for < index:
+                raise ValueError(f"{where} waits for step {step.wait_for}, which is not before it")
+            if isinstance(step.kernel, str) and step.kernel not in kernels:
+                raise ValueError(f"{where}: no kernel of this name was given")
+            total = 0
+            for piece in step.segments:
+                if piece.grid < 0 or piece.chunk < 1:
+                    raise ValueError(f"{where}: grid {piece.grid} and chunk {piece.chunk} are not sizes")
+                total += -(-piece.grid // piece.chunk)
+            if total >= driver.CHUNK_LIMIT:
+                raise ValueError(
+                    f"{where} has {total} chunks; at most {driver.CHUNK_LIMIT - 1} fit: raise `chunk`"
+                )
+            used = [arg for piece in step.segments for arg in piece.args]
+        for slot, offset in used:
+            if not 0 <= slot < slots or offset < 0:
+                raise ValueError(f"{where}: slot {slot}, byte {offset} is outside of {slots} slots")
+
+
+_live_programs: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _renew_turns() -> None:
+    """A forked child has one thread: no other thread will finish a run it was in."""
+    for program in _live_programs:
+        program._turn = threading.RLock()
+        program._running = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_turns)
