@@ -1,7 +1,7 @@
 """Tilewright: a machine-learning framework whose every step can be read.
 
-Imported as `tw`. Names are loaded when they are first used (PEP 562), so that commands which need no arrays, such
-as `tw fmt` and `tw validate`, start without NumPy or llvmlite. To make a name public, add one row below.
+Imported as `tw`. Names are loaded when they are first used (PEP 562), so that commands which need no arrays,
+such as `tw fmt` and `tw validate`, start without NumPy or llvmlite. To make a name public, add one row below.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from tilewright.version import __version__
 
-# Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another name.
+# Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another
+# name.
 _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
@@ -20,7 +21,8 @@ _LAZY_NAMES: dict[str, str] = {
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
 _LAZY_MODULES: frozenset[str] = frozenset({"lang"})
 
-__all__ = ["__version__", *sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]
+__all__ = ["__version__"]
+__all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """One way to report a problem: the same `Diagnostic` for the language, for tensors and for imports.
 
-A diagnostic is data (code, severity, one short message, labelled source spans, notes, help); `render` turns it
-into text with the source line printed and the span underlined. `TilewrightError` is the root of every exception
-the package raises on purpose; it may carry diagnostics. `suggest` finds the nearest spelling.
+A diagnostic is data (code, severity, one short message, labelled source spans, notes, help); `render` turns
+it into text with the source line printed and the span underlined. `TilewrightError` is the root of every
+exception the package raises on purpose; it may carry diagnostics. `suggest` finds the nearest spelling.
 
 This file prints nothing and opens no file: the caller hands over the source texts.
 """
@@ -59,8 +59,8 @@ class Label:
 class Diagnostic:
     """One problem, stated once.
 
-    `message` is one short line without a final full stop. `labels` point into sources; the first primary label
-    is the place of the problem. `notes` give facts; `help` says what to do.
+    `message` is one short line without a final full stop. `labels` point into sources; the first primary
+    label is the place of the problem. `notes` give facts; `help` says what to do.
 
     >>> span = Span("net.kyn", 3, 5, 3, 9)
     >>> d = Diagnostic("KYN106", "unknown layer `dens`", (Label(span, "not a layer", True),),
@@ -159,7 +159,7 @@ class TilewrightError(Exception):
         return self.render()
 
 
-# --- rendering -----------------------------------------------------------------------------------------------
+# --- rendering ----------------------------------------------------------------------------------------------
 
 _RESET = "\x1b[0m"
 _STYLES = {
@@ -250,7 +250,10 @@ def _snippet(labels: list[Label], text: str, width: int, style: str, paint: _Pai
 
 
 def _window(line: str, labels: list[Label]) -> tuple[str, int]:
-    """Cut a long line to what is around its first label. Returns the text and how many columns went before."""
+    """Cut a long line to what is around its first label.
+
+    Returns the text and how many columns went before.
+    """
     if len(line) <= MAX_LINE_WIDTH:
         return line, 0
     first = next((label for label in labels if label.primary), labels[0])
@@ -301,7 +304,7 @@ def _escape(char: str) -> str:
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
 
 
-# --- nearest spelling ----------------------------------------------------------------------------------------
+# --- nearest spelling ---------------------------------------------------------------------------------------
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -381,6 +384,19 @@ class Reporter:
         diagnostic = Diagnostic(code, message, labels, tuple(notes), advice, severity)
         if diagnostic not in self.diagnostics:
             self.diagnostics.append(diagnostic)
+
+    def warn(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        *,
+        more: Iterable[Label] = (),
+        notes: Iterable[str] = (),
+        help: Iterable[str | None] = (),
+    ) -> None:
+        """Record something that is allowed and probably not meant."""
+        self.add(code, message, span, more=more, notes=notes, help=help, severity=Severity.WARNING)
 
     @property
     def has_errors(self) -> bool:

@@ -1,0 +1,1 @@
+"""Text of a `.kyn` file to a typed syntax tree that keeps every comment. Sees only `core`."""
