@@ -25,7 +25,7 @@ PACKAGE = "tilewright"
 IR = {"core", "graph", "kernel"}
 COMPILER = IR | {"autodiff", "passes", "recipes", "lower", "codegen", "runtime", "compiler"}
 FRONTEND = COMPILER | {"tensor", "functions", "jit"}
-TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "train"}
+TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "train"}
 
 # Layer -> the layers it may import besides itself. `version` is one constant that anybody may read.
 ALLOWED: dict[str, set[str]] = {
@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "optim": FRONTEND | {"nn"},
     "data": FRONTEND,
     "metrics": FRONTEND,
+    "interop": FRONTEND | {"nn"},
     "train": TRAINING,
     "lang.syntax": {"core"},
     "lang": TRAINING | {"lang.syntax"},

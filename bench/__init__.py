@@ -1,0 +1,1 @@
+"""Benchmarks: ours and other frameworks side by side. They measure and report; they never assert on time."""

@@ -1,0 +1,10 @@
+"""What is measured, described with NumPy alone, so that every framework starts from the same numbers."""
+
+from bench.cases import kernels, training
+from bench.cases.base import Case
+
+SUITES: dict[str, list[Case]] = {"training": training.CASES, "kernels": kernels.CASES}
+
+
+def find(suite: str, name: str) -> Case:
+    return next(case for case in SUITES[suite] if case.name == name)

@@ -1,0 +1,208 @@
+"""What the machine is, and its limits as measured: peak arithmetic and memory bandwidth.
+
+Peak arithmetic comes from a loop of fused multiply-adds that touches registers alone; bandwidth from a triad
+over arrays far larger than the caches, and from NumPy's copy. The loops run as machine code made with
+llvmlite from the IR below, on one thread per core at the same time.
+"""
+
+import ctypes
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+
+ACCUMULATORS = 16  # more than latency x throughput of any current core, few enough for 16 registers to hold
+PACKAGES = ("tilewright", "numpy", "llvmlite", "torch", "jax", "jaxlib")
+
+
+def describe() -> dict[str, object]:
+    """Describe the processor, the system and the versions of what is compared."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    interesting = (
+        "avx2",
+        "fma",
+        "avx512f",
+        "avx512bf16",
+        "avx512_bf16",
+        "avx512_vnni",
+        "amx_tile",
+        "asimd",
+        "sve",
+    )
+    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    return {
+        "cpu": fields.get("model name", platform.processor()),
+        "architecture": platform.machine(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "features": [name for name in interesting if name in flags],
+        "caches": caches(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
+    }
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def caches() -> dict[str, str]:
+    """Read the first core's data caches, as in {'L1': '48K', 'L2': '1024K', 'L3': '32768K'}."""
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        if (index / "type").read_text().strip() != "Instruction":
+            found["L" + (index / "level").read_text().strip()] = (index / "size").read_text().strip()
+    return found
+
+
+def vector_lanes() -> int:
+    """How many f32 a vector register of this machine holds."""
+    features = llvm.get_host_cpu_features()
+    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+
+
+def peak_ir(lanes: int) -> str:
+    """A loop of independent fused multiply-adds; the sum of the accumulators keeps them alive."""
+    vector = f"<{lanes} x float>"
+    numbers = range(ACCUMULATORS)
+    phis = [f"%a{i} = phi {vector} [ %x, %entry ], [ %b{i}, %loop ]" for i in numbers]
+    body = [
+        f"%b{i} = call {vector} @llvm.fma.v{lanes}f32({vector} %a{i}, {vector} %x, {vector} %y)"
+        for i in numbers
+    ]
+    sums = [f"%s{i} = fadd {vector} {'%b0' if i == 1 else f'%s{i - 1}'}, %b{i}" for i in numbers if i]
+    return "\n".join(
+        [
+            f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
+            f"define void @peak(i64 %n, {vector}* %io) {{",
+            "entry:",
+            f"%second = getelementptr {vector}, {vector}* %io, i64 1",
+            f"%x = load {vector}, {vector}* %io, align 4",
+            f"%y = load {vector}, {vector}* %second, align 4",
+            "br label %loop",
+            "loop:",
+            "%i = phi i64 [ 0, %entry ], [ %next, %loop ]",
+            *phis,
+            *body,
+            "%next = add i64 %i, 1",
+            "%more = icmp ult i64 %next, %n",
+            "br i1 %more, label %loop, label %done",
+            "done:",
+            *sums,
+            f"store {vector} %s{ACCUMULATORS - 1}, {vector}* %io, align 4",
+            "ret void",
+            "}",
+        ]
+    ).replace(f"{vector}*", "ptr")
+
+
+def triad_ir(lanes: int) -> str:
+    """a[i] = b[i] + 3 c[i] over `n` elements, a whole number of vectors."""
+    vector = f"<{lanes} x float>"
+    three = "<" + ", ".join(["float 3.0"] * lanes) + ">"
+    return f"""
+        define void @triad(i64 %n, ptr %a, ptr %b, ptr %c) {{
+        entry:
+          br label %loop
+        loop:
+          %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+          %pa = getelementptr float, ptr %a, i64 %i
+          %pb = getelementptr float, ptr %b, i64 %i
+          %pc = getelementptr float, ptr %c, i64 %i
+          %vb = load {vector}, ptr %pb, align 4
+          %vc = load {vector}, ptr %pc, align 4
+          %scaled = fmul {vector} %vc, {three}
+          %sum = fadd {vector} %vb, %scaled
+          store {vector} %sum, ptr %pa, align 4
+          %next = add i64 %i, {lanes}
+          %more = icmp ult i64 %next, %n
+          br i1 %more, label %loop, label %done
+        done:
+          ret void
+        }}"""
+
+
+class Code:
+    """The compiled loops, kept alive with their compiler."""
+
+    def __init__(self) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.lanes = vector_lanes()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+        )
+        self.compiler = llvm.create_lljit_compiler(machine)
+        builder = llvm.JITLibraryBuilder()
+        builder.add_ir(peak_ir(self.lanes)).add_ir(triad_ir(self.lanes)).add_current_process()
+        builder.export_symbol("peak").export_symbol("triad")
+        self.library = builder.link(self.compiler, "limits")
+        pointer, count = ctypes.c_void_p, ctypes.c_int64
+        self.peak = ctypes.CFUNCTYPE(None, count, pointer)(self.library["peak"])
+        self.triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer)(self.library["triad"])
+
+
+def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> float:
+    """Run `work(thread number)` on each core at once; return the shortest time from first start to last."""
+    ready = threading.Barrier(len(cores))
+    spans: list[list[tuple[float, float]]] = [[] for _ in cores]
+
+    def loop(number: int, core: int) -> None:
+        os.sched_setaffinity(threading.get_native_id(), {core})
+        for _ in range(repeats):
+            ready.wait()
+            began = time.perf_counter()
+            work(number)
+            spans[number].append((began, time.perf_counter()))
+
+    threads = [threading.Thread(target=loop, args=pair, daemon=True) for pair in enumerate(cores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return min(
+        max(end for _, end in each) - min(began for began, _ in each) for each in zip(*spans, strict=True)
+    )
+
+
+def measure_limits(threads: int, quick: bool = False) -> dict[str, float]:
+    """Measure peak GFLOP/s (f32) and GB/s of this many cores together."""
+    code = Code()
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    repeats = 3 if quick else 7
+
+    rounds = 10_000_000 if quick else 30_000_000
+    seeds = [np.full(2 * code.lanes, 1e-3, np.float32) for _ in cores]
+    seconds = best_time(lambda i: code.peak(rounds, seeds[i].ctypes.data), cores, repeats)
+    peak = 2.0 * code.lanes * ACCUMULATORS * rounds * threads / seconds
+
+    elements = (2**24 if quick else 2**25) // threads // 64 * 64  # per thread; 128 MiB an array in all
+    a, b, c = (np.ones((threads, elements), np.float32) for _ in range(3))
+
+    def triad(i: int) -> None:
+        code.triad(elements, a[i].ctypes.data, b[i].ctypes.data, c[i].ctypes.data)
+
+    triad_seconds = best_time(triad, cores, repeats)
+    copy_seconds = best_time(lambda i: np.copyto(a[i], b[i]), cores, repeats)
+    return {
+        "peak_gflops": peak / 1e9,
+        "triad_gbps": 3.0 * a.nbytes / triad_seconds / 1e9,
+        "copy_gbps": 2.0 * a.nbytes / copy_seconds / 1e9,
+    }
+
+
+if __name__ == "__main__":
+    print(describe())
+    for count in range(1, len(os.sched_getaffinity(0)) + 1):
+        print(count, {key: round(value, 1) for key, value in measure_limits(count).items()})

@@ -1,0 +1,134 @@
+"""Prints what the harness measured as tables, and writes it as JSON."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.harness import Agreement, Result
+
+OURS = "tilewright"
+
+
+def peers_of(results: Sequence[Result]) -> list[Result]:
+    return [r for r in results if not r.framework.startswith(OURS) and r.median is not None]
+
+
+def print_times(console: Console, results: Sequence[Result], threads: int) -> None:
+    """One row per case: median (minimum) in ms per framework, then ratios to ours where ours ran."""
+    chosen = [r for r in results if r.threads == threads]
+    frameworks = list(dict.fromkeys(r.framework for r in chosen))
+    cases = list(dict.fromkeys(r.case for r in chosen))
+    table = Table(
+        title=f"{threads} thread{'s' * (threads > 1)}: median ms (minimum), share of the machine's limit"
+    )
+    table.add_column("case", no_wrap=True)
+    for framework in frameworks:
+        table.add_column(framework, justify="right")
+    table.add_column("best peer", no_wrap=True)
+    table.add_column("eager / ours", justify="right")
+    table.add_column("best / ours", justify="right")
+    for case in cases:
+        row = {r.framework: r for r in chosen if r.case == case}
+        best = min(peers_of(list(row.values())), key=lambda r: r.median or math.inf, default=None)
+        table.add_row(
+            escape(case),
+            *(cell(row.get(framework)) for framework in frameworks),
+            best.framework if best else "-",
+            ratio(row.get("torch"), row.get(OURS)),
+            ratio(best, row.get(OURS)),
+        )
+    console.print(table)
+
+
+def cell(result: Result | None) -> str:
+    if result is None or result.median is None or result.minimum is None:
+        return "-"
+    share = f" {result.share:.0%}" if result.share else ""
+    return f"{result.median * 1e3:.3g} ({result.minimum * 1e3:.3g}){share}"
+
+
+def ratio(peer: Result | None, ours: Result | None) -> str:
+    if peer is None or ours is None or not peer.median or not ours.median:
+        return "-"
+    return f"{peer.median / ours.median:.2f}"
+
+
+def geometric_mean(results: Sequence[Result], threads: int) -> float | None:
+    """Of best peer's time over ours, over the cases where both ran."""
+    logs = []
+    for ours in results:
+        if ours.framework == OURS and ours.threads == threads and ours.median:
+            others = [r for r in results if r.case == ours.case and r.threads == threads]
+            peers = [r.median for r in peers_of(others) if r.median]
+            if peers:
+                logs.append(math.log(min(peers) / ours.median))
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def print_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
+    """Say whether the frameworks computed the same, per framework in one line, and each case that differs."""
+    console.print("\nSame computation? The largest relative difference to the reference's numbers:")
+    for framework in dict.fromkeys(a.framework for a in agreements):
+        mine = [a for a in agreements if a.framework == framework]
+        worst = max(mine, key=lambda a: a.difference / a.tolerance)
+        if worst.framework == worst.reference and len(mine) == sum(a.reference == framework for a in mine):
+            console.print(f"  {framework}: the reference")
+            continue
+        verdict = "agrees" if all(a.agrees for a in mine) else "[bold red]DIFFERS[/]"
+        console.print(
+            f"  {framework}: {verdict} on {sum(a.agrees for a in mine)} of {len(mine)};"
+            f" worst {worst.difference:.1e} (tolerance {worst.tolerance:.0e}) in {escape(worst.case)}"
+        )
+        for a in mine:
+            if not a.agrees:
+                console.print(f"    differs by {a.difference:.1e}: {escape(a.case)}, {a.threads} threads")
+
+
+def print_losses(console: Console, agreements: Sequence[Agreement], threads: int) -> None:
+    """The losses of the first steps, side by side."""
+    chosen = [a for a in agreements if a.suite == "training" and a.threads == threads]
+    if not chosen:
+        return
+    table = Table(title="losses of the first steps, from the same parameters and batches")
+    for column in ("case", "framework", "first", "second", "last checked"):
+        table.add_column(column)
+    for a in chosen:
+        first, second, last = (f"{a.numbers[i]:.6f}" for i in (0, 1, -1))
+        table.add_row(escape(a.case), a.framework, first, second, last)
+    console.print(table)
+
+
+def print_problems(console: Console, results: Sequence[Result]) -> None:
+    for result in results:
+        if result.problem:
+            first = result.problem.strip().splitlines()[0][:200]
+            where = f"{result.case}, {result.framework}, {result.threads} threads"
+            console.print(f"not measured: {escape(where)}: {escape(first)}")
+    if not results:
+        return
+    noisy = max(results, key=lambda r: r.other_share)
+    idle = max(results, key=lambda r: r.idle_share)
+    if noisy.other_share > 0.1:
+        console.print(
+            f"[yellow]other processes used up to {noisy.other_share:.1f} cores while measuring"
+            f" ({escape(noisy.case)}, {noisy.framework}): trust the minima, and measure again[/]"
+        )
+    if idle.idle_share > 0.05:
+        console.print(
+            f"[yellow]waiting workers used up to {idle.idle_share:.2f} cores ({escape(idle.case)})[/]"
+        )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
