@@ -1,8 +1,9 @@
 """Values: the nodes of the graph IR.
 
-A ``Value`` is one typed tensor operation applied to other values. Values are immutable and interned: building the same
-operation twice gives the same object, so structural equality is identity and common subexpressions never exist twice.
-``make`` is the only constructor; it infers and checks the result's type with the op table's rule.
+A ``Value`` is one typed tensor operation applied to other values. Values are immutable and interned: building
+the same operation twice gives the same object, so structural equality is identity and common subexpressions
+never exist twice. ``make`` is the only constructor; it infers and checks the result's type with the op
+table's rule.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
+
+import numpy as np
 
 from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
@@ -48,8 +51,8 @@ class TensorType:
 class Value:
     """One node. ``op`` names a row of the op table; ``attrs`` are its static arguments in the table's order.
 
-    ``buffer`` is not part of the value's meaning: the tensor layer keeps there the memory in which an already computed
-    value lies, so that later graphs start from it.
+    ``buffer`` is not part of the value's meaning: the tensor layer keeps there the memory in which an already
+    computed value lies, so that later graphs start from it.
     """
 
     __slots__ = ("__weakref__", "attrs", "buffer", "inputs", "op", "type")
@@ -82,7 +85,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A row of the op table: operand count (``None``: any), names of the static arguments, and the type rule."""
+    """A row of the op table: operand count (``None``: any), static arguments by name, and the type rule."""
 
     name: str
     arity: int | None
@@ -97,7 +100,9 @@ _interned: WeakValueDictionary[Any, Value] = WeakValueDictionary()
 _ids = itertools.count()
 
 
-def _intern(key: Any, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...], type: TensorType) -> Value:
+def _intern(
+    key: Any, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...], type: TensorType
+) -> Value:
     value = Value.__new__(Value)
     value.op = op
     value.inputs = inputs
@@ -109,9 +114,10 @@ def _intern(key: Any, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str
 
 
 def make(op: str, inputs: Sequence[Value] = (), **attrs: Any) -> Value:
-    """The value of ``op`` applied to ``inputs`` with static arguments ``attrs`` (hashable; in the op table's order).
+    """The value of ``op`` applied to ``inputs`` with static arguments ``attrs`` (hashable, in table order).
 
     Raises ``TypeError`` or ``ValueError`` naming the operation and the types when the operands do not fit.
+    Constants and inputs have constructors of their own.
     """
     inputs = tuple(inputs)
     pairs = tuple(attrs.items())
@@ -126,6 +132,8 @@ def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorT
     row = OPS.get(op)
     if row is None:
         raise ValueError(f"unknown graph operation {op!r}")
+    if op in ("constant", "input"):  # a plain key would take 1, 1.0 and True for one another
+        raise ValueError(f"build a {op} with {'constant' if op == 'constant' else 'input_value'}()")
     if tuple(attrs) != row.attrs:
         raise TypeError(f"{op} takes the attributes {row.attrs}, got {tuple(attrs)}")
     if row.arity is not None and len(inputs) != row.arity:
@@ -134,24 +142,45 @@ def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorT
 
 
 def constant(value: bool | int | float | complex, dtype: DType) -> Value:
-    """A rank-0 constant. Keyed by its exact bits: 0.0 and -0.0 differ, NaN equals itself."""
+    """A rank-0 constant, rounded to ``dtype``.
+
+    Keyed by its exact bits: 0.0 and -0.0 differ, NaN equals itself. Raises ``OverflowError`` for an integer
+    outside the type's range and ``TypeError`` for a fraction or a complex number where the type has none.
+    """
+    raw = ("constant", repr(value), dtype)
+    found = _interned.get(raw)
+    if found is None:
+        exact = _rounded(value, dtype)
+        key = ("constant", repr(exact), dtype)
+        attrs = (("value", exact), ("dtype", dtype))
+        found = _interned.get(key) or _intern(key, "constant", (), attrs, TensorType(dtype, ()))
+        _interned[raw] = found  # a second way to the same value
+    return found
+
+
+def _rounded(value: bool | int | float | complex, dtype: DType) -> bool | int | float | complex:
+    """The Python number that an element of ``dtype`` holds for ``value``."""
     if dtype.is_bool:
-        value = bool(value)
-    elif dtype.is_integer:
-        value = int(value)  # type: ignore[arg-type]
-    elif dtype.is_float:
-        value = float(value)  # type: ignore[arg-type]
-    else:
-        value = complex(value)
-    key = ("constant", repr(value), dtype)
-    found = _interned.get(key)
-    if found is not None:
-        return found
-    return _intern(key, "constant", (), (("value", value), ("dtype", dtype)), TensorType(dtype, ()))
+        return bool(value)
+    if not dtype.is_complex and isinstance(value, complex):
+        raise TypeError(f"the complex number {value} is not a {dtype}")
+    if dtype.is_integer:
+        whole = int(value)  # type: ignore[arg-type]
+        low = -(1 << dtype.bits - 1) if dtype.kind == "i" else 0
+        if whole != value:
+            raise TypeError(f"{value} is not a whole number, as {dtype} needs")
+        if not low <= whole < low + (1 << dtype.bits):
+            raise OverflowError(f"{value} is outside the range of {dtype}")
+        return whole
+    with np.errstate(over="ignore"):
+        exact: float | complex = dtype.numpy.type(
+            complex(value) if dtype.is_complex else float(value)  # type: ignore[arg-type]
+        ).item()
+    return exact
 
 
 def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Value:
-    """A leaf that stands for a tensor given from outside. Without ``id`` it is different from every other leaf."""
+    """A leaf: a tensor given from outside. Without ``id`` it is different from every other leaf."""
     number = next(_ids) if id is None else id
     type = TensorType(dtype, tuple(shape))
     key = ("input", number, type)
@@ -165,7 +194,7 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
 
 
 def topological(outputs: Iterable[Value], stop: Any = None) -> list[Value]:
-    """All values the outputs depend on, operands first. ``stop(value)`` true: its operands are not followed."""
+    """All values the outputs depend on, operands first. Operands of ``stop(value)`` are not followed."""
     order: list[Value] = []
     seen: set[Value] = set()
     stack: list[tuple[Value, int]] = []

@@ -1,8 +1,8 @@
 """The op table: every graph operation with its operands, static arguments, type rule and meaning in one line.
 
-Elementwise operations come from the scalar vocabulary; their operands have one shape (``broadcast`` is explicit) and the
-types the scalar row asks for. Shapes are lists of ``Dim``; rules that need a known size say so through ``static``.
-Notation: B batch, M N K contraction ranges, n image, c channel, s spatial axes.
+Elementwise operations come from the scalar vocabulary; their operands have one shape (``broadcast`` is
+explicit) and the types the scalar row asks for. Shapes are lists of ``Dim``; rules that need a known size say
+so through ``static``. Notation: B batch, M N K contraction ranges, n image, c channel, s spatial axes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min")
 MOVEMENT = ("reshape", "permute", "broadcast", "slice", "pad", "flip", "concat", "window")
 
 
-def _row(name: str, arity: int | None, attrs: Sequence[str], doc: str) -> Callable[[Callable[[Types, Attrs], TensorType]], None]:
+def _row(
+    name: str, arity: int | None, attrs: Sequence[str], doc: str
+) -> Callable[[Callable[[Types, Attrs], TensorType]], None]:
     def add(infer: Callable[[Types, Attrs], TensorType]) -> None:
         OPS[name] = Op(name, arity, tuple(attrs), infer, doc)
 
@@ -45,21 +47,43 @@ def _check_axes(op: str, axes: Sequence[int], rank: int) -> None:
         raise ValueError(f"{op}: an axis repeats in {tuple(axes)}")
 
 
+def _check_shape(op: str, shape: Shape) -> None:
+    if any(isinstance(d, int) and d < 0 for d in shape):
+        raise ValueError(f"{op}: a size is not negative, got shape {shape}")
+
+
+def _check_lengths(op: str, count: int, attrs: Attrs, *names: str) -> None:
+    for name in names:
+        if len(attrs[name]) != count:
+            raise ValueError(f"{op}: {name} has {len(attrs[name])} entries for {count} axes")
+
+
+def _check_result(op: str, operand: DType, result: DType) -> None:
+    """A contraction gives an element of its operands' sort: integer, float or complex."""
+    sort = {"i": "integer", "u": "integer", "f": "float", "c": "complex"}
+    if operand.is_bool or sort.get(result.kind) != sort[operand.kind]:
+        raise TypeError(f"{op}: operands of type {operand} do not give {result}; cast before or after")
+
+
 def _elementwise(row: ScalarOp) -> Callable[[Types, Attrs], TensorType]:
     def infer(types: Types, attrs: Attrs) -> TensorType:
         for t in types[1:]:
             if t.shape != types[0].shape:
-                raise ValueError(f"{row.name}: shapes {types[0].shape} and {t.shape} differ; broadcast them first")
+                raise ValueError(
+                    f"{row.name}: shapes {types[0].shape} and {t.shape} differ; broadcast them first"
+                )
         return TensorType(result_dtype(row, tuple(t.dtype for t in types)), types[0].shape)
 
     return infer
 
 
 for _scalar in SCALAR_OPS.values():
-    OPS[_scalar.name] = Op(_scalar.name, _scalar.arity, (), _elementwise(_scalar), _scalar.text or f"elementwise {_scalar.name}")
+    OPS[_scalar.name] = Op(
+        _scalar.name, _scalar.arity, (), _elementwise(_scalar), _scalar.text or f"elementwise {_scalar.name}"
+    )
 
 
-# ---- leaves -------------------------------------------------------------------------------------------------------
+# ---- leaves ------------------------------------------------------------------------------------------------
 
 
 @_row("input", 0, ("id", "dtype", "shape"), "a tensor given from outside")
@@ -74,20 +98,27 @@ def _constant(types: Types, attrs: Attrs) -> TensorType:
 
 @_row("iota", 0, ("shape", "axis", "dtype"), "each element is its index along axis")
 def _iota(types: Types, attrs: Attrs) -> TensorType:
+    _check_shape("iota", attrs["shape"])
     _check_axis("iota", attrs["axis"], len(attrs["shape"]))
     if not attrs["dtype"].is_integer:
         raise TypeError(f"iota gives integers, got {attrs['dtype']}; cast its result")
     return TensorType(attrs["dtype"], attrs["shape"])
 
 
-@_row("random_bits", 1, ("shape",), "element n is the first word of Threefry-2x32 of the uint32[2] key at the 64-bit counter n")
+@_row(
+    "random_bits",
+    1,
+    ("shape",),
+    "element n is the first word of Threefry-2x32 of the uint32[2] key at the 64-bit counter n",
+)
 def _random_bits(types: Types, attrs: Attrs) -> TensorType:
     if types[0] != TensorType(dt.uint32, (2,)):
         raise TypeError(f"random_bits: the key is uint32[2], got {types[0]}")
+    _check_shape("random_bits", attrs["shape"])
     return TensorType(dt.uint32, attrs["shape"])
 
 
-# ---- types and markers --------------------------------------------------------------------------------------------
+# ---- types and markers -------------------------------------------------------------------------------------
 
 
 @_row("cast", 1, ("dtype",), "convert; floats saturate into integers, NaN becomes 0, to bool is x != 0")
@@ -98,7 +129,9 @@ def _cast(types: Types, attrs: Attrs) -> TensorType:
 @_row("bitcast", 1, ("dtype",), "the same bits as another type of the same width")
 def _bitcast(types: Types, attrs: Attrs) -> TensorType:
     to: DType = attrs["dtype"]
-    if to.itemsize != types[0].dtype.itemsize or to.is_bool or types[0].dtype.is_bool or to.is_complex:
+    if {to.kind, types[0].dtype.kind} & {"b", "c"}:
+        raise TypeError(f"bitcast: {types[0].dtype} to {to} is not between real numbers")
+    if to.bits != types[0].dtype.bits:
         raise TypeError(f"bitcast: {types[0].dtype} and {to} do not have the same width")
     return TensorType(to, types[0].shape)
 
@@ -108,19 +141,28 @@ def _stop_gradient(types: Types, attrs: Attrs) -> TensorType:
     return types[0]
 
 
-@_row("mark", 1, ("id",), "the operand under a name of its own, so that a transform can differentiate with respect to it")
+@_row(
+    "mark",
+    1,
+    ("id",),
+    "the operand under a name of its own, so that a transform can differentiate with respect to it",
+)
 def _mark(types: Types, attrs: Attrs) -> TensorType:
     return types[0]
 
 
-# ---- movement: index rewrites, no arithmetic ----------------------------------------------------------------------
+# ---- movement: index rewrites, no arithmetic ---------------------------------------------------------------
 
 
 @_row("reshape", 1, ("shape",), "the same elements in row-major order under another shape")
 def _reshape(types: Types, attrs: Attrs) -> TensorType:
     shape: Shape = attrs["shape"]
-    if shapes.is_static(shape) and shapes.is_static(types[0].shape) and shapes.product(shape) != types[0].size:
-        raise ValueError(f"reshape: {types[0].size} elements of shape {types[0].shape} do not fill shape {shape}")
+    _check_shape("reshape", shape)
+    known = shapes.is_static(shape) and shapes.is_static(types[0].shape)
+    if known and shapes.product(shape) != types[0].size:
+        raise ValueError(
+            f"reshape: {types[0].size} elements of shape {types[0].shape} do not fill shape {shape}"
+        )
     return TensorType(types[0].dtype, shape)
 
 
@@ -135,6 +177,7 @@ def _permute(types: Types, attrs: Attrs) -> TensorType:
 @_row("broadcast", 1, ("shape",), "NumPy's broadcasting to a shape: new leading axes, size-1 axes repeated")
 def _broadcast(types: Types, attrs: Attrs) -> TensorType:
     shape: Shape = attrs["shape"]
+    _check_shape("broadcast", shape)
     old = types[0].shape
     lead = len(shape) - len(old)
     if lead < 0 or any(a != 1 and not shapes.dim_equal(a, b) for a, b in zip(old, shape[lead:], strict=True)):
@@ -144,6 +187,7 @@ def _broadcast(types: Types, attrs: Attrs) -> TensorType:
 
 @_row("slice", 1, ("start", "stop", "step"), "start, stop (exclusive) and positive step for every axis")
 def _slice(types: Types, attrs: Attrs) -> TensorType:
+    _check_lengths("slice", types[0].rank, attrs, "start", "stop", "step")
     out: list[Dim] = []
     for dim, a, b, s in zip(types[0].shape, attrs["start"], attrs["stop"], attrs["step"], strict=True):
         if not 0 <= a <= b <= shapes.upper(dim) or s < 1:
@@ -152,12 +196,20 @@ def _slice(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(types[0].dtype, tuple(out))
 
 
-@_row("pad", 2, ("low", "high", "interior"), "add low/high elements around and interior ones between; the second operand fills")
+@_row(
+    "pad",
+    2,
+    ("low", "high", "interior"),
+    "add low/high elements around and interior ones between; the second operand fills",
+)
 def _pad(types: Types, attrs: Attrs) -> TensorType:
     if types[1] != TensorType(types[0].dtype, ()):
         raise TypeError(f"pad: the fill value is {types[0].dtype}[], got {types[1]}")
+    _check_lengths("pad", types[0].rank, attrs, "low", "high", "interior")
     out: list[Dim] = []
-    for dim, low, high, gap in zip(types[0].shape, attrs["low"], attrs["high"], attrs["interior"], strict=True):
+    for dim, low, high, gap in zip(
+        types[0].shape, attrs["low"], attrs["high"], attrs["interior"], strict=True
+    ):
         if min(low, high, gap) < 0:
             raise ValueError("pad: widths are not negative; slice to remove elements")
         if low == high == gap == 0:
@@ -191,10 +243,16 @@ def _concat(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 
-@_row("window", 1, ("axes", "size", "stride", "dilation"), "out[..o.., k..] = x[..o*stride + k*dilation..]; the k axes come last")
+@_row(
+    "window",
+    1,
+    ("axes", "size", "stride", "dilation"),
+    "out[..o.., k..] = x[..o*stride + k*dilation..]; the k axes come last",
+)
 def _window(types: Types, attrs: Attrs) -> TensorType:
     axes: tuple[int, ...] = attrs["axes"]
     _check_axes("window", axes, types[0].rank)
+    _check_lengths("window", len(axes), attrs, "size", "stride", "dilation")
     out = list(types[0].shape)
     for axis, k, s, d in zip(axes, attrs["size"], attrs["stride"], attrs["dilation"], strict=True):
         (size,) = shapes.static((out[axis],))
@@ -206,15 +264,22 @@ def _window(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(types[0].dtype, (*out, *attrs["size"]))
 
 
-# ---- reductions and scans -----------------------------------------------------------------------------------------
+# ---- reductions and scans ----------------------------------------------------------------------------------
 
 
 def _reduce(types: Types, attrs: Attrs) -> TensorType:
     _check_axes("reduce", attrs["axes"], types[0].rank)
-    return TensorType(types[0].dtype, tuple(d for i, d in enumerate(types[0].shape) if i not in attrs["axes"]))
+    return TensorType(
+        types[0].dtype, tuple(d for i, d in enumerate(types[0].shape) if i not in attrs["axes"])
+    )
 
 
-for _name, _kinds in (("reduce_sum", "iufc"), ("reduce_prod", "iufc"), ("reduce_max", "biuf"), ("reduce_min", "biuf")):
+for _name, _kinds in (
+    ("reduce_sum", "iufc"),
+    ("reduce_prod", "iufc"),
+    ("reduce_max", "biuf"),
+    ("reduce_min", "biuf"),
+):
 
     def _typed(types: Types, attrs: Attrs, name: str = _name, kinds: str = _kinds) -> TensorType:
         if types[0].dtype.kind not in kinds:
@@ -223,7 +288,13 @@ for _name, _kinds in (("reduce_sum", "iufc"), ("reduce_prod", "iufc"), ("reduce_
             raise ValueError(f"{name}: an axis of size 0 has no {name[-3:]}imum")
         return _reduce(types, attrs)
 
-    OPS[_name] = Op(_name, 1, ("axes",), _typed, f"{_name[7:]} over axes, which disappear; half types accumulate in float32")
+    OPS[_name] = Op(
+        _name,
+        1,
+        ("axes",),
+        _typed,
+        f"{_name[7:]} over axes, which disappear; half types accumulate in float32",
+    )
 
 
 def _arg_reduce(types: Types, attrs: Attrs) -> TensorType:
@@ -236,11 +307,17 @@ def _arg_reduce(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(dt.int64, (*types[0].shape[:axis], *types[0].shape[axis + 1 :]))
 
 
-OPS["argmax"] = Op("argmax", 1, ("axis",), _arg_reduce, "int64 index of the first largest element (of the first NaN)")
-OPS["argmin"] = Op("argmin", 1, ("axis",), _arg_reduce, "int64 index of the first smallest element (of the first NaN)")
+OPS["argmax"] = Op(
+    "argmax", 1, ("axis",), _arg_reduce, "int64 index of the first largest element (of the first NaN)"
+)
+OPS["argmin"] = Op(
+    "argmin", 1, ("axis",), _arg_reduce, "int64 index of the first smallest element (of the first NaN)"
+)
 
 
-@_row("cumsum", 1, ("axis", "reverse"), "running sum along an axis, itself included; from the end when reverse")
+@_row(
+    "cumsum", 1, ("axis", "reverse"), "running sum along an axis, itself included; from the end when reverse"
+)
 def _cumsum(types: Types, attrs: Attrs) -> TensorType:
     _check_axis("cumsum", attrs["axis"], types[0].rank)
     if types[0].dtype.is_bool:
@@ -248,21 +325,36 @@ def _cumsum(types: Types, attrs: Attrs) -> TensorType:
     return types[0]
 
 
-@_row("fold", 1, ("axes", "size", "stride", "dilation"), "adjoint of window: out[i] sums x[..o.., k..] over o*stride + k*dilation == i")
+@_row(
+    "fold",
+    1,
+    ("axes", "size", "stride", "dilation"),
+    "adjoint of window: out[i] sums x[..o.., k..] over o*stride + k*dilation == i",
+)
 def _fold(types: Types, attrs: Attrs) -> TensorType:
     axes: tuple[int, ...] = attrs["axes"]
     rank = types[0].rank - len(axes)
     _check_axes("fold", axes, rank)
+    _check_lengths("fold", len(axes), attrs, "size", "stride", "dilation")
+    if types[0].dtype.is_bool:
+        raise TypeError("fold is not defined for bool; cast first")
     kernel = shapes.static(types[0].shape[rank:])
     out = list(types[0].shape[:rank])
-    for axis, k, size, s, d in zip(axes, kernel, attrs["size"], attrs["stride"], attrs["dilation"], strict=True):
-        if (size - (k - 1) * d - 1) // s + 1 != out[axis]:
-            raise ValueError(f"fold: size {size} does not give {out[axis]} windows of {k}, stride {s}, dilation {d}")
+    for axis, k, size, s, d in zip(
+        axes, kernel, attrs["size"], attrs["stride"], attrs["dilation"], strict=True
+    ):
+        if s < 1 or d < 1:
+            raise ValueError("fold: stride and dilation are at least 1")
+        span = (k - 1) * d + 1
+        if size < span or (size - span) // s + 1 != out[axis]:
+            raise ValueError(
+                f"fold: size {size} does not give {out[axis]} windows of {k}, stride {s}, dilation {d}"
+            )
         out[axis] = size
     return TensorType(types[0].dtype, tuple(out))
 
 
-# ---- indexed access -----------------------------------------------------------------------------------------------
+# ---- indexed access ----------------------------------------------------------------------------------------
 
 
 def _index_types(op: str, operand: TensorType, indices: Types, axes: tuple[int, ...]) -> Shape:
@@ -275,25 +367,43 @@ def _index_types(op: str, operand: TensorType, indices: Types, axes: tuple[int, 
     return indices[0].shape + tuple(d for i, d in enumerate(operand.shape) if i not in axes)
 
 
-@_row("gather", None, ("axes",), "x, i0, i1...: out[j..., r...] = x at index i_a[j...] on axes[a] and r on the others; out of range is an error")
+@_row(
+    "gather",
+    None,
+    ("axes",),
+    "x, i0...: out[j..., r...] = x at index i_a[j...] on axes[a], r on the others; out of range is an error",
+)
 def _gather(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(types[0].dtype, _index_types("gather", types[0], types[1:], attrs["axes"]))
 
 
-@_row("scatter", None, ("axes", "mode"), "x, updates, i0...: x with updates[j..., r...] set/add/max/min at those places; repeats of set keep the last")
+@_row(
+    "scatter",
+    None,
+    ("axes", "mode"),
+    "x, updates, i0...: x with updates[j..., r...] set/add/max/min at those places; set keeps the last",
+)
 def _scatter(types: Types, attrs: Attrs) -> TensorType:
     if attrs["mode"] not in ("set", "add", "max", "min"):
         raise ValueError(f"scatter: mode {attrs['mode']!r} is not one of set, add, max, min")
+    kinds = {"set": "biufc", "add": "iufc"}.get(attrs["mode"], "biuf")
+    if types[0].dtype.kind not in kinds:
+        raise TypeError(f"scatter: mode {attrs['mode']} is not defined for {types[0].dtype}")
     want = TensorType(types[0].dtype, _index_types("scatter", types[0], types[2:], attrs["axes"]))
     if types[1] != want:
         raise TypeError(f"scatter: the updates are {want}, got {types[1]}")
     return types[0]
 
 
-# ---- contractions -------------------------------------------------------------------------------------------------
+# ---- contractions ------------------------------------------------------------------------------------------
 
 
-@_row("dot", 2, ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch", "dtype"), "general contraction; out axes: batch, lhs free, rhs free")
+@_row(
+    "dot",
+    2,
+    ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch", "dtype"),
+    "general contraction; out axes: batch, lhs free, rhs free",
+)
 def _dot(types: Types, attrs: Attrs) -> TensorType:
     lhs, rhs = types
     lc, rc, lb, rb = (attrs[k] for k in ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch"))
@@ -301,8 +411,11 @@ def _dot(types: Types, attrs: Attrs) -> TensorType:
     _check_axes("dot", (*rc, *rb), rhs.rank)
     if lhs.dtype is not rhs.dtype or lhs.dtype.is_bool:
         raise TypeError(f"dot: operands are of one numeric type, got {lhs} and {rhs}")
+    _check_result("dot", lhs.dtype, attrs["dtype"])
     for what, left, right in (("contracted", lc, rc), ("batch", lb, rb)):
-        if len(left) != len(right) or any(lhs.shape[a] != rhs.shape[b] for a, b in zip(left, right, strict=True)):
+        if len(left) != len(right) or any(
+            lhs.shape[a] != rhs.shape[b] for a, b in zip(left, right, strict=True)
+        ):
             raise ValueError(f"dot: {what} axes {left} of {lhs} and {right} of {rhs} do not match")
     batch = tuple(lhs.shape[a] for a in lb)
     free_l = tuple(d for i, d in enumerate(lhs.shape) if i not in lc and i not in lb)
@@ -320,23 +433,44 @@ def _conv(types: Types, attrs: Attrs) -> TensorType:
         raise ValueError(f"conv: operands have one rank of at least 3, got {lhs} and {rhs}")
     if lhs.dtype is not rhs.dtype or lhs.dtype.is_bool:
         raise TypeError(f"conv: operands are of one numeric type, got {lhs} and {rhs}")
+    _check_result("conv", lhs.dtype, attrs["dtype"])
+    _check_lengths("conv", lhs.rank - 2, attrs, "stride", "padding", "lhs_dilation", "rhs_dilation")
+    if (
+        min(*attrs["stride"], *attrs["lhs_dilation"], *attrs["rhs_dilation"], *shapes.static(rhs.shape[2:]))
+        < 1
+    ):
+        raise ValueError("conv: strides, dilations and kernel sizes are at least 1")
     groups: int = attrs["groups"]
     (channels, filters, per_group) = shapes.static((lhs.shape[1], rhs.shape[0], rhs.shape[1]))
     if groups < 1 or channels != per_group * groups or filters % groups:
         raise ValueError(
-            f"conv: {channels} input and {filters} output channels in {groups} groups do not match a kernel of shape {rhs.shape}"
+            f"conv: {channels} input and {filters} output channels in {groups} groups do not match a kernel "
+            f"of shape {rhs.shape}"
         )
     out: list[Dim] = [lhs.shape[0], filters]
     for size, k, s, (low, high), ld, rd in zip(
-        shapes.static(lhs.shape[2:]), shapes.static(rhs.shape[2:]), attrs["stride"], attrs["padding"], attrs["lhs_dilation"],
-        attrs["rhs_dilation"], strict=True,
+        shapes.static(lhs.shape[2:]), shapes.static(rhs.shape[2:]), attrs["stride"], attrs["padding"],
+        attrs["lhs_dilation"], attrs["rhs_dilation"], strict=True,
     ):  # fmt: skip
         spread = 0 if size == 0 else (size - 1) * ld + 1
         span = (k - 1) * rd + 1
         if spread + low + high < span:
-            raise ValueError(f"conv: a kernel of span {span} does not fit in a padded axis of size {spread + low + high}")
+            raise ValueError(
+                f"conv: a kernel of span {span} does not fit in a padded axis of size {spread + low + high}"
+            )
         out.append((spread + low + high - span) // s + 1)
     return TensorType(attrs["dtype"], tuple(out))
 
 
-ANCHORS = (*REDUCTIONS, "argmax", "argmin", "cumsum", "fold", "gather", "scatter", "dot", "conv", "random_bits")
+ANCHORS = (
+    *REDUCTIONS,
+    "argmax",
+    "argmin",
+    "cumsum",
+    "fold",
+    "gather",
+    "scatter",
+    "dot",
+    "conv",
+    "random_bits",
+)
