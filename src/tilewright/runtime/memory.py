@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from typing import Any
@@ -50,10 +51,8 @@ class Memory:
         start = np.frombuffer(pages, np.uint8).ctypes.data
         aligned = start + (-start) % _HUGE_PAGE
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # the system is built without huge pages
                 pages.madvise(mmap.MADV_HUGEPAGE, aligned - start, size)
-            except OSError:  # the system is built without huge pages
-                pass
         self._keep = pages
         return aligned
 

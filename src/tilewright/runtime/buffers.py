@@ -1,0 +1,244 @@
+"""Buffers: flat typed memory that tensors own, share views of, and hand to programs by address.
+
+Freed memory is kept in a bounded pool by size class, so that a training loop touches the same pages in every step. A
+buffer over a NumPy array shares the array's memory. What it does not do: a buffer has no shape or strides, no device, and
+no operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.runtime.memory import Memory
+from tilewright.runtime.statistics import stats
+
+__all__ = ["Buffer", "MemoryPool", "pool"]
+
+_SMALLEST = 256
+
+
+def _size_class(nbytes: int) -> int:
+    """`nbytes` rounded up to 256 bytes or to a quarter of a power of two: at most 25 % more than asked for."""
+    if nbytes <= _SMALLEST:
+        return _SMALLEST
+    quarter = 1 << max((nbytes - 1).bit_length() - 3, 0)
+    return -(-nbytes // quarter) * quarter
+
+
+def _default_limit() -> int:
+    """A quarter of the machine's memory, at most 2 GiB."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        total = 4 << 30
+    return min(total // 4, 2 << 30)
+
+
+class MemoryPool:
+    """Freed blocks of memory by size class, at most `limit` bytes of them; any thread may use it.
+
+    >>> pool = MemoryPool(limit=1 << 20)
+    >>> block = pool.take(1000); block.nbytes
+    1024
+    >>> pool.give(block); pool.take(900) is block
+    True
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = _default_limit() if limit is None else limit
+        self.held_bytes = 0
+        self._free: dict[int, list[Memory]] = {}
+        # Reentrant: a destructor that gives memory back may run while the same thread takes some.
+        self._lock = threading.RLock()
+
+    def take(self, nbytes: int) -> Memory:
+        """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
+        size = _size_class(nbytes)
+        with self._lock:
+            blocks = self._free.get(size)
+            if blocks:
+                self.held_bytes -= size
+                stats.buffers_reused += 1
+                return blocks.pop()
+        try:
+            return Memory(size)
+        except MemoryError:
+            self.clear()
+            return Memory(size)
+
+    def give(self, block: Memory) -> None:
+        """Keep a block for reuse, or let it go when the pool is full."""
+        with self._lock:
+            if self.held_bytes + block.nbytes <= self.limit:
+                self.held_bytes += block.nbytes
+                self._free.setdefault(block.nbytes, []).append(block)
+
+    def clear(self) -> None:
+        """Return everything held to the system."""
+        with self._lock:
+            self._free.clear()
+            self.held_bytes = 0
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+
+
+pool = MemoryPool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=pool._renew_lock)
+
+
+class _Block:
+    """Owns one block from the pool; gives it back when nobody refers to the block any more."""
+
+    __slots__ = ("__weakref__", "memory")
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = pool.take(nbytes)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, TypeError):  # a failed take, or the interpreter is going
+            pool.give(self.memory)
+
+
+class _Exporter:
+    """What a NumPy view keeps alive: it describes the memory through the array interface and refers to its owner."""
+
+    __slots__ = ("__array_interface__", "owner")
+
+    def __init__(self, owner: object, address: int, nbytes: int, readonly: bool) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, readonly),
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "strides": None,
+        }
+
+
+class Buffer:
+    """`count` elements of `dtype` at `address`: our own memory (64-byte aligned), or another owner's.
+
+    Views share the owner; the memory lives as long as any of them, or any NumPy array made by `to_numpy`. Even a buffer
+    without elements has an address that may be read for 64 bytes.
+
+    >>> buffer = Buffer.from_numpy(np.arange(6, dtype=np.float32))
+    >>> buffer.view(8, 2).to_numpy((2,))
+    array([2., 3.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_owner", "address", "count", "dtype", "nbytes", "owned", "readonly")
+
+    def __init__(
+        self,
+        owner: object,
+        address: int,
+        count: int,
+        dtype: np.dtype[Any],
+        *,
+        owned: bool = False,
+        readonly: bool = False,
+    ) -> None:
+        """Wrap memory that `owner` keeps alive. `owned` says that nobody but buffers can reach it."""
+        self._owner = owner
+        self.address = address
+        self.count = count
+        self.dtype = dtype
+        self.nbytes = count * dtype.itemsize
+        self.owned = owned
+        self.readonly = readonly
+
+    @classmethod
+    def allocate(cls, count: int, dtype: npt.DTypeLike) -> Buffer:
+        """Room for `count` elements, contents undefined. Raises MemoryError, and ValueError for a negative count."""
+        if count < 0:
+            raise ValueError(f"a buffer of {count} elements")
+        kind = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
+        block = _Block(count * kind.itemsize)
+        return cls(block, block.memory.address, count, kind, owned=True)
+
+    @classmethod
+    def zeros(cls, count: int, dtype: npt.DTypeLike) -> Buffer:
+        """`count` elements of zero bits."""
+        buffer = cls.allocate(count, dtype)
+        buffer.to_numpy().view(np.uint8)[...] = 0
+        return buffer
+
+    @classmethod
+    def from_numpy(cls, array: npt.NDArray[Any], *, copy: bool = False) -> Buffer:
+        """The elements of `array` in C order; shares its memory when that is possible and `copy` is False.
+
+        Sharing takes a C-contiguous, aligned array of native byte order with at least one element. A read-only array
+        gives a read-only buffer. Raises TypeError for object and other elements that are not plain numbers.
+        """
+        if array.dtype.hasobject or array.dtype.kind in "SUmM" or array.dtype.names is not None:
+            raise TypeError(f"elements of type {array.dtype} are not numbers")
+        flags = array.flags
+        if not copy and flags.c_contiguous and flags.aligned and array.dtype.isnative and array.size > 0:
+            return cls(array, array.ctypes.data, array.size, array.dtype, readonly=not flags.writeable)
+        buffer = cls.allocate(array.size, array.dtype.newbyteorder("="))
+        buffer.to_numpy(array.shape)[...] = array
+        return buffer
+
+    def view(self, byte_offset: int, count: int, dtype: npt.DTypeLike | None = None) -> Buffer:
+        """`count` elements from `byte_offset` on, sharing the memory; of another `dtype` when given.
+
+        Raises ValueError when the range lies outside of this buffer or the address is not aligned for the dtype.
+        """
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        end = byte_offset + count * kind.itemsize
+        if byte_offset < 0 or count < 0 or end > self.nbytes:
+            raise ValueError(f"bytes [{byte_offset}, {end}) lie outside of a buffer of {self.nbytes} bytes")
+        address = self.address + byte_offset
+        if address % kind.alignment:
+            raise ValueError(f"byte offset {byte_offset} is not aligned for {kind}")
+        if count == 0:
+            return Buffer.allocate(0, kind)
+        return Buffer(self._owner, address, count, kind, owned=self.owned, readonly=self.readonly)
+
+    def to_numpy(self, shape: tuple[int, ...] | None = None, *, readonly: bool = False) -> npt.NDArray[Any]:
+        """The elements as an array of `shape` (flat by default) over the same memory, without copying.
+
+        Read-only when asked for or when the buffer is. Raises ValueError when the shape has another element count.
+        """
+        if shape is not None and math.prod(shape) != self.count:
+            raise ValueError(f"shape {shape} does not hold {self.count} elements")
+        source = _Exporter(self._owner, self.address, self.nbytes, readonly or self.readonly)
+        flat = np.asarray(source).view(self.dtype)
+        return flat if shape is None else flat.reshape(shape)
+
+    def copy(self) -> Buffer:
+        """The same elements in memory of their own."""
+        other = Buffer.allocate(self.count, self.dtype)
+        other.to_numpy()[...] = self.to_numpy()
+        return other
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether this is the only view of memory that is ours: no other buffer and no NumPy array refers to it.
+
+        A program may then write its result over it. It says nothing about references to this object itself.
+        """
+        return self.owned and not self.readonly and sys.getrefcount(self._owner) <= _SINGLE_REFERENCE
+
+    def __repr__(self) -> str:
+        kind = "owned" if self.owned else "shared"
+        return f"Buffer({self.count} x {self.dtype}, {kind}{', read-only' if self.readonly else ''})"
+
+
+def _count_single_reference() -> int:
+    """What `sys.getrefcount(buffer._owner)` says when only the buffer holds its owner, in this Python version."""
+    probe = Buffer(object(), 0, 0, np.dtype(np.uint8))
+    return sys.getrefcount(probe._owner)
+
+
+_SINGLE_REFERENCE = _count_single_reference()
