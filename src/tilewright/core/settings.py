@@ -2,7 +2,8 @@
 
     TW_DEBUG       int    how much to say (1 launches and times … 7 assembly); default 0
     TW_THREADS     int    upper bound on the threads of a step; default: every CPU this process may use
-    TW_CACHE_DIR   path   compiled kernels; default $XDG_CACHE_HOME/tilewright or ~/.cache/tilewright; empty: no disk cache
+    TW_CACHE_DIR   path   compiled kernels; default $XDG_CACHE_HOME/tilewright or ~/.cache/tilewright;
+                          set to nothing: no cache on disk
     TW_CACHE_SIZE  bytes  bound of that directory, with an optional K, M or G; default 512M
     TW_SPIN_US     float  microseconds an idle worker thread waits for work before it sleeps; default 50
     TW_TARGET      word   compile for "avx512", "avx2", "sse" or "generic" instead of the host's features
@@ -159,7 +160,7 @@ class Settings:
         return tuple(name for name, row in vars(cls).items() if isinstance(row, Setting))
 
     def reload(self) -> None:
-        """Forget values read so far and overrides: each setting is read from the environment again when next used."""
+        """Forget values read so far and overrides: each setting is read again when next used."""
         self.__dict__.clear()
 
     @contextmanager

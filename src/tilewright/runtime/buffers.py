@@ -1,8 +1,8 @@
 """Buffers: flat typed memory that tensors own, share views of, and hand to programs by address.
 
-Freed memory is kept in a bounded pool by size class, so that a training loop touches the same pages in every step. A
-buffer over a NumPy array shares the array's memory. What it does not do: a buffer has no shape or strides, no device, and
-no operations.
+Freed memory is kept in a bounded pool by size class, so that a training loop touches the same pages in
+every step. A buffer over a NumPy array shares the array's memory. What it does not do: a buffer has no
+shape or strides, no device, and no operations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SMALLEST = 256
 
 
 def _size_class(nbytes: int) -> int:
-    """`nbytes` rounded up to 256 bytes or to a quarter of a power of two: at most 25 % more than asked for."""
+    """`nbytes` rounded up to 256 bytes or to a quarter of a power of two: at most 25 % more than asked."""
     if nbytes <= _SMALLEST:
         return _SMALLEST
     quarter = 1 << max((nbytes - 1).bit_length() - 3, 0)
@@ -110,7 +110,7 @@ class _Block:
 
 
 class _Exporter:
-    """What a NumPy view keeps alive: it describes the memory through the array interface and refers to its owner."""
+    """What a NumPy view keeps alive: it describes memory by the array interface and refers to its owner."""
 
     __slots__ = ("__array_interface__", "owner")
 
@@ -126,10 +126,10 @@ class _Exporter:
 
 
 class Buffer:
-    """`count` elements of `dtype` at `address`: our own memory (64-byte aligned), or another owner's.
+    """`count` elements of `dtype` at `address`: our own memory (64-byte aligned) or another's.
 
-    Views share the owner; the memory lives as long as any of them, or any NumPy array made by `to_numpy`. Even a buffer
-    without elements has an address that may be read for 64 bytes.
+    Views share the owner; the memory lives as long as any of them, or any NumPy array made by `to_numpy`.
+    Even a buffer without elements has an address that may be read for 64 bytes.
 
     >>> buffer = Buffer.from_numpy(np.arange(6, dtype=np.float32))
     >>> buffer.view(8, 2).to_numpy((2,))
@@ -159,7 +159,7 @@ class Buffer:
 
     @classmethod
     def allocate(cls, count: int, dtype: npt.DTypeLike) -> Buffer:
-        """Room for `count` elements, contents undefined. Raises MemoryError, and ValueError for a negative count."""
+        """Room for `count` elements, contents undefined. Raises MemoryError; ValueError if `count` < 0."""
         if count < 0:
             raise ValueError(f"a buffer of {count} elements")
         kind = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
@@ -177,8 +177,9 @@ class Buffer:
     def from_numpy(cls, array: npt.NDArray[Any], *, copy: bool = False) -> Buffer:
         """The elements of `array` in C order; shares its memory when that is possible and `copy` is False.
 
-        Sharing takes a C-contiguous, aligned array of native byte order with at least one element. A read-only array
-        gives a read-only buffer. Raises TypeError for object and other elements that are not plain numbers.
+        Sharing takes a C-contiguous, aligned array of native byte order with at least one element. A
+        read-only array gives a read-only buffer. Raises TypeError for object and other elements that are
+        not plain numbers.
         """
         if array.dtype.hasobject or array.dtype.kind in "SUmM" or array.dtype.names is not None:
             raise TypeError(f"elements of type {array.dtype} are not numbers")
@@ -192,7 +193,8 @@ class Buffer:
     def view(self, byte_offset: int, count: int, dtype: npt.DTypeLike | None = None) -> Buffer:
         """`count` elements from `byte_offset` on, sharing the memory; of another `dtype` when given.
 
-        Raises ValueError when the range lies outside of this buffer or the address is not aligned for the dtype.
+        Raises ValueError when the range lies outside of this buffer or the address is not aligned for the
+        dtype.
         """
         kind = self.dtype if dtype is None else np.dtype(dtype)
         end = byte_offset + count * kind.itemsize
@@ -208,7 +210,8 @@ class Buffer:
     def to_numpy(self, shape: tuple[int, ...] | None = None, *, readonly: bool = False) -> npt.NDArray[Any]:
         """The elements as an array of `shape` (flat by default) over the same memory, without copying.
 
-        Read-only when asked for or when the buffer is. Raises ValueError when the shape has another element count.
+        Read-only when asked for or when the buffer is. Raises ValueError when the shape has another element
+        count.
         """
         if shape is not None and math.prod(shape) != self.count:
             raise ValueError(f"shape {shape} does not hold {self.count} elements")
@@ -224,7 +227,7 @@ class Buffer:
 
     @property
     def exclusive(self) -> bool:
-        """Whether this is the only view of memory that is ours: no other buffer and no NumPy array refers to it.
+        """Whether the memory is ours and no other buffer and no NumPy array refers to it.
 
         A program may then write its result over it. It says nothing about references to this object itself.
         """
@@ -236,7 +239,7 @@ class Buffer:
 
 
 def _count_single_reference() -> int:
-    """What `sys.getrefcount(buffer._owner)` says when only the buffer holds its owner, in this Python version."""
+    """What `sys.getrefcount(buffer._owner)` says, in this Python, when only the buffer holds its owner."""
     probe = Buffer(object(), 0, 0, np.dtype(np.uint8))
     return sys.getrefcount(probe._owner)
 

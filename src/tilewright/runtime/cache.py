@@ -1,8 +1,9 @@
 """A directory of object code keyed by content hash: atomic writes, checksums, a size bound, never in the way.
 
-An entry is `MAGIC | blake2b-256 of the payload | payload`. A damaged or truncated entry is removed and reported as
-absent, so its kernel is compiled again. A directory that cannot be used is said aloud once and then does without.
-Entries are read as bytes and handed to the linker; nothing is unpickled or executed on the way.
+An entry is `MAGIC | blake2b-256 of the payload | payload`. A damaged or truncated entry is removed and
+reported as absent, so its kernel is compiled again. A directory that cannot be used is said aloud once and
+then does without. Entries are read as bytes and handed to the linker; nothing is unpickled or executed on
+the way.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def _checksum(payload: bytes) -> bytes:
 
 
 class DiskCache:
-    """Byte strings by key (hexadecimal) in `directory`, at most `max_bytes` of them, least recently used out first.
+    """Byte strings by hexadecimal key in `directory`: at most `max_bytes`, least recently used out first.
 
-    With `directory=None` or `max_bytes=0` the cache is off and stays silent. Several processes may share a directory:
-    entries appear by `os.replace`, and two writers of one key write the same bytes.
+    With `directory=None` or `max_bytes=0` the cache is off and stays silent. Several processes may share a
+    directory: entries appear by `os.replace`, and two writers of one key write the same bytes.
 
     >>> import tempfile, pathlib
     >>> cache = DiskCache(pathlib.Path(tempfile.mkdtemp()), 1 << 20)
@@ -116,7 +117,10 @@ class DiskCache:
             raise
 
     def entries(self) -> list[tuple[float, int, Path]]:
-        """(time of last use, bytes, path) of every entry, oldest first; temporary files of dead writers are removed."""
+        """(time of last use, bytes, path) of every entry, oldest first.
+
+        Temporary files of writers that died are removed on the way.
+        """
         if self.directory is None:
             return []
         found: list[tuple[float, int, Path]] = []
@@ -134,7 +138,10 @@ class DiskCache:
         return sorted(found)
 
     def evict(self) -> int:
-        """Remove the least recently used entries until three quarters of the bound are used; returns bytes removed."""
+        """When the bound is exceeded, remove the least recently used entries down to three quarters of it.
+
+        Returns the bytes removed.
+        """
         entries = self.entries()
         total = sum(size for _, size, _ in entries)
         if total <= self.max_bytes:
@@ -152,8 +159,9 @@ class DiskCache:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"the kernel cache {self.directory} cannot be {verb} ({error.strerror or error}); kernels are compiled "
-                "again in every process. Point TW_CACHE_DIR at a writable directory, or set it to nothing to be silent.",
+                f"the kernel cache {self.directory} cannot be {verb} ({error.strerror or error}); kernels "
+                "are compiled again in every process. Point TW_CACHE_DIR at a writable directory, or set it to "
+                "nothing to do without.",
                 TilewrightCacheWarning,
                 stacklevel=4,
             )

@@ -1,7 +1,8 @@
 """DLPack: exchange of array memory with other libraries, without copying, in both directions.
 
-Written against the DLPack 1 ABI with ctypes, because NumPy neither exports nor imports bfloat16. CPU memory only; capsules
-of the unversioned kind ("dltensor") are made, both kinds are read. It knows buffers, not tensors.
+Written against the DLPack 1 ABI with ctypes, because NumPy neither exports nor imports bfloat16. CPU memory
+only; capsules of the unversioned kind ("dltensor") are made, both kinds are read. It knows buffers, not
+tensors.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ _capsule_is = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
 _capsule_rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_SetName", _api)
 )
-# The same two functions for a capsule that is being destroyed: as an address, without touching its reference count.
+# The same two functions for a capsule that is being destroyed: as an address, without touching its
+# reference count.
 _dying_is = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
 _dying_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", _api)
@@ -101,10 +103,11 @@ _delete_capsule_callback = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_delete_caps
 
 
 def export_capsule(buffer: Buffer, shape: tuple[int, ...]) -> object:
-    """A "dltensor" capsule over `buffer` seen as a C-contiguous array of `shape`; the memory lives until it is released.
+    """A "dltensor" capsule over `buffer` seen as a C-contiguous array of `shape`; the memory lives until it
+    is released.
 
-    Raises BufferError for a read-only buffer, which this kind of capsule cannot express, and for an element type that
-    DLPack does not name.
+    Raises BufferError for a read-only buffer, which this kind of capsule cannot express, and for an element
+    type that DLPack does not name.
     """
     if buffer.readonly:
         raise BufferError("read-only memory cannot be exported through DLPack; export a copy")
@@ -132,9 +135,9 @@ def export_capsule(buffer: Buffer, shape: tuple[int, ...]) -> object:
 def import_capsule(capsule: object) -> tuple[Buffer, tuple[int, ...], tuple[int, ...]]:
     """Take over a DLPack capsule: (buffer, shape, strides in elements), sharing the exporter's memory.
 
-    The buffer covers the whole strided extent, so a C-contiguous source has the strides of its shape. Raises BufferError
-    for memory that is not the CPU's, for element types NumPy and ml_dtypes do not have, for negative strides, and for a
-    capsule that was used before.
+    The buffer covers the whole strided extent, so a C-contiguous source has the strides of its shape.
+    Raises BufferError for memory that is not the CPU's, for element types NumPy and ml_dtypes do not have,
+    for negative strides, and for a capsule that was used before.
     """
     if _capsule_is(capsule, _NAME_VERSIONED):
         address = _capsule_pointer(capsule, _NAME_VERSIONED)
@@ -204,7 +207,8 @@ def _describe(dtype: np.dtype[Any]) -> _DataType:
 def _element_type(described: _DataType) -> np.dtype[Any]:
     code, bits, lanes = described.code, described.bits, described.lanes
     if lanes == 1 and (code, bits) == (_BFLOAT, 16):
-        return np.dtype(ml_dtypes.bfloat16)
+        brain: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return brain
     if lanes == 1 and code in _KINDS and bits % 8 == 0:
         with contextlib.suppress(TypeError):
             named: np.dtype[Any] = np.dtype(f"{_KINDS[code]}{bits // 8}")

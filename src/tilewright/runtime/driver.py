@@ -2,15 +2,16 @@
 
 It states the memory layout shared with `team` and `program` (byte offsets below), and the claim protocol:
 
-- A native part's *run word* is `epoch << 16 | threads`. It only grows, and is published (release) after everything a run
-  reads has been written: resolved argument pointers, zeroed completion counts.
-- Each launch has one *claim word* per thread, `epoch << 24 | next`, for that thread's share of the launch's chunks. A
-  thread takes chunks from its own share, then from the others', each by compare-and-swap from the value it read. A word
-  of an older epoch counts as `next = 0`; a word of a newer epoch tells a late thread that its run is over.
+- A native part's *run word* is `epoch << 16 | threads`. It only grows, and is published (release) after
+  everything a run reads has been written: resolved argument pointers, zeroed completion counts.
+- Each launch has one *claim word* per thread, `epoch << 24 | next`, for that thread's share of the launch's
+  chunks. A thread takes chunks from its own share, then from the others', each by compare-and-swap from the
+  value it read. A word of an older epoch counts as `next = 0`; a word of a newer epoch tells a late thread
+  that its run is over.
 - A launch is complete when its *done count* equals its chunks. Only a thread that claimed a chunk adds to it.
 
-So a thread that was descheduled can never claim in a run newer than the one it read: all shares of a finished run are
-exhausted at that run's epoch, and its compare-and-swap fails or finds nothing left.
+So a thread that was descheduled can never claim in a run newer than the one it read: all shares of a
+finished run are exhausted at that run's epoch, and its compare-and-swap fails or finds nothing left.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import ctypes
 import sys
 
 __all__ = [
-    "ARGS", "ARG_COUNT", "ARG_OFFSETS", "ARG_SLOTS", "CHUNK_LIMIT", "FUNCTIONS", "LAUNCHES", "LAUNCH_BYTES",
-    "LAUNCH_COUNT", "LINE", "PART_BYTES", "PART_TEAM", "PROFILE", "PROFILE_WORDS", "SEGMENT_BYTES", "SLOTS", "STATUS",
-    "STRIDE", "TEAM_BYTES", "TEAM_CLOCK", "TEAM_HAZARDS", "TEAM_PROGRAM", "TEAM_SCRATCH", "TEAM_SIGNAL", "TEAM_SLEEP",
-    "TEAM_SLEEPERS", "TEAM_SPINS", "TEAM_STOP", "TEAM_WAKE", "TEAM_YIELD", "THREADS", "THREAD_LIMIT", "WAKE_LIMIT",
-    "driver_source", "function_table", "has_futex",
+    "ARGS", "ARG_COUNT", "ARG_OFFSETS", "ARG_SLOTS", "CHUNK_LIMIT", "FUNCTIONS", "LAUNCHES",
+    "LAUNCH_BYTES", "LAUNCH_COUNT", "LINE", "PART_BYTES", "PART_TEAM", "PROFILE", "PROFILE_WORDS",
+    "SEGMENT_BYTES", "SLOTS", "STATUS", "STRIDE", "TEAM_BYTES", "TEAM_CLOCK", "TEAM_HAZARDS",
+    "TEAM_PROGRAM", "TEAM_SCRATCH", "TEAM_SIGNAL", "TEAM_SLEEP", "TEAM_SLEEPERS", "TEAM_SPINS",
+    "TEAM_STOP", "TEAM_WAKE", "TEAM_YIELD", "THREADS", "THREAD_LIMIT", "WAKE_LIMIT", "driver_source",
+    "function_table", "has_futex",
 ]  # fmt: skip
 
 LINE = 64  # words that different threads write are a cache line apart
@@ -61,9 +63,11 @@ WAKE_LIMIT = 152  # sleeping workers worth waking
 STRIDE = 160  # threads the state tables have room for
 PART_BYTES = 192
 
-# A launch record: kernel, chunks, segments, wait_for, state, (unused) … ; state is the done line, then a line per thread.
+# A launch record: kernel, chunks, segments, wait_for, state, (unused) … ; state is the done line, then a
+# line per thread.
 LAUNCH_BYTES = 64
-# A segment record: first chunk, grid, chunk, arguments. A launch's last segment is followed by one that starts at `chunks`.
+# A segment record: first chunk, grid, chunk, arguments. A launch's last segment is followed by one that
+# starts at `chunks`.
 SEGMENT_BYTES = 32
 # Profile row of (launch, thread): first start, last end, busy, chunks; nanoseconds.
 PROFILE_WORDS = 4
@@ -116,8 +120,10 @@ end:
 """
 
 _CHUNK = f"""
-; One chunk of a launch: find its segment from the one in %cursor, call the kernel, and time it when profiling.
-define internal void @run_chunk(ptr %part, ptr %team, i64 %index, ptr %launch, i64 %tid, i64 %chunk, ptr %cursor) nounwind {{
+; One chunk of a launch: find its segment from the one in %cursor, call the kernel, and time it when
+; profiling.
+define internal void @run_chunk(ptr %part, ptr %team, i64 %index, ptr %launch, i64 %tid,
+                                i64 %chunk, ptr %cursor) nounwind {{
 entry:
   %seg.hint = load ptr, ptr %cursor
   %hint.first = load i64, ptr %seg.hint
@@ -192,8 +198,8 @@ timed:
 """
 
 _AWAIT = f"""
-; Wait until launches [0, %upto) are complete, starting from *%complete, which it advances. Returns false when the
-; part's run word is no longer %run: the run this thread belongs to is over.
+; Wait until launches [0, %upto) are complete, starting from *%complete, which it advances. Returns false
+; when the part's run word is no longer %run: the run this thread belongs to is over.
 define internal i1 @await(ptr %part, ptr %team, i64 %run, i64 %upto, ptr %complete) nounwind {{
 entry:
   %launches.p = getelementptr i8, ptr %part, i64 {LAUNCHES}
@@ -245,8 +251,8 @@ stale:
 """
 
 _WALK = f"""
-; One thread's way through a run: every launch in order, claiming chunks until none is left. Returns at the end or when
-; the run turns out to be over; the caller of the run waits for completion afterwards.
+; One thread's way through a run: every launch in order, claiming chunks until none is left. Returns at the
+; end or when the run turns out to be over; the caller of the run waits for completion afterwards.
 define internal void @walk(ptr %part, ptr %team, i64 %tid, ptr %complete) nounwind {{
 entry:
   %cursor = alloca ptr
@@ -454,9 +460,9 @@ end:
 """
 
 _WORKER = f"""
-; A worker's life: wait for the signal to change, join the published run, repeat until told to stop. Before it looks into
-; a part it states so in its hazard line and checks that the part is still published; parts are freed only when no line
-; names them.
+; A worker's life: wait for the signal to change, join the published run, repeat until told to stop. Before
+; it looks into a part it states so in its hazard line and checks that the part is still published; parts
+; are freed only when no line names them.
 define internal void @worker(ptr %team, i64 %tid) nounwind {{
 entry:
   %complete = alloca i64
@@ -534,8 +540,9 @@ exit:
   ret void
 }}
 
-; Unpublish %part; returns whether no thread is looking at it, so that its memory may be freed. The fence orders the store
-; before the loads, as the worker's sequentially consistent announcement and second look do on their side.
+; Unpublish %part; returns whether no thread is looking at it, so that its memory may be freed. The fence
+; orders the store before the loads, as the worker's sequentially consistent announcement and second look do
+; on their side.
 define internal i1 @retire(ptr %team, ptr %part, i64 %threads) nounwind {{
 entry:
   %program.p = getelementptr i8, ptr %team, i64 {TEAM_PROGRAM}
@@ -624,7 +631,7 @@ def has_futex(triple: str) -> bool:
 
 
 def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
-    """LLVM IR of the driver for `triple`: a module whose function `name` returns a table of `FUNCTIONS`' addresses.
+    """LLVM IR of the driver: a module whose function `name` returns a table of the addresses of `FUNCTIONS`.
 
     `yield_after` is the number of pauses a thread waits for a launch before it offers its CPU to others.
     """

@@ -1,8 +1,10 @@
-"""LLVM IR text in, native addresses out: parallel compilation, a memory cache and a disk cache of object code.
+"""LLVM IR text in, native addresses out: parallel compilation, a memory cache and a disk cache.
 
-A kernel arrives as explicit vector code with its loops already shaped, so the pass pipeline is short: promote stack
-slots to registers, tidy, rotate loops, number values. LLVM's vectorisers and unroller are not run.
-What it does not do: it neither emits nor inspects IR, and it never unloads code (an address stays valid for the process).
+A kernel arrives as explicit vector code with its loops already shaped, so the pass pipeline is short:
+promote stack slots to registers, tidy, rotate loops, number values. LLVM's vectorisers and unroller are not
+run.
+What it does not do: it neither emits nor inspects IR, and it never unloads code (an address stays valid as
+long as the process lives).
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ __all__ = [
     "optimised",
 ]
 
-# One kernel to compile: (name of the function in the module, its LLVM IR text or a function that makes it, content hash).
+# One kernel to compile: (name of the function in the module, its LLVM IR text or a function that makes it,
+# content hash).
 KernelSource = tuple[str, "str | Callable[[], str]", str]
 
-# Function passes, in order. Measured on a 12x32 GEMM micro-kernel with stack-slot accumulators, unrolled four times: this
-# list takes 4 ms against 10 to 12 ms of -O1 to -O3, and the machine code runs equally fast.
+# Function passes, in order. Measured on a 12x32 GEMM micro-kernel with stack-slot accumulators, unrolled
+# four times: this list takes 4 ms against 10 to 12 ms of -O1 to -O3, and the machine code runs equally
+# fast.
 PIPELINE = (
     "sroa",
     "simplify_cfg",
@@ -51,12 +55,13 @@ PIPELINE = (
     "simplify_cfg",
 )
 _CODEGEN_LEVEL = 2
-# Raise when the pipeline, the kernel calling convention or the entry format changes: old disk entries are then not found.
+# Raise when the pipeline, the kernel calling convention or the entry format changes: old disk entries are
+# then not found.
 VERSION = "1"
 
 
 class KernelCompileError(RuntimeError):
-    """LLVM refused a kernel: a defect of whatever emitted it. The message names the kernel and LLVM's complaint."""
+    """LLVM refused a kernel, a defect of whatever emitted it; the message has the name and the complaint."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"kernel {name}: LLVM says: {message.strip()}")
@@ -66,7 +71,8 @@ class KernelCompileError(RuntimeError):
 def _unlocked(function: Any) -> Any:
     """The C function under llvmlite's wrapper, which would hold one global lock during the whole call.
 
-    Used for the four long calls on modules whose context belongs to the calling thread alone, which LLVM allows.
+    Used for the four long calls on modules whose context belongs to the calling thread alone, which LLVM
+    allows.
     """
     return getattr(function, "_cfn", function)
 
@@ -169,7 +175,7 @@ def _emit(machine: Any, module: Any, *, as_object: bool) -> bytes:
 
 
 def assembly(ir: str, target: Target | None = None) -> str:
-    """Assembly text of an LLVM IR module, for this machine or for another x86-64 level (nothing is run or cached)."""
+    """Assembly text of an LLVM IR module, for this machine or another target; nothing is run or cached."""
     return _Codegen(target or host_target()).assembly("module", ir)
 
 
@@ -205,16 +211,18 @@ class KernelLibrary:
         if not content:
             raise ValueError(f"kernel {name}: a content hash is needed when its LLVM IR is made on demand")
         kind = "ir" if isinstance(ir, str) else "hash"
-        parts = (VERSION, llvmlite.__version__, ".".join(map(str, llvm.llvm_version_info)), ",".join(PIPELINE),
-                 str(_CODEGEN_LEVEL), self.target.key, name, kind, content)  # fmt: skip
+        llvm_version = ".".join(map(str, llvm.llvm_version_info))
+        pipeline = ",".join((*PIPELINE, str(_CODEGEN_LEVEL)))
+        parts = (VERSION, llvmlite.__version__, llvm_version, pipeline, self.target.key, name, kind, content)
         return blake2b("\0".join(parts).encode(), digest_size=20).hexdigest()
 
     def compile(self, items: Iterable[KernelSource]) -> dict[str, int]:
         """Native addresses of kernels by name, from memory, from disk, or compiled now on all CPUs.
 
-        Each item is `(name, ir, key_hash)`: the module `ir` defines the function `name` (its other globals are `private`
-        or `internal`). `ir` is text, or a function that returns it and is called only when the kernel is in no cache; then
-        `key_hash` must identify the text (a hash of whatever it is made from and of the emitter's version).
+        Each item is `(name, ir, key_hash)`: the module `ir` defines the function `name` (its other globals
+        are `private` or `internal`). `ir` is text, or a function that returns it and is called only when
+        the kernel is in no cache; then `key_hash` must identify the text (a hash of whatever it is made
+        from and of the emitter's version).
         Raises `KernelCompileError` when LLVM refuses a module, and ValueError when one name has two contents.
         """
         with self._lock:
@@ -297,7 +305,7 @@ class KernelLibrary:
         return self._codegen.assembly(name, self._known(name))
 
     def optimised(self, name: str) -> str:
-        """LLVM IR text, after the pipeline, of a kernel given to `compile` before. Raises KeyError if unknown."""
+        """LLVM IR text, after the pipeline, of a kernel given to `compile`. Raises KeyError if unknown."""
         return self._codegen.optimised(name, self._known(name))
 
     def llvm_ir(self, name: str) -> str:

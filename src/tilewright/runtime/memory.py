@@ -1,4 +1,4 @@
-"""Raw aligned memory from the system: what buffers, arenas, scratch and tables are made of. No types, no reuse."""
+"""Aligned memory from the system: what buffers, arenas and tables are made of. No types, no reuse."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _HUGE_FROM = 4 << 20  # from here on a few huge pages save more than their round
 class Memory:
     """`nbytes` (at least 64) of writable memory at `address`, aligned to 64 bytes; freed with the object.
 
-    From 4 MiB on it is aligned to 2 MiB and offered to the system for huge pages. Contents are undefined unless `zero`.
-    Raises MemoryError when the system has no more.
+    From 4 MiB on it is aligned to 2 MiB and offered to the system for huge pages. Contents are undefined
+    unless `zero`. Raises MemoryError when the system has no more.
     """
 
     __slots__ = ("__weakref__", "_keep", "address", "nbytes")

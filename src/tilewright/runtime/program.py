@@ -1,8 +1,9 @@
 """Programs: tables of kernel launches over one arena, run on all threads by one native call.
 
-A program is built from a plain description (`Launch`, `Segment`, `HostStep`) that names kernels by address and memory by
-slot and byte offset. Runs of launches between host steps become *native parts*; a program without host steps is exactly
-one native call. What it does not do: it plans no memory and knows no shapes, dtypes or IR.
+A program is built from a plain description (`Launch`, `Segment`, `HostStep`) that names kernels by address
+and memory by slot and byte offset. Runs of launches between host steps become *native parts*; a program
+without host steps is exactly one native call. What it does not do: it plans no memory and knows no shapes,
+dtypes or IR.
 
     program = Program(
         [
@@ -52,7 +53,8 @@ class Segment:
 
     args    (slot, byte offset) of each pointer in the kernel's argument order
     grid    number of work items; 0 is allowed and runs nothing
-    chunk   items a thread claims at a time: every call gets `lo` a multiple of `chunk` and `hi = min(lo + chunk, grid)`
+    chunk   items a thread claims at a time: every call gets `lo`, a multiple of `chunk`, and
+            `hi = min(lo + chunk, grid)`
     """
 
     args: Sequence[tuple[int, int]]
@@ -62,7 +64,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel over its segments. Different segments, and chunks of a segment, run in any order and at the same time.
+    """One kernel over its segments; all their chunks may run in any order and at the same time.
 
     kernel     native address, or a name in the program's `kernels`
     wait_for   every step with index <= wait_for is complete before this one starts; -1: none has to be
@@ -80,7 +82,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class ArrayRef:
-    """A C-contiguous array in a slot, as a host step receives it: a writable NumPy array over the program's memory."""
+    """A C-contiguous array in a slot; a host step receives it as a writable NumPy array over that memory."""
 
     slot: int
     byte_offset: int
@@ -90,9 +92,10 @@ class ArrayRef:
 
 @dataclass(frozen=True, slots=True)
 class HostStep:
-    """A Python callable run between native parts, as `function(*arrays)`; it reads and writes the arrays in place.
+    """A Python callable run between native parts as `function(*arrays)`; it works in the arrays' memory.
 
-    It starts when every earlier step is complete, and every later step waits for it. Its exceptions pass through `run`.
+    It starts when every earlier step is complete, and every later step waits for it. Its exceptions pass
+    through `run`.
     """
 
     function: Callable[..., None]
@@ -102,7 +105,7 @@ class HostStep:
 
 @dataclass(slots=True)
 class _Part:
-    """The native tables of consecutive launches. The first bytes of `memory` are the header that `driver` lays out."""
+    """The native tables of consecutive launches; `memory` begins with the header that `driver` lays out."""
 
     launches: list[Launch]
     first_step: int
@@ -124,11 +127,12 @@ class Program:
     slots          size of the pointer table, arena included: `run` takes `slots - 1` pointers
     arena_bytes    size of slot 0, allocated at the first run, aligned to 64 bytes, contents undefined
     scratch_bytes  scratch memory per thread that the kernels may use, 64-byte aligned
-    checks         exception factory by check code (status word 0); words 1 to 3 are details the kernel may add
+    checks         exception factory by check code (status word 0); words 1 to 3 are details
     serial         run everything on the calling thread: for programs too small to share
     kernels        addresses of kernels that launches name
 
-    Raises ValueError for an inconsistent description. Several threads may call `run`; runs take place one at a time.
+    Raises ValueError for an inconsistent description. Several threads may call `run`; runs take place one
+    at a time.
     """
 
     def __init__(
@@ -168,8 +172,9 @@ class Program:
     def run(self, pointers: Pointers) -> None:
         """Execute every step with `pointers` in slots 1, 2, …; returns when all are complete.
 
-        `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them must stay
-        alive during the call. Raises what `checks` makes of a non-zero status, ValueError for a wrong number of pointers.
+        `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them
+        must stay alive during the call. Raises what `checks` makes of a non-zero status, ValueError for a
+        wrong number of pointers.
         """
         if profiler.active() or settings.debug:
             self._run_profiled(pointers)
@@ -277,7 +282,7 @@ class Program:
             )
         raise make(words)
 
-    # Profiling ------------------------------------------------------------------------------------------------------
+    # Profiling
 
     def _run_profiled(self, pointers: Pointers) -> None:
         timings: list[profiler.LaunchTiming] = []
@@ -308,10 +313,10 @@ class Program:
             )
         return found
 
-    # Tables ---------------------------------------------------------------------------------------------------------
+    # Tables
 
     def _attach(self) -> None:
-        """Make the program ready to run on the current team: tables, arena, scratch, workers. Holds the lock."""
+        """Make the program ready for the current team: tables, arena, scratch, workers. Holds the lock."""
         state.reap()
         team = state.team()
         if self.arena is None:

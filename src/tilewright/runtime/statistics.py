@@ -1,7 +1,7 @@
 """Counters of what the runtime did: native calls, compiled kernels, cache traffic, memory.
 
-Counters only grow (until `reset`), are cheap enough to keep always on, and are plain ints updated under the GIL; they
-are for tests, `tw doctor` and curiosity, not for exact accounting across threads.
+Counters only grow (until `reset`), are cheap enough to keep always on, and are plain ints updated under the
+GIL; they are for tests, `tw doctor` and curiosity, not for exact accounting across threads.
 """
 
 from __future__ import annotations

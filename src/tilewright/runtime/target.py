@@ -1,8 +1,9 @@
 """The machine code is generated for: instruction set, vector width, registers, caches, cores.
 
-`host_target()` describes the CPU this process runs on, from LLVM's view of its features and the kernel's view of its
-caches; `Target.named` gives fixed descriptions (x86-64 levels, AArch64) so that tests and printed stages do not depend on
-the machine. Nothing here measures anything: bandwidth and peak arithmetic are benchmarks' business.
+`host_target()` describes the CPU this process runs on, from LLVM's view of its features and the kernel's
+view of its caches; `Target.named` gives fixed descriptions (x86-64 levels, AArch64) so that tests and
+printed stages do not depend on the machine. Nothing here measures anything: bandwidth and peak arithmetic
+are benchmarks' business.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class TargetError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the compiler may assume about the machine. Sizes are in bytes; cache sizes are per core, `l3` is shared.
+    """What the compiler may assume about the machine. Sizes are in bytes; `l1` and `l2` are per core.
 
     name           "avx512", "avx2", "sse", "neon" or "generic": the vector instruction set in words
     triple, cpu, features   what LLVM is told
@@ -70,7 +71,8 @@ class Target:
     def named(name: str) -> Target:
         """A fixed description of an instruction-set level: "avx512", "avx2", "sse", "neon" or "generic".
 
-        The same on every machine: 32 KiB L1, 1 MiB L2, 32 MiB L3, 4 cores. Raises `TargetError` for another name.
+        The same on every machine: 32 KiB L1, 1 MiB L2, 32 MiB L3, 4 cores. Raises `TargetError` for another
+        name.
         """
         try:
             return _NAMED[name]
@@ -108,8 +110,8 @@ _NAMED = {
     "sse": _level("sse", "x86-64-v2", 16, 16),
     "generic": _level("generic", "x86-64", 16, 16),
     "neon": Target(
-        "neon", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 16, 32, 32 << 10, 1 << 20, 32 << 20, 4,
-        has_fma=True, has_f16=True,
+        "neon", "aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8", 16, 32,
+        32 << 10, 1 << 20, 32 << 20, 4, has_fma=True, has_f16=True,
     ),
 }  # fmt: skip
 
@@ -134,7 +136,7 @@ def _cpu_quota() -> int | None:
 
 
 def _cache_sizes() -> dict[str, int]:
-    """Data cache sizes by level ("l1", "l2", "l3") as the operating system states them; missing when it does not."""
+    """Data cache sizes by level ("l1", "l2", "l3"), those that the operating system states."""
     found: dict[str, int] = {}
     base = Path("/sys/devices/system/cpu/cpu0/cache")
     for index in range(8):
@@ -202,8 +204,8 @@ _REQUIRES = {"avx512": ("avx512",), "avx2": ("avx512", "avx2"), "sse": ("avx512"
 def host_target() -> Target:
     """The target code is compiled for: this machine, or the instruction set that `TW_TARGET` names on it.
 
-    An override keeps the machine's caches and cores and replaces CPU, features and vector width. Raises `TargetError`
-    when the machine lacks the instruction set asked for.
+    An override keeps the machine's caches and cores and replaces CPU, features and vector width. Raises
+    `TargetError` when the machine lacks the instruction set asked for.
     """
     host = _detect()
     wanted = settings.target

@@ -1,7 +1,8 @@
-"""The thread team: worker threads parked in native code, their control block, and the one lock under which runs happen.
+"""The thread team: workers parked in native code, their control block, and the lock under which runs happen.
 
-`state.team` is the process's team. It starts its workers when a run first needs them, is replaced by `set_num_threads`,
-is dropped in a forked child (which starts its own when needed), and is stopped at interpreter exit.
+`state.team` is the process's team. It starts its workers when a run first needs them, is replaced by
+`set_num_threads`, is dropped in a forked child (which starts its own when needed), and is stopped at
+interpreter exit.
 What it does not do: it knows nothing of launches; `driver` holds the native code and the memory layout.
 """
 
@@ -164,7 +165,7 @@ class Team:
             self.threads.append(thread)
 
     def stop(self, timeout: float = 5.0) -> bool:
-        """Ask every worker to return and wait for them; returns whether all did within `timeout` seconds each."""
+        """Ask every worker to return and wait up to `timeout` seconds for each; whether all did."""
         self._int32(driver.TEAM_STOP).value = 1
         signal = self._int32(driver.TEAM_SIGNAL)
         signal.value = (signal.value + 1) & 0x7FFFFFFF
@@ -179,7 +180,7 @@ class Team:
         return self._int32(driver.TEAM_SLEEPERS).value
 
     def reserve_scratch(self, nbytes: int) -> None:
-        """Give every thread at least `nbytes` of scratch memory. No run is active, so nobody uses the old one."""
+        """Give every thread at least `nbytes` of scratch memory; no run is active, so nobody uses the old."""
         if nbytes <= self.scratch_bytes:
             return
         size = -(-nbytes // 4096) * 4096
@@ -195,7 +196,7 @@ class Team:
 
 
 class State:
-    """What the process's runs share: the lock, the team, and memory waiting for late workers to let go of it."""
+    """What the process's runs share: the lock, the team, and memory that late workers may still look at."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -218,7 +219,7 @@ class State:
             self._unstoppable.append(old)
 
     def bury(self, part: int, memory: Memory) -> None:
-        """Free a native part's memory once no worker looks at it. Needs no lock: a destructor calls it anywhere."""
+        """Free a native part's memory once no worker looks at it. Needs no lock: destructors call it."""
         self.graveyard.append((part, memory))
 
     def reap(self) -> None:
@@ -245,7 +246,8 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int | None) -> None:
-    """Run programs on `count` threads from now on, also beyond the CPUs there are; None returns to the default.
+    """Run programs on `count` threads from now on, also beyond the CPUs there are; None returns to the
+    default.
 
     Waits for a run in progress. Raises ValueError for a count below 1 or above 1023.
     """
