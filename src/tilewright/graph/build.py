@@ -180,7 +180,9 @@ def reduce_sum(x: Value, axes: Sequence[int]) -> Value:
 
 def expand(x: Value, axes: Sequence[int], shape: Shape) -> Value:
     """The adjoint of ``reduce_sum``: ``x`` repeated along ``axes`` of ``shape``."""
-    return broadcast(reshape(x, tuple(1 if a in axes else d for a, d in enumerate(shape))), shape)
+    if set(axes) != set(range(len(axes))):  # leading axes need no place of their own
+        x = reshape(x, tuple(1 if a in axes else d for a, d in enumerate(shape)))
+    return broadcast(x, shape)
 
 
 def unbroadcast(x: Value, shape: Shape) -> Value:
