@@ -47,7 +47,7 @@ class Graph:
 
     @classmethod
     def of(cls, outputs: Iterable[Value], stop: Callable[[Value], bool] | None = None) -> Graph:
-        """The graph of ``outputs``; leaves and values at which ``stop`` holds are inputs, in order of first use."""
+        """The graph of ``outputs``. Its inputs: leaves and values at which ``stop`` holds, by first use."""
         outputs = tuple(outputs)
         order = topological(outputs, stop)
         leaves = tuple(v for v in order if v.op == "input" or (stop is not None and stop(v)))
@@ -124,9 +124,8 @@ def signature(
             key.append(value.type)
             leaves.append(value)
         elif value.op == "constant":
-            key.append(
-                (repr(value["value"]), value.dtype)
-            )  # 0.0 equals -0.0 and NaN nothing; their texts do right
+            # As numbers, 0.0 equals -0.0 and NaN equals nothing.
+            key.append((repr(value["value"]), value.dtype))
         elif value.op == "mark":
             key.append(("mark", number[value.inputs[0]], marks.setdefault(value["id"], len(marks))))
         else:
