@@ -1,32 +1,193 @@
 """From graph to running program: the whole pipeline on one page.
 
+    graph      what the caller recorded: interned values
+    passes     canonical form, long reductions cut                                        passes/
+    groups     which values are computed together                                         lower/groups.py
+    calls      every group as kernels over stored values, by index algebra and recipes    lower/, recipes/
+    schedule   order, launches, lifetimes, arena offsets, waits                           lower/schedule.py
+    native     LLVM IR of every distinct kernel, compiled in parallel or found in a cache codegen/, runtime/jit.py
+    program    one table of launches that the thread team walks in one native call        runtime/program.py
+
 ``compile`` takes the leaves and outputs of a graph and gives an ``Executable``; ``Executable.run`` takes one buffer per
-leaf and gives one buffer per output.
+leaf and gives one buffer per output. What has no native lowering is computed by the NumPy reference between native parts;
+``Executable.fallbacks`` says what and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+
+from tilewright.codegen import llvm as emitter
+from tilewright.core.shape import product, static
+from tilewright.core.shape import static
 from tilewright.graph import reference
+from tilewright.graph.graph import Graph
 from tilewright.graph.ir import Value
+from tilewright.graph.text import print_graph
+from tilewright.kernel.digest import digest
+from tilewright.kernel.ir import Kernel
+from tilewright.kernel.text import print_kernel
+from tilewright.lower.groups import Group, form_groups
+from tilewright.lower.lowering import lower_groups
+from tilewright.lower.schedule import HostCall, Schedule, schedule
+from tilewright.passes.pipeline import run_passes
+from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.program import ArrayRef, HostStep, Launch, Program, Segment
 
-__all__ = ["Executable", "compile"]
+__all__ = ["STAGES", "Executable", "compile"]
+
+STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 
 
 class Executable:
-    """A compiled graph. ``run`` is the only thing most callers need."""
+    """A compiled graph. ``run`` is all that most callers need; the rest explains it."""
 
     def __init__(self, inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self.donated = dict(donated)
+        self.library = jit.default_library()
+        target = self.library.target
+        self.final = run_passes(self.outputs)
+        self.groups: list[Group] = form_groups(self.final)
+        steps = lower_groups(self.groups, target)
+        self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
+        self.names: dict[Kernel, str] = {}
+        for step in self.schedule.steps:
+            for call in step.calls:
+                if call.kernel not in self.names:
+                    self.names[call.kernel] = f"k_{digest(call.kernel)}"
+        addresses = self.library.compile(
+            [(name, _source(kernel, name, target), emitter.VERSION + name) for kernel, name in self.names.items()]
+        )
+        self.program = self._program(addresses)
+        self.fallbacks = [s.host for s in self.schedule.steps if s.host is not None]
+        self._plan_run()
+
+    def _program(self, addresses: Mapping[str, int]) -> Program:
+        plan = self.schedule
+        steps: list[Launch | HostStep] = []
+        for step in plan.steps:
+            if step.host is not None:
+                steps.append(self._host_step(step.host))
+                continue
+            segments = []
+            for call in step.calls:
+                args = []
+                for arg in call.args:
+                    at = plan.locations[arg.place]
+                    args.append((at.slot, at.offset + arg.offset * arg.place.dtype.itemsize))
+                segments.append(Segment(args, call.grid, call.chunk))
+            kernel = step.calls[0].kernel
+            flops = sum(c.flops for c in step.calls)
+            steps.append(Launch(addresses[self.names[kernel]], segments, step.wait_for, step.calls[0].label, flops))
+        scratch = max((emitter.scratch_bytes(k) for k in self.names), default=0)
+        work = sum(-(-c.grid // c.chunk) - 1 for s in plan.steps for c in s.calls)
+        return Program(
+            steps,
+            slots=1 + len(self.inputs) + len(plan.fresh),
+            arena_bytes=plan.arena_bytes,
+            scratch_bytes=scratch,
+            checks=_Checks(),
+            serial=work == 0,
+        )
+
+    def _host_step(self, host: HostCall) -> HostStep:
+        places = [*host.inputs, *host.outputs]
+        refs = []
+        for v in places:
+            at = self.schedule.locations[v]
+            refs.append(ArrayRef(at.slot, at.offset, static(v.shape), v.dtype.numpy))
+        count = len(host.inputs)
+
+        def run(*arrays: Any) -> None:
+            bound = dict(zip(host.inputs, arrays[:count], strict=True))
+            for target, result in zip(arrays[count:], reference.evaluate(host.outputs, bound), strict=True):
+                target[...] = result
+
+        return HostStep(run, refs, host.reason)
+
+    def _plan_run(self) -> None:
+        """Precompute what ``run`` has to do for each output."""
+        position = {v: i for i, v in reversed(list(enumerate(self.inputs)))}
+        first = {v: o for o, v in reversed(list(enumerate(self.final)))}
+        plan = self.schedule
+        self._fresh = [(product(self.final[o].shape), self.final[o].dtype.numpy) for o in plan.fresh]
+        slot = {o: k for k, o in enumerate(plan.fresh)}
+        self._results: list[tuple[bool, int]] = []  # (from the inputs?, number)
+        for v in self.final:
+            if v in position:
+                self._results.append((True, position[v]))
+            elif first[v] in plan.taken:
+                self._results.append((True, plan.taken[first[v]]))
+            else:
+                self._results.append((False, slot[first[v]]))
 
     def run(self, buffers: Sequence[Buffer]) -> list[Buffer]:
-        """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's."""
-        bound = {v: b.to_numpy() for v, b in zip(self.inputs, buffers, strict=True)}
-        return [Buffer.from_numpy(a) for a in reference.evaluate(self.outputs, bound)]
+        """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's.
+
+        Raises ``IndexError`` when a gather or scatter met an index out of range.
+        """
+        fresh = [Buffer.allocate(count, dtype) for count, dtype in self._fresh]
+        self.program.run([b.address for b in buffers] + [b.address for b in fresh])
+        return [buffers[k] if given else fresh[k] for given, k in self._results]
+
+    # ---- explanation ----
+
+    def explain(self) -> str:
+        """Every stage before machine code, as text."""
+        return "\n\n".join(f"== {name} ==\n{self.stage_text(name)}" for name in ("graph", "groups", "plan", "kernels"))
+
+    def stage_text(self, name: str) -> str:
+        """The text of one stage of ``STAGES``."""
+        texts: dict[str, Callable[[], str]] = {
+            "graph": lambda: print_graph(Graph(self.inputs, tuple(self.final))),
+            "groups": self._groups_text,
+            "kernels": lambda: "\n\n".join(print_kernel(self._named(k)) for k in self.names),
+            "llvm": lambda: "\n".join(emitter.emit(self._named(k), self.library.target) for k in self.names),
+            "asm": lambda: "\n".join(self.library.disassemble(n) for n in self.names.values()),
+            "plan": self._plan_text,
+        }
+        if name not in texts:
+            raise ValueError(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
+        return texts[name]()
+
+    def _named(self, kernel: Kernel) -> Kernel:
+        return Kernel(kernel.buffers, kernel.body, kernel.scratch, self.names[kernel])
+
+    def _groups_text(self) -> str:
+        lines = []
+        for group in self.groups:
+            why = f"  # {group.reason}" if group.reason else ""
+            lines.append(f"group {group.number} {group.kind} {list(group.dims)}{why}")
+            lines += [f"    {'-> ' if v in group.outputs else '   '}{v.op} : {v.type}" for v in group.members]
+        return "\n".join(lines)
+
+    def _plan_text(self) -> str:
+        plan = self.schedule
+        lines = [f"arena {plan.arena_bytes:,} bytes for {plan.planned_bytes:,} bytes of intermediate values"]
+        for n, step in enumerate(plan.steps):
+            if step.host is not None:
+                lines.append(f"{n:4} host {step.host.reason}")
+                continue
+            call = step.calls[0]
+            pieces = f" x {len(step.calls)} segments" if len(step.calls) > 1 else ""
+            lines.append(f"{n:4} {call.label}{pieces}: grid {call.grid} by {call.chunk}, after {step.wait_for}, {self.names[call.kernel]}")
+        lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
+        return "\n".join(lines)
+
+
+def _source(kernel: Kernel, name: str, target: Any) -> Callable[[], str]:
+    return lambda: emitter.emit(Kernel(kernel.buffers, kernel.body, kernel.scratch, name), target)
+
+
+class _Checks(dict[int, Any]):
+    """Exceptions for the codes that kernels report: the axis size + 1 of an index out of range."""
+
+    def get(self, code: int, default: Any = None) -> Any:
+        return lambda words: IndexError(f"an index is out of range for an axis of size {code - 1}")
 
 
 def compile(inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int] | None = None) -> Executable:
