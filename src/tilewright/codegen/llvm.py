@@ -1,0 +1,555 @@
+"""Kernels as LLVM IR text with explicit vectors.
+
+``emit`` gives a module that defines ``void @NAME(ptr %bufs, ptr %scratch, i64 %lo, i64 %hi, ptr %status)``: ``bufs`` is a table
+of buffer pointers, ``scratch`` the thread's own memory of ``scratch_bytes`` bytes aligned to 64, ``status`` an int32 that
+receives the code of a failed check. A vector loop becomes a loop over full blocks of lanes and one masked block for the rest.
+
+What it does not do: it never chooses tile sizes, vectorises or reorders arithmetic, and no operation is contracted unless the
+kernel says ``fma``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tilewright.codegen import instructions as ins
+from tilewright.codegen.index import INDEX_OPS, Index, Indices
+from tilewright.codegen.instructions import Machine, of_type, type_name
+from tilewright.codegen.memory import Area, Memory
+from tilewright.codegen.scopes import Function, Val
+from tilewright.core import dtype as dt
+from tilewright.core.dtype import DType
+from tilewright.core.scalar import SCALAR_OPS
+from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store, walk
+
+__all__ = ["emit", "scratch_bytes"]
+
+_ALIGN = 64
+_COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def scratch_bytes(kernel: Kernel) -> int:
+    """Bytes of scratch memory a thread needs to run ``kernel``; the areas lie one after the other, aligned to 64 bytes."""
+    return sum(-(-s.size * s.dtype.itemsize // _ALIGN) * _ALIGN for s in kernel.scratch)
+
+
+def emit(kernel: Kernel, target: Machine) -> str:
+    """LLVM IR text of ``kernel`` for ``target``.
+
+    The kernel must satisfy ``kernel.verify``. ``target`` is a ``runtime.target.Target`` or anything with its fields.
+    """
+    return _Emitter(kernel, target).run()
+
+
+@dataclass(slots=True)
+class _Register:
+    dtype: DType
+    slots: list[str]
+    shape: tuple[int, ...]
+    lanes: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """The vector loop being emitted: how many lanes, and which are active (None: all)."""
+
+    count: int
+    mask: Val | None
+
+
+class _Emitter:
+    def __init__(self, kernel: Kernel, target: Machine) -> None:
+        self.kernel, self.target = kernel, target
+        self.fn = Function(target)
+        self.indices = Indices(self)
+        self.memory = Memory(self, _areas(kernel))
+        self.vector: _Lanes | None = None
+        self.bound: dict[str, Index | Val] = {}
+        self.unrolled: dict[str, int] = {}
+        self.registers: dict[str, _Register] = {}
+        self.memo: dict[object, tuple[object, int]] = {}
+        self.clock = 0
+        self.changed: dict[str, int] = {}
+        self.unroll_names = frozenset(
+            s.var for s in walk(kernel.body) if isinstance(s, Loop) and s.kind == "unroll"
+        )
+        self.stored = frozenset(s.buffer for s in walk(kernel.body) if isinstance(s, Store))
+        self._facts: dict[Expr, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._mutated: dict[int, frozenset[str]] = {}
+
+    def run(self) -> str:
+        for name in ("lo", "hi"):
+            self.bound[name] = Index(Val("%" + name))
+        self.body(self.kernel.body)
+        fn, scope = self.fn, self.fn.scopes[0]
+        width = self.target.vector_bytes * 8
+        parts = [
+            f"define void @{self.kernel.name}(ptr noalias readonly %bufs, ptr noalias align {_ALIGN} %scratch, "
+            "i64 %lo, i64 %hi, ptr noalias %status) #0 {",
+            "entry:",
+            *fn.entry,
+            *self.memory.entry(),
+            "  br label %start",
+            "start:",
+            *scope.lines,
+            "  ret void",
+            "}",
+            *fn.definitions.values(),
+            *fn.declarations.values(),
+            f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
+            *self.memory.metadata(),
+        ]
+        return "\n".join(parts) + "\n"
+
+    # ---- what is known of expressions -----------------------------------------------------------------------------
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of the vector loop being emitted; 0 outside."""
+        return self.vector.count if self.vector else 0
+
+    def facts(self, e: Expr) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(names whose change gives ``e`` a new value, unrolled variables in ``e``)."""
+        found = self._facts.get(e)
+        if found is not None:
+            return found
+        stack = [e]
+        while stack:
+            x = stack[-1]
+            if x in self._facts:
+                stack.pop()
+                continue
+            pending = [a for a in x.args if a not in self._facts]
+            if pending:
+                stack.extend(pending)
+                continue
+            names: set[str] = set()
+            unrolled: set[str] = set()
+            if x.op == "var" and x.attr not in ("lo", "hi"):
+                names.add(x.attr)
+                if x.attr in self.unroll_names:
+                    unrolled.add(x.attr)
+            elif x.op == "load" and x.attr in self.stored:
+                names.add("buf:" + x.attr)
+            elif x.op == "reg":
+                names.add("reg:" + x.attr)
+            for a in x.args:
+                more, others = self._facts[a]
+                names.update(more)
+                unrolled.update(others)
+            self._facts[x] = tuple(names), tuple(sorted(unrolled))
+            stack.pop()
+        return self._facts[e]
+
+    def mutated(self, body: Sequence[Stmt]) -> frozenset[str]:
+        """Buffers and registers that statements change."""
+        found = self._mutated.get(id(body))
+        if found is None:
+            names = {"buf:" + s.buffer for s in walk(body) if isinstance(s, Store)}
+            names |= {"reg:" + s.name for s in walk(body) if isinstance(s, Set | Reg)}
+            found = self._mutated[id(body)] = frozenset(names)
+        return found
+
+    def touch(self, name: str) -> None:
+        """Values that depend on ``name`` must be computed anew from here on."""
+        self.clock += 1
+        self.changed[name] = self.clock
+
+    def level_of(self, name: str) -> int:
+        """The outermost open level at which ``name`` keeps its value until now."""
+        for number in range(len(self.fn.scopes) - 1, -1, -1):
+            if name in self.fn.scopes[number].writes:
+                return number
+        return 0
+
+    def key(self, kind: str, e: Expr) -> tuple[object, ...]:
+        unrolled = self.facts(e)[1]
+        if unrolled:
+            return (kind, e, *[self.unrolled.get(name) for name in unrolled])
+        return (kind, e)
+
+    def recall(self, kind: str, e: Expr) -> object | None:
+        """What ``remember`` kept, if it still holds."""
+        entry = self.memo.get(self.key(kind, e))
+        if entry is None:
+            return None
+        changed, stamp = self.changed, entry[1]
+        for name in self.facts(e)[0]:
+            if changed.get(name, 0) > stamp:
+                return None
+        return entry[0]
+
+    def remember(self, kind: str, e: Expr, result: object, level: int) -> None:
+        key = self.key(kind, e)
+        self.memo[key] = (result, self.clock)
+        self.fn.scopes[level].memo.append(key)
+
+    def close(self) -> list[str]:
+        """End the innermost level and forget what it defined; returns its lines."""
+        scope = self.fn.close()
+        for key in scope.memo:
+            self.memo.pop(key, None)
+        return scope.lines
+
+    # ---- expressions ----------------------------------------------------------------------------------------------
+
+    def value(self, e: Expr) -> Val:
+        """The value of ``e``: a vector where it varies with the vector loop, otherwise a scalar."""
+        found = self.recall("value", e)
+        if found is not None:
+            assert isinstance(found, Val)
+            return found
+        stack = [e]
+        while stack:
+            x = stack[-1]
+            if self.recall("value", x) is not None:
+                stack.pop()
+                continue
+            pending = [a for a in _operands(x) if self.recall("value", a) is None]
+            if pending:
+                stack.extend(pending)
+                continue
+            result = self.compute(x)
+            self.remember("value", x, result, result.level)
+            stack.pop()
+        found = self.recall("value", e)
+        assert isinstance(found, Val)
+        return found
+
+    def compute(self, e: Expr) -> Val:
+        """Emit ``e``; its operands are there."""
+        if e.op == "const":
+            return Val(ins.constant(e.attr, e.dtype))
+        if e.dtype is dt.int64 and e.op in INDEX_OPS:
+            return self.indices.whole(self.indices.of(e))
+        if e.op == "var":
+            bound = self.bound[e.attr]
+            assert isinstance(bound, Val)
+            return bound
+        if e.op == "load":
+            return self.memory.load(e)
+        if e.op == "reg":
+            return self.read_register(e)
+        if e.op == "across":
+            return self.across(e)
+        if e.op in _COMPARE and e.args[0].dtype is dt.int64 and self.lanes:
+            compared = self.indices.compare(e.op, e.args[0], e.args[1])
+            if compared is not None:
+                return compared
+        if e.op == "cast" and e.args[0].dtype is dt.int64 and self.lanes:
+            narrow = self.indices.cast(e.args[0], e.dtype)
+            if narrow is not None:
+                return narrow
+        return self.operation(e)
+
+    def operation(self, e: Expr) -> Val:
+        """Emit an operation on the values of its operands."""
+        values = [self.value(a) for a in e.args]
+        lanes = max(v.lanes for v in values)
+        out = self.fn.at(*values)
+        texts = [self.fn.splat(v, type_name(a.dtype), lanes) for v, a in zip(values, e.args, strict=True)]
+        if e.op == "cast":
+            text = ins.convert(out, e.args[0].dtype, e.dtype, lanes, texts[0])
+        elif e.op == "bitcast":
+            text = ins.bits(out, e.args[0].dtype, e.dtype, lanes, texts[0])
+        elif e.op == "fma":
+            text = ins.fused(out, e.dtype, lanes, *texts)
+        else:
+            known = tuple(a.op == "const" and a.attr == a.attr for a in e.args)
+            text = ins.lower(out, e.op, e.args[-1].dtype, lanes, *texts, known=known)
+        return Val(text, lanes, out.number)
+
+    def slot(self, name: str, at: Sequence[Expr]) -> str:
+        """The stack slot of a register tile's element."""
+        register = self.registers[name]
+        flat = 0
+        for size, i in zip(register.shape, at, strict=True):
+            flat = flat * size + self.indices.static(i)
+        return register.slots[flat]
+
+    def read_register(self, e: Expr) -> Val:
+        register = self.registers[e.attr]
+        level = max(register.level, self.level_of("reg:" + e.attr), self.fn.scope.floor)
+        text = self.fn.level(level).read(
+            f"load {type_name(e.dtype, register.lanes)}, ptr {self.slot(e.attr, e.args)}"
+        )
+        return Val(text, register.lanes, level)
+
+    def across(self, e: Expr) -> Val:
+        """Combine a register's lanes as a tree: the first half with the second half, an odd last one carried along."""
+        whole = self.read_register(e.args[0])
+        out, lanes, dtype = self.fn.at(whole), whole.lanes, e.dtype
+        scalar, text = type_name(dtype), whole.text
+
+        def part(first: int, count: int) -> str:
+            if count == 1:
+                return out.write(f"extractelement {of_type(scalar, lanes)} {text}, i64 {first}")
+            picks = ins.iota("i32", count, start=first)
+            vector = of_type(scalar, lanes)
+            return out.write(f"shufflevector {vector} {text}, {vector} poison, <{count} x i32> {picks}")
+
+        rest = []
+        while lanes > 1:
+            half = lanes // 2
+            if lanes % 2:
+                rest.append(part(lanes - 1, 1))
+            low, high = part(0, half), part(half, half)
+            text, lanes = ins.lower(out, e.attr, dtype, 0 if half == 1 else half, low, high), half
+        for one in reversed(rest):
+            text = ins.lower(out, e.attr, dtype, 0, text, one)
+        return Val(text, 0, out.number)
+
+    # ---- statements -----------------------------------------------------------------------------------------------
+
+    def body(self, statements: Sequence[Stmt]) -> None:
+        """Emit statements; names they bind are gone afterwards."""
+        before, registers = dict(self.bound), dict(self.registers)
+        for s in statements:
+            _STATEMENTS[type(s)](self, s)
+        self.bound, self.registers = before, registers
+
+    def bind(self, name: str, what: Index | Val) -> None:
+        self.bound[name] = what
+        self.touch(name)
+
+    def let(self, s: Let) -> None:
+        self.bind(s.name, self.indices.of(s.value) if s.value.dtype is dt.int64 else self.value(s.value))
+
+    def declare(self, s: Reg) -> None:
+        lanes = s.lanes or self.lanes
+        t = type_name(s.dtype, lanes)
+        count = 1
+        for size in s.shape:
+            count *= size
+        init = self.fn.splat(self.value(s.init), type_name(s.dtype), lanes)
+        slots = ["%" + self.fn.fresh("r") for _ in range(count)]
+        out = self.fn.here()
+        for slot in slots:
+            self.fn.entry.append(f"  {slot} = alloca {t}")
+            out.do(f"store {t} {init}, ptr {slot}")
+        self.registers[s.name] = _Register(s.dtype, slots, s.shape, lanes, out.number)
+        self.touch("reg:" + s.name)
+
+    def set(self, s: Set) -> None:
+        register = self.registers[s.name]
+        value = self.fn.splat(self.value(s.value), type_name(register.dtype), register.lanes)
+        slot, t, out = self.slot(s.name, s.at), type_name(register.dtype, register.lanes), self.fn.here()
+        if self.vector and self.vector.mask:
+            old = out.read(f"load {t}, ptr {slot}")
+            value = out.read(
+                f"select <{register.lanes} x i1> {self.vector.mask.text}, {t} {value}, {t} {old}"
+            )
+        out.do(f"store {t} {value}, ptr {slot}")
+        self.touch("reg:" + s.name)
+
+    def store(self, s: Store) -> None:
+        self.memory.store(s)
+        self.touch("buf:" + s.buffer)
+
+    def check(self, s: Check) -> None:
+        condition, out = self.value(s.condition), self.fn.here()
+        if condition.lanes:
+            t = of_type("i1", condition.lanes)
+            failed = out.write(f"xor {t} {condition.text}, splat (i1 true)")
+            if self.vector and self.vector.mask:
+                failed = out.write(f"and {t} {failed}, {self.vector.mask.text}")
+            ok = out.write(f"xor i1 {out.call('i1', 'llvm.vector.reduce.or', (t, failed))}, true")
+        else:
+            ok = condition.text
+        bad, then, scope = self.fn.fresh("bad"), self.fn.fresh("ok"), self.fn.scope
+        scope.lines += [
+            f"  br i1 {ok}, label %{then}, label %{bad}, !prof !0",
+            f"{bad}:",
+            f"  store i32 {s.code}, ptr %status, align 4",
+            f"  br label %{then}",
+            f"{then}:",
+        ]
+        scope.label = then
+
+    def branch(self, s: If) -> None:
+        condition = self.value(s.condition).text
+        then, orelse, done = (self.fn.fresh(n) for n in ("then", "else", "done"))
+        texts: list[str] = []
+        for label, statements in ((then, s.then), (orelse, s.orelse)):
+            if statements:
+                self.fn.open(label, self.mutated(statements), branch=True)
+                self.body(statements)
+                texts += [f"{label}:", *self.close(), f"  br label %{done}"]
+        scope = self.fn.scope
+        targets = [
+            label if statements else done for label, statements in ((then, s.then), (orelse, s.orelse))
+        ]
+        scope.lines += [f"  br i1 {condition}, label %{targets[0]}, label %{targets[1]}", *texts, f"{done}:"]
+        scope.label = done
+
+    # ---- loops ----------------------------------------------------------------------------------------------------
+
+    def loop(self, s: Loop) -> None:
+        start, stop = self.indices.of(s.start), self.indices.of(s.stop)
+        trips = self.indices.difference(stop, start)
+        if trips is not None and trips <= 0:
+            return
+        if s.kind == "unroll":
+            self.unroll(s, start, stop)
+            return
+        emit = self.vector_loop if s.kind == "vector" else self.serial_loop
+        if trips is not None:
+            emit(s, start, stop, trips)
+            return
+        first, last = self.indices.whole(start), self.indices.whole(stop)
+        some = self.fn.at(first, last).write(f"icmp slt i64 {first.text}, {last.text}")
+        label, done = self.fn.fresh("some"), self.fn.fresh("done")
+        inner = self.fn.open(label, guard=True)
+        emit(s, start, stop, None)
+        lines, scope = self.close(), self.fn.scope
+        del inner
+        scope.lines += [
+            f"  br i1 {some}, label %{label}, label %{done}",
+            f"{label}:",
+            *lines,
+            f"  br label %{done}",
+        ]
+        scope.lines.append(f"{done}:")
+        scope.label = done
+
+    def unroll(self, s: Loop, start: Index, stop: Index) -> None:
+        outer = self.unrolled.get(s.var)
+        for i in range(self.indices.known(start), self.indices.known(stop)):
+            self.unrolled[s.var] = i
+            before = self.bound.get(s.var)
+            self.bound[s.var] = Index(None, i)
+            self.body(s.body)
+            if before is not None:
+                self.bound[s.var] = before
+        if outer is None:
+            self.unrolled.pop(s.var, None)
+        else:
+            self.unrolled[s.var] = outer
+
+    def serial_loop(self, s: Loop, start: Index, stop: Index, trips: int | None) -> None:
+        if trips == 1:
+            self.scoped(s, start)
+            return
+        span = self.indices.span_of_loop(start, stop)
+        self.rolled(s, start, self.indices.whole(stop), 1, None, span)
+
+    def scoped(self, s: Loop, at: Index) -> None:
+        """The body once, with the variable bound."""
+        before = self.bound.get(s.var)
+        self.bind(s.var, at)
+        self.body(s.body)
+        if before is not None:
+            self.bind(s.var, before)
+
+    def rolled(
+        self, s: Loop, start: Index, stop: Val, step: int, enter: str | None, span: tuple[int, int] | None,
+        after: str | None = None,
+    ) -> None:  # fmt: skip
+        """A loop whose test is at its end; with ``enter``, it is skipped (to block ``after``) unless that is true."""
+        first = self.indices.whole(start)
+        label, done = self.fn.fresh("loop"), after or self.fn.fresh("done")
+        counter = "%" + self.fn.fresh(re.sub(r"\W", "_", s.var) + ".")
+        changes = self.mutated(s.body)
+        for name in changes:
+            self.touch(name)
+        scope = self.fn.open(label, changes)
+        level = len(self.fn.scopes) - 1
+        self.scoped(s, Index(Val(counter, 0, level), step=1 if self.vector else 0, span=span))
+        tail = scope.label
+        lines, outer = self.close(), self.fn.scope
+        enter_to = f"br i1 {enter}, label %{label}, label %{done}" if enter else f"br label %{label}"
+        outer.lines += [
+            f"  {enter_to}",
+            f"{label}:",
+            f"  {counter} = phi i64 [ {first.text}, %{outer.label} ], [ {counter}.next, %{tail} ]",
+            *lines,
+            f"  {counter}.next = add nuw nsw i64 {counter}, {step}",
+            f"  {counter}.more = icmp slt i64 {counter}.next, {stop.text}",
+            f"  br i1 {counter}.more, label %{label}, label %{done}",
+            f"{done}:",
+        ]
+        outer.label = done
+
+    def vector_loop(self, s: Loop, start: Index, stop: Index, trips: int | None) -> None:
+        if trips is None:
+            self.vector_loop_dynamic(s, start, stop)
+            return
+        lanes, (full, rest) = s.lanes, divmod(trips, s.lanes)
+        end = self.indices.add(start, Index(None, full * lanes))
+        self.vector = _Lanes(lanes, None)
+        if full == 1:
+            self.scoped(s, self.indices.stepped(start))
+        elif full:
+            self.rolled(s, start, self.indices.whole(end), lanes, None, self.indices.span_of_loop(start, end))
+        if rest:
+            active = ", ".join(f"i1 {'true' if i < rest else 'false'}" for i in range(lanes))
+            self.vector = _Lanes(lanes, Val(f"<{active}>", lanes))
+            self.scoped(s, self.indices.stepped(end))
+        self.vector = None
+
+    def vector_loop_dynamic(self, s: Loop, start: Index, stop: Index) -> None:
+        lanes, ix = s.lanes, self.indices
+        first, last = ix.whole(start), ix.whole(stop)
+        out = self.fn.at(first, last)
+        count = out.write(f"sub i64 {last.text}, {first.text}")
+        if lanes & (lanes - 1):
+            blocks = out.write(f"mul i64 {out.write(f'udiv i64 {count}, {lanes}')}, {lanes}")
+        else:
+            blocks = out.write(f"and i64 {count}, {-lanes}")
+        end = Val(out.write(f"add i64 {first.text}, {blocks}"), 0, out.number)
+        any_block = out.write(f"icmp ne i64 {blocks}, 0")
+        any_rest = out.write(f"icmp ne i64 {blocks}, {count}")
+        span = ix.span_of_loop(start, stop)
+        self.vector = _Lanes(lanes, None)
+        self.rolled(s, start, end, lanes, any_block, span)
+        label, done = self.fn.fresh("rest"), self.fn.fresh("done")
+        for name in self.mutated(s.body):
+            self.touch(name)
+        self.fn.open(label, self.mutated(s.body))
+        out = self.fn.here()
+        left = out.write(f"trunc i64 {out.write(f'sub i64 {last.text}, {end.text}')} to i32")
+        vector = of_type("i32", lanes)
+        spread = self.fn.splat(Val(left, 0, out.number), "i32", lanes)
+        mask = out.write(f"icmp ult {vector} {ins.iota('i32', lanes)}, {spread}")
+        self.vector = _Lanes(lanes, Val(mask, lanes, out.number))
+        self.scoped(s, Index(end, step=1, span=span))
+        self.vector = None
+        lines, scope = self.close(), self.fn.scope
+        scope.lines += [
+            f"  br i1 {any_rest}, label %{label}, label %{done}",
+            f"{label}:",
+            *lines,
+            f"  br label %{done}",
+        ]
+        scope.lines.append(f"{done}:")
+        scope.label = done
+
+
+_STATEMENTS: dict[type, Callable[..., None]] = {
+    Loop: _Emitter.loop, Store: _Emitter.store, Let: _Emitter.let, Reg: _Emitter.declare, Set: _Emitter.set,
+    Check: _Emitter.check, If: _Emitter.branch,
+}  # fmt: skip
+
+
+def _operands(e: Expr) -> tuple[Expr, ...]:
+    """Operands whose values are needed before ``e``; index expressions are taken apart where they are used."""
+    if e.op == "load":
+        return e.args[1:]
+    if e.op in ("reg", "across") or (e.dtype is dt.int64 and e.op in INDEX_OPS):
+        return ()
+    return e.args
+
+
+def _areas(kernel: Kernel) -> list[Area]:
+    areas = [Area(b.name, b.dtype, f"%b.{i}", i, -1) for i, b in enumerate(kernel.buffers)]
+    offset = 0
+    for i, s in enumerate(kernel.scratch):
+        areas.append(Area(s.name, s.dtype, f"%s.{i}", -1, offset))
+        offset += -(-s.size * s.dtype.itemsize // _ALIGN) * _ALIGN
+    return areas
+
+
+assert set(SCALAR_OPS)  # the vocabulary this emitter covers, see instructions.lower
