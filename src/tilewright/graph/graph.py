@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from tilewright.graph.ir import Value, input_value, make, topological
-from tilewright.graph.text import format_graph, parse_graph
+from tilewright.graph.text import parse_graph, print_graph
 
 __all__ = ["Graph", "rebuild", "signature"]
 
@@ -70,7 +70,7 @@ class Graph:
 
     def text(self, names: Mapping[Value, str] | None = None) -> str:
         """The graph as text, the inputs with their ``names`` where given."""
-        return format_graph(self.inputs, self.outputs, names)
+        return print_graph(self, names)
 
     def __str__(self) -> str:
         return self.text()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,19 +27,28 @@ from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape, Size
 from tilewright.graph.ir import OPS, TensorType, Value, constant, input_value, make, topological
 
-__all__ = ["format_attribute", "format_graph", "format_type", "format_value", "parse_graph"]
+__all__ = ["format_attribute", "format_type", "format_value", "parse_graph", "print_graph"]
 
 
 # ---- printing ----------------------------------------------------------------------------------------------
 
 
-def format_graph(
-    inputs: Sequence[Value], outputs: Sequence[Value], names: Mapping[Value, str] | None = None
-) -> str:
-    """The text of the graph from ``inputs`` (leaves, or interior values taken as leaves) to ``outputs``.
+class Ends(Protocol):
+    """Where a graph begins and ends: a ``Graph``, or whatever has its inputs and outputs."""
+
+    @property
+    def inputs(self) -> Sequence[Value]: ...
+
+    @property
+    def outputs(self) -> Sequence[Value]: ...
+
+
+def print_graph(graph: Ends, names: Mapping[Value, str] | None = None) -> str:
+    """The text of a graph from its inputs (leaves, or interior values taken as leaves) to its outputs.
 
     ``names`` maps some inputs to names (letters, digits, ``_`` and ``.``, unique, not a number).
     """
+    inputs, outputs = graph.inputs, graph.outputs
     label = {value: str(n) for n, value in enumerate(inputs)}
     for value, name in (names or {}).items():
         if not re.fullmatch(r"[A-Za-z_][\w.]*", name) or value not in label or name in label.values():
