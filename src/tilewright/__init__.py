@@ -22,7 +22,7 @@ _LAZY_NAMES: dict[str, str] = {
 _LAZY_MODULES: frozenset[str] = frozenset({"lang"})
 
 __all__ = ["__version__"]
-__all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]
+__all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]  # noqa: PLE0604  (a computed list)
 
 
 def __getattr__(name: str) -> Any:

@@ -344,7 +344,7 @@ class _RunChecker:
         monitor = stop["monitor"]
         if monitor == "loss" and stop["mode"] == "max":
             self.report.warn(
-                "KYN404",
+                "KYN403",
                 "`mode=max` stops when the loss no longer rises",
                 stop.span,
                 help=["watch a metric: `monitor=accuracy`"],

@@ -1,0 +1,72 @@
+"""The front door of the command line.
+
+It knows the sub-commands by name only and imports the one that is used, so that `tw fmt` and `tw validate`
+start without NumPy. A sub-command is a module with two functions:
+
+    configure(parser)   adds its arguments to an `argparse.ArgumentParser`
+    run(args) -> int    does the work and returns the exit code
+
+To add one, write the module and add one row to `COMMANDS`.
+
+Exit codes: 0 done, 1 an error that is told on stderr, 2 a wrong command line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tilewright.cli.output import print_error
+from tilewright.core.diagnostics import TilewrightError, suggest
+from tilewright.version import __version__
+
+# Name -> what `tw --help` says. The module is `tilewright.cli.NAME`.
+COMMANDS: dict[str, str] = {
+    "validate": "check a program: names, values, types and shapes",
+    "ast": "print the syntax tree of a program",
+    "fmt": "rewrite programs in the canonical format",
+    "lock": "record the digests of a program's sources and data",
+    "explain": "say what an error code means",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` is without the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        near = suggest(command, COMMANDS)
+        advice = f"did you mean `tw {near}`?" if near else "`tw --help` lists the commands"
+        print_error(TilewrightError(f"there is no command `{command}`; {advice}"))
+        return 2
+    args = build_parser(command).parse_args(words)
+    try:
+        return int(importlib.import_module(f"tilewright.cli.{args.command}").run(args))
+    except TilewrightError as error:
+        print_error(error)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; no more to say
+        return 1
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line; only `command` gets its own arguments, the others only a line."""
+    parser = argparse.ArgumentParser(prog="tw", description="Machine learning that compiles to machine code.")
+    parser.add_argument("--version", action="version", version=f"tilewright {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, line in COMMANDS.items():
+        sub = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        if name == command:
+            importlib.import_module(f"tilewright.cli.{name}").configure(sub)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

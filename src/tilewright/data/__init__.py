@@ -1,0 +1,1 @@
+"""Data for training: tables read from files, checked, encoded and split into arrays."""
