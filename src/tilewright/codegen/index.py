@@ -88,7 +88,7 @@ class Indices:
 
     def _build(self, e: Expr) -> Index:
         if e.op == "var":
-            bound = self.emitter.bound[e.attr]
+            bound = self.emitter.bound[e.attr][0]
             return bound if isinstance(bound, Index) else self._leaf(bound)
         if e.op == "add":
             return self.add(self.of(e.args[0]), self.of(e.args[1]))

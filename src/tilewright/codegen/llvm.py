@@ -67,22 +67,19 @@ class _Emitter:
         self.indices = Indices(self)
         self.memory = Memory(self, _areas(kernel))
         self.vector: _Lanes | None = None
-        self.bound: dict[str, Index | Val] = {}
-        self.unrolled: dict[str, int] = {}
+        self.bound: dict[str, tuple[Index | Val, int]] = {}  # what a name stands for, and a number for that
+        self.bindings: dict[object, int] = {}
         self.registers: dict[str, _Register] = {}
         self.memo: dict[object, tuple[object, int]] = {}
         self.clock = 0
         self.changed: dict[str, int] = {}
-        self.unroll_names = frozenset(
-            s.var for s in walk(kernel.body) if isinstance(s, Loop) and s.kind == "unroll"
-        )
         self.stored = frozenset(s.buffer for s in walk(kernel.body) if isinstance(s, Store))
         self._facts: dict[Expr, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._mutated: dict[int, frozenset[str]] = {}
 
     def run(self) -> str:
         for name in ("lo", "hi"):
-            self.bound[name] = Index(Val("%" + name))
+            self.bind(name, Index(Val("%" + name)))
         self.body(self.kernel.body)
         fn, scope = self.fn, self.fn.scopes[0]
         width = self.target.vector_bytes * 8
@@ -112,7 +109,7 @@ class _Emitter:
         return self.vector.count if self.vector else 0
 
     def facts(self, e: Expr) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(names whose change gives ``e`` a new value, unrolled variables in ``e``)."""
+        """(buffers and registers whose change gives ``e`` a new value, names in ``e`` that are bound around it)."""
         found = self._facts.get(e)
         if found is not None:
             return found
@@ -127,11 +124,9 @@ class _Emitter:
                 stack.extend(pending)
                 continue
             names: set[str] = set()
-            unrolled: set[str] = set()
+            bound: set[str] = set()
             if x.op == "var" and x.attr not in ("lo", "hi"):
-                names.add(x.attr)
-                if x.attr in self.unroll_names:
-                    unrolled.add(x.attr)
+                bound.add(x.attr)
             elif x.op == "load" and x.attr in self.stored:
                 names.add("buf:" + x.attr)
             elif x.op == "reg":
@@ -139,8 +134,8 @@ class _Emitter:
             for a in x.args:
                 more, others = self._facts[a]
                 names.update(more)
-                unrolled.update(others)
-            self._facts[x] = tuple(names), tuple(sorted(unrolled))
+                bound.update(others)
+            self._facts[x] = tuple(names), tuple(sorted(bound))
             stack.pop()
         return self._facts[e]
 
@@ -166,10 +161,9 @@ class _Emitter:
         return 0
 
     def key(self, kind: str, e: Expr) -> tuple[object, ...]:
-        unrolled = self.facts(e)[1]
-        if unrolled:
-            return (kind, e, *[self.unrolled.get(name) for name in unrolled])
-        return (kind, e)
+        """Expressions are remembered for what their names stand for: unrolled copies share what they have in common."""
+        bound = self.bound
+        return (kind, e, *[bound[name][1] for name in self.facts(e)[1]])
 
     def recall(self, kind: str, e: Expr) -> object | None:
         """What ``remember`` kept, if it still holds."""
@@ -226,7 +220,7 @@ class _Emitter:
         if e.dtype is dt.int64 and e.op in INDEX_OPS:
             return self.indices.whole(self.indices.of(e))
         if e.op == "var":
-            bound = self.bound[e.attr]
+            bound = self.bound[e.attr][0]
             assert isinstance(bound, Val)
             return bound
         if e.op == "load":
@@ -312,8 +306,10 @@ class _Emitter:
         self.bound, self.registers = before, registers
 
     def bind(self, name: str, what: Index | Val) -> None:
-        self.bound[name] = what
-        self.touch(name)
+        """Let ``name`` stand for ``what`` in expressions from here on."""
+        vector = self.vector
+        key = (what, vector.count, vector.mask) if vector else (what, 0, None)
+        self.bound[name] = what, self.bindings.setdefault(key, len(self.bindings))
 
     def let(self, s: Let) -> None:
         self.bind(s.name, self.indices.of(s.value) if s.value.dtype is dt.int64 else self.value(s.value))
@@ -416,18 +412,8 @@ class _Emitter:
         scope.label = done
 
     def unroll(self, s: Loop, start: Index, stop: Index) -> None:
-        outer = self.unrolled.get(s.var)
         for i in range(self.indices.known(start), self.indices.known(stop)):
-            self.unrolled[s.var] = i
-            before = self.bound.get(s.var)
-            self.bound[s.var] = Index(None, i)
-            self.body(s.body)
-            if before is not None:
-                self.bound[s.var] = before
-        if outer is None:
-            self.unrolled.pop(s.var, None)
-        else:
-            self.unrolled[s.var] = outer
+            self.scoped(s, Index(None, i))
 
     def serial_loop(self, s: Loop, start: Index, stop: Index, trips: int | None) -> None:
         if trips == 1:
@@ -441,8 +427,10 @@ class _Emitter:
         before = self.bound.get(s.var)
         self.bind(s.var, at)
         self.body(s.body)
-        if before is not None:
-            self.bind(s.var, before)
+        if before is None:
+            del self.bound[s.var]
+        else:
+            self.bound[s.var] = before
 
     def rolled(
         self, s: Loop, start: Index, stop: Val, step: int, enter: str | None, span: tuple[int, int] | None,
