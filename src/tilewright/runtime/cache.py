@@ -159,9 +159,9 @@ class DiskCache:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"the kernel cache {self.directory} cannot be {verb} ({error.strerror or error}); kernels "
-                "are compiled again in every process. Point TW_CACHE_DIR at a writable directory, or set it to "
-                "nothing to do without.",
+                f"the kernel cache {self.directory} cannot be {verb} ({error.strerror or error}); "
+                "kernels are compiled again in every process. Point TW_CACHE_DIR at a writable directory, or "
+                "set it to nothing to do without.",
                 TilewrightCacheWarning,
                 stacklevel=4,
             )

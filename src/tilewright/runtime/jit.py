@@ -115,11 +115,13 @@ class _Codegen:
             machine = self._machines.pop()
         except IndexError:
             machine = self.create_machine()
+        # Everything is closed here, in the order LLVM needs: the garbage collector might close a context
+        # before its module.
         try:
-            module = _parse(ir)
-            module.verify()
-            _run_pipeline(machine, module)
-            return use(machine, module)
+            with llvm.create_context() as context, _parse(ir, context) as module:
+                module.verify()
+                _run_pipeline(machine, module)
+                return use(machine, module)
         except RuntimeError as error:
             raise KernelCompileError(name, str(error)) from None
         finally:
@@ -137,28 +139,28 @@ def _initialize_llvm() -> None:
         _initialized = True
 
 
-def _parse(ir: str) -> Any:
-    """A module in a context of its own, so that threads share nothing."""
-    context = llvm.create_context()
+def _parse(ir: str, context: Any) -> Any:
+    """The module of `ir` in a context that no other thread uses. Raises RuntimeError."""
     text = ctypes.c_char_p(ir.encode())
     with ffi.OutputString() as complaint:
-        module = llvm.ModuleRef(_unlocked(ffi.lib.LLVMPY_ParseAssembly)(context, text, complaint), context)
-        if complaint:
-            module.detach()
-            raise RuntimeError(str(complaint))
-    return module
+        pointer = _unlocked(ffi.lib.LLVMPY_ParseAssembly)(context, text, complaint)
+        if complaint or not pointer:
+            raise RuntimeError(str(complaint) if complaint else "the module cannot be read")
+    return llvm.ModuleRef(pointer, context)
 
 
 def _run_pipeline(machine: Any, module: Any) -> None:
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, options)
-    passes = llvm.create_new_function_pass_manager()
-    for name in PIPELINE:
-        getattr(passes, f"add_{name}_pass")()
     run = _unlocked(ffi.lib.LLVMPY_RunNewFunctionPassManager)
-    for function in module.functions:
-        if not function.is_declaration:
-            run(passes, function, builder)
+    with (
+        llvm.create_pipeline_tuning_options(speed_level=2) as options,
+        llvm.create_pass_builder(machine, options) as builder,
+        llvm.create_new_function_pass_manager() as passes,
+    ):
+        for name in PIPELINE:
+            getattr(passes, f"add_{name}_pass")()
+        for function in module.functions:
+            if not function.is_declaration:
+                run(passes, function, builder)
 
 
 def _emit(machine: Any, module: Any, *, as_object: bool) -> bytes:
@@ -199,7 +201,7 @@ class KernelLibrary:
         self.cache = cache or DiskCache.from_settings()
         self._codegen = _Codegen(self.target)
         self._jit: Any = None
-        self._libraries: list[Any] = []  # LLVM unloads a library with its tracker: keep them all
+        self._link_count = 0
         self._addresses: dict[str, int] = {}  # by cache key
         self._sources: dict[str, str | Callable[[], str]] = {}  # by kernel name, for listings
         self._lock = threading.RLock()
@@ -283,17 +285,19 @@ class KernelLibrary:
             return {}
         if self._jit is None:
             self._jit = llvm.create_lljit_compiler(self._codegen.create_machine(), use_jit_link=True)
+            _loaded.append(self._jit)
         builder = (
             llvm.JITLibraryBuilder().add_current_process()
         )  # memset and the like come from the C library
         for name, code in objects.items():
             builder.add_object_img(code).export_symbol(name)
         try:
-            library = builder.link(self._jit, f"kernels{len(self._libraries)}")
+            library = builder.link(self._jit, f"kernels{self._link_count}")
         except RuntimeError as error:
-            self._libraries.append(None)  # the library's name is used up
             raise KernelCompileError(", ".join(objects), str(error)) from None
-        self._libraries.append(library)
+        finally:
+            self._link_count += 1  # a name is used up even by a failure
+        _loaded.append(library)
         addresses = {name: int(library[name]) for name in objects}
         for name, address in addresses.items():
             if not address:
@@ -318,6 +322,8 @@ class KernelLibrary:
         return self._text(name)
 
 
+# LLVM unloads code with its owner. Programs hold bare addresses, so nothing that was loaded is ever let go.
+_loaded: list[Any] = []
 _live_libraries: weakref.WeakSet[KernelLibrary] = weakref.WeakSet()
 _default: dict[str, KernelLibrary] = {}
 
