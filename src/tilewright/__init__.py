@@ -16,10 +16,48 @@ from tilewright.version import __version__
 _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
+    "bool": "tilewright.core.dtype:bool_",
+    "jit": "tilewright.jit",
+    "manual_seed": "tilewright.random",
+    "rand": "tilewright.random",
+    "randn": "tilewright.random",
+    "randint": "tilewright.random",
 }
 
+
+def _rows(module: str, names: str) -> None:
+    _LAZY_NAMES.update(dict.fromkeys(names.split(), module))
+
+
+_rows(
+    "tilewright.core.dtype",
+    """bfloat16 complex128 complex64 float16 float32 float64 int16 int32 int64 int8 uint16 uint32 uint64 uint8""",
+)
+_rows(
+    "tilewright.tensor",
+    """Tensor enable_grad is_grad_enabled no_grad set_grad_enabled ArgumentError AxisError DTypeError GradientError
+    IndexingError LeakedTensorError ShapeError TracedValueError""",
+)
+_rows(
+    "tilewright.functions",
+    """arange asarray empty empty_like eye from_dlpack from_numpy full full_like linspace meshgrid one_hot ones
+    ones_like realize tensor tril triu zeros zeros_like
+    abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_invert bitwise_left_shift bitwise_or
+    bitwise_right_shift bitwise_xor ceil clip conj copysign cos cosh divide equal erf exp exp2 expm1 floor
+    floor_divide greater greater_equal hypot imag isfinite isinf isnan less less_equal log log10 log1p log2
+    logaddexp logical_and logical_not logical_or logical_xor maximum minimum multiply negative not_equal
+    positive pow real reciprocal remainder round rsqrt sign signbit sin sinh sqrt square subtract tan tanh
+    trunc where
+    all any argmax argmin count_nonzero cumulative_sum cumsum max mean min prod std sum var
+    broadcast_arrays broadcast_to concat expand_dims flatten flip matrix_transpose moveaxis pad permute_dims
+    repeat reshape roll split squeeze stack swapaxes tile unflatten unstack
+    nonzero take take_along_axis
+    dot matmul outer tensordot vecdot
+    log_softmax logsumexp relu sigmoid silu softmax gelu""",
+)
+
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
-_LAZY_MODULES: frozenset[str] = frozenset({"lang"})
+_LAZY_MODULES: frozenset[str] = frozenset({"lang", "nn", "optim", "random"})
 
 __all__ = ["__version__"]
 __all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]  # noqa: PLE0604  (a computed list)

@@ -24,7 +24,7 @@ PACKAGE = "tilewright"
 
 IR = {"core", "graph", "kernel"}
 COMPILER = IR | {"autodiff", "passes", "recipes", "lower", "codegen", "runtime", "compiler"}
-FRONTEND = COMPILER | {"tensor", "functions", "jit"}
+FRONTEND = COMPILER | {"tensor", "functions", "random", "jit"}
 TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "train"}
 
 # Layer -> the layers it may import besides itself. `version` is one constant that anybody may read.
@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler": COMPILER,
     "tensor": COMPILER,
     "functions": COMPILER | {"tensor"},
+    "random": COMPILER | {"tensor", "functions"},
     "jit": COMPILER | {"tensor", "functions"},
     "nn": FRONTEND,
     "optim": FRONTEND | {"nn"},

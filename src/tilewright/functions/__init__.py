@@ -1,0 +1,13 @@
+"""The user's functions by family; importing the package gives ``Tensor`` its methods.
+
+Every public name of a family is also a name of this package.
+"""
+
+from tilewright.functions import methods as methods  # installs the methods
+from tilewright.functions.activations import *  # noqa: F403
+from tilewright.functions.creation import *  # noqa: F403
+from tilewright.functions.elementwise import *  # noqa: F403
+from tilewright.functions.indexing import *  # noqa: F403
+from tilewright.functions.linalg import *  # noqa: F403
+from tilewright.functions.movement import *  # noqa: F403
+from tilewright.functions.reductions import *  # noqa: F403

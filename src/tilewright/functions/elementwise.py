@@ -1,0 +1,331 @@
+"""Elementwise functions of the array API standard: arithmetic, comparison, logic, bits, rounding, exponentials.
+
+Operands broadcast and promote; Python numbers take the type of the tensor beside them. Each function is one operation of
+the scalar vocabulary or a short expression of several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+    common_type,
+    float_tensor,
+    from_constant,
+    inexact,
+    is_scalar,
+    spread,
+)
+from tilewright.tensor import DTypeError, Tensor, apply
+
+__all__ = [
+    "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "clip", "conj", "copysign", "cos",
+    "cosh", "divide", "equal", "erf", "exp", "exp2", "expm1", "floor", "floor_divide", "greater", "greater_equal", "hypot",
+    "imag", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "multiply", "negative", "not_equal", "positive", "pow",
+    "real", "reciprocal", "remainder", "round", "rsqrt", "sign", "signbit", "sin", "sinh", "sqrt", "square", "subtract",
+    "tan", "tanh", "trunc", "where",
+]  # fmt: skip
+
+
+def _typed(function: str, op: str, tensors: list[Tensor]) -> Tensor:
+    try:
+        return apply(op, *tensors)
+    except TypeError as error:
+        raise DTypeError(f"{function}: {error}") from None
+
+
+def _unary(function: str, op: str, doc: str) -> Callable[[TensorLike], Tensor]:
+    def apply_to(x: TensorLike) -> Tensor:
+        return _typed(function, op, [as_tensor(x, function)])
+
+    return _named(apply_to, function, doc)
+
+
+def _floating(function: str, op: str, doc: str) -> Callable[[TensorLike], Tensor]:
+    """A function whose result is floating: integers and bool are converted to float32 first."""
+
+    def apply_to(x: TensorLike) -> Tensor:
+        return _typed(function, op, [float_tensor(x, function)])
+
+    return _named(apply_to, function, doc)
+
+
+def _binary(function: str, op: str, doc: str, of_bool: str | None = None) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """``of_bool``: the operation that stands for it between bools (a sum of bools is their `or`)."""
+
+    def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
+        if isinstance(x1, Tensor) and isinstance(x2, Tensor) and x1._value.type == x2._value.type and not x1.dtype.is_bool:
+            return _typed(function, op, [x1, x2])
+        operands = spread(function, (x1, x2))
+        return _typed(function, of_bool if of_bool and operands[0].dtype.is_bool else op, operands)
+
+    return _named(apply_to, function, doc)
+
+
+def _named(function: Callable[..., Tensor], name: str, doc: str) -> Callable[..., Tensor]:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+negative = _unary("negative", "neg", "-x, elementwise.")
+abs = _unary("abs", "abs", "|x|, elementwise; real for complex x.")
+sign = _unary("sign", "sign", "-1, 0 or 1, elementwise; NaN stays NaN.")
+bitwise_invert = _unary("bitwise_invert", "invert", "~x, elementwise, of integers or bool.")
+
+exp = _floating("exp", "exp", "e to the power x, elementwise.")
+exp2 = _floating("exp2", "exp2", "2 to the power x, elementwise.")
+expm1 = _floating("expm1", "expm1", "exp(x) - 1 without loss of precision near 0.")
+log = _floating("log", "log", "Natural logarithm, elementwise.")
+log2 = _floating("log2", "log2", "Logarithm to base 2, elementwise.")
+log10 = _floating("log10", "log10", "Logarithm to base 10, elementwise.")
+log1p = _floating("log1p", "log1p", "log(1 + x) without loss of precision near 0.")
+sqrt = _floating("sqrt", "sqrt", "Square root, elementwise; NaN for negative x.")
+rsqrt = _floating("rsqrt", "rsqrt", "1 / sqrt(x), elementwise.")
+sin = _floating("sin", "sin", "Sine, elementwise; x in radians.")
+cos = _floating("cos", "cos", "Cosine, elementwise; x in radians.")
+tan = _floating("tan", "tan", "Tangent, elementwise; x in radians.")
+asin = _floating("asin", "asin", "Inverse sine in radians, elementwise.")
+acos = _floating("acos", "acos", "Inverse cosine in radians, elementwise.")
+atan = _floating("atan", "atan", "Inverse tangent in radians, elementwise.")
+sinh = _floating("sinh", "sinh", "Hyperbolic sine, elementwise.")
+cosh = _floating("cosh", "cosh", "Hyperbolic cosine, elementwise.")
+tanh = _floating("tanh", "tanh", "Hyperbolic tangent, elementwise.")
+asinh = _floating("asinh", "asinh", "Inverse hyperbolic sine, elementwise.")
+acosh = _floating("acosh", "acosh", "Inverse hyperbolic cosine, elementwise.")
+atanh = _floating("atanh", "atanh", "Inverse hyperbolic tangent, elementwise.")
+erf = _floating("erf", "erf", "Error function, elementwise.")
+
+add = _binary("add", "add", "x1 + x2, elementwise; `or` for bools.", "bitor")
+subtract = _binary("subtract", "sub", "x1 - x2, elementwise.")
+multiply = _binary("multiply", "mul", "x1 * x2, elementwise; `and` for bools.", "bitand")
+floor_divide = _binary("floor_divide", "floordiv", "x1 / x2 rounded towards minus infinity; 0 for integers divided by 0.")
+remainder = _binary("remainder", "mod", "x1 - floor(x1 / x2) * x2: the remainder with the sign of x2; 0 for integers by 0.")
+maximum = _binary("maximum", "maximum", "The larger of x1 and x2, elementwise; NaN if either is.")
+minimum = _binary("minimum", "minimum", "The smaller of x1 and x2, elementwise; NaN if either is.")
+bitwise_and = _binary("bitwise_and", "bitand", "x1 & x2, elementwise, of integers or bools.")
+bitwise_or = _binary("bitwise_or", "bitor", "x1 | x2, elementwise, of integers or bools.")
+bitwise_xor = _binary("bitwise_xor", "bitxor", "x1 ^ x2, elementwise, of integers or bools.")
+bitwise_left_shift = _binary("bitwise_left_shift", "shl", "x1 << x2, elementwise; 0 when x2 is the width or more.")
+bitwise_right_shift = _binary("bitwise_right_shift", "shr", "x1 >> x2, elementwise; the sign is repeated for signed types.")
+equal = _binary("equal", "eq", "x1 == x2, elementwise, as bool.")
+not_equal = _binary("not_equal", "ne", "x1 != x2, elementwise, as bool.")
+less = _binary("less", "lt", "x1 < x2, elementwise, as bool.")
+less_equal = _binary("less_equal", "le", "x1 <= x2, elementwise, as bool.")
+greater = _binary("greater", "gt", "x1 > x2, elementwise, as bool.")
+greater_equal = _binary("greater_equal", "ge", "x1 >= x2, elementwise, as bool.")
+
+
+def _float_binary(function: str, op: str, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
+    def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
+        items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, n) for x, n in ((x1, "x1"), (x2, "x2"))]
+        return _typed(function, op, spread(function, items, inexact(common_type(function, items))))
+
+    return _named(apply_to, function, doc)
+
+
+divide = _float_binary("divide", "div", "x1 / x2, elementwise; integers are converted to float32.")
+atan2 = _float_binary("atan2", "atan2", "Angle of the point (x2, x1) in radians, in (-pi, pi].")
+copysign = _float_binary("copysign", "copysign", "x1 with the sign of x2, elementwise.")
+
+
+def positive(x: TensorLike) -> Tensor:
+    """x itself."""
+    return as_tensor(x, "positive")
+
+
+def square(x: TensorLike) -> Tensor:
+    """x * x, elementwise."""
+    x = as_tensor(x, "square")
+    return multiply(x, x)
+
+
+def reciprocal(x: TensorLike) -> Tensor:
+    """1 / x, elementwise."""
+    return divide(1, float_tensor(x, "reciprocal"))
+
+
+def _power(x: Tensor, n: int) -> Tensor:
+    """x to a small positive power by repeated squaring."""
+    result: Tensor | None = None
+    while n:
+        if n & 1:
+            result = x if result is None else multiply(result, x)
+        n >>= 1
+        if n:
+            x = multiply(x, x)
+    assert result is not None
+    return result
+
+
+def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """x1 to the power x2, elementwise. Small integer powers are multiplications, 0.5 is a square root.
+
+    >>> pow(Tensor([1.0, 2.0, 3.0]), 2).tolist()
+    [1.0, 4.0, 9.0]
+    """
+    if isinstance(x1, Tensor) and is_scalar(x2) and not isinstance(x2, (bool, complex)) and not x1.dtype.is_bool:
+        if x1.dtype.is_inexact or isinstance(x2, int):
+            if 1 <= x2 <= 8 and x2 == int(x2):
+                return _power(x1, int(x2))
+            if x1.dtype.is_float and x2 in (-1, -2, -3):
+                return divide(1, _power(x1, -int(x2)))
+        if x1.dtype.is_float and x2 in (0.5, -0.5):
+            return sqrt(x1) if x2 > 0 else rsqrt(x1)
+    return _power_of(x1, x2)
+
+
+_power_of = _binary("pow", "pow", "x1 ** x2, elementwise.")
+
+
+def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """sqrt(x1^2 + x2^2) without overflow in between."""
+    a, b = spread("hypot", (float_tensor(x1, "hypot", "x1"), float_tensor(x2, "hypot", "x2")))
+    a, b = abs(a), abs(b)
+    high, low = maximum(a, b), minimum(a, b)
+    ratio = where(equal(high, 0), 0, divide(low, where(equal(high, 0), 1, high)))
+    return where(isinf(high), math.inf, multiply(high, sqrt(add(1, multiply(ratio, ratio)))))
+
+
+def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """log(exp(x1) + exp(x2)) without overflow."""
+    a, b = spread("logaddexp", (float_tensor(x1, "logaddexp", "x1"), float_tensor(x2, "logaddexp", "x2")))
+    high = maximum(a, b)
+    distance = where(equal(a, b), 0, negative(abs(subtract(a, b))))  # equal infinities are at distance 0
+    return add(high, log1p(exp(distance)))
+
+
+def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
+    """x1 where ``condition`` is true, else x2. All three broadcast.
+
+    >>> x = Tensor([-1.0, 2.0])
+    >>> where(x > 0, x, 0).tolist()
+    [0.0, 2.0]
+    """
+    condition = as_tensor(condition, "where", "condition")
+    if not condition.dtype.is_bool:
+        raise DTypeError(f"where: `condition` is a bool tensor, got {condition.dtype}; compare it, e.g. `condition != 0`")
+    items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, "where", n) for x, n in ((x1, "x1"), (x2, "x2"))]
+    dtype = common_type("where", items)
+    shape = common_shape("where", [condition.shape, *(x.shape for x in items if isinstance(x, Tensor))])
+    branches = [
+        broadcast_to_shape(cast(x, dtype), shape) if isinstance(x, Tensor) else from_constant(x, dtype, shape, "where")
+        for x in items
+    ]
+    return apply("where", broadcast_to_shape(condition, shape), *branches)
+
+
+def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
+    """x limited to [min, max]; None leaves a side open. The type of x stays."""
+    x = as_tensor(x, "clip")
+    if min is not None:
+        x = maximum(x, min if is_scalar(min) else cast(as_tensor(min, "clip", "min"), x.dtype))
+    if max is not None:
+        x = minimum(x, max if is_scalar(max) else cast(as_tensor(max, "clip", "max"), x.dtype))
+    return x
+
+
+def _rounding(function: str, op: str, doc: str) -> Callable[[TensorLike], Tensor]:
+    def apply_to(x: TensorLike) -> Tensor:
+        x = as_tensor(x, function)
+        return x if x.dtype.is_integer else _typed(function, op, [x])  # integers are round already
+
+    return _named(apply_to, function, doc)
+
+
+floor = _rounding("floor", "floor", "The largest integer not above x, in the type of x.")
+ceil = _rounding("ceil", "ceil", "The smallest integer not below x, in the type of x.")
+trunc = _rounding("trunc", "trunc", "x without its fraction, in the type of x.")
+_rint = _rounding("round", "round", "x rounded to the nearest integer, ties to even.")
+
+
+def round(x: TensorLike, decimals: int = 0) -> Tensor:
+    """x rounded to ``decimals`` places, ties to even, in the type of x."""
+    x = as_tensor(x, "round")
+    if decimals == 0 or x.dtype.is_integer:
+        return _rint(x)
+    scale = 10.0**decimals
+    return divide(_rint(multiply(x, scale)), scale)
+
+
+def isnan(x: TensorLike) -> Tensor:
+    """Whether each element is NaN."""
+    x = as_tensor(x, "isnan")
+    return not_equal(x, x)
+
+
+def isinf(x: TensorLike) -> Tensor:
+    """Whether each element is infinite."""
+    x = as_tensor(x, "isinf")
+    if not x.dtype.is_inexact:
+        return not_equal(x, x)
+    if x.dtype.is_complex:
+        return bitwise_or(isinf(real(x)), isinf(imag(x)))
+    return equal(abs(x), math.inf)
+
+
+def isfinite(x: TensorLike) -> Tensor:
+    """Whether each element is neither infinite nor NaN."""
+    x = as_tensor(x, "isfinite")
+    if not x.dtype.is_inexact:
+        return equal(x, x)
+    if x.dtype.is_complex:
+        return bitwise_and(isfinite(real(x)), isfinite(imag(x)))
+    return less(abs(x), math.inf)
+
+
+def signbit(x: TensorLike) -> Tensor:
+    """Whether each element's sign bit is set, also for -0.0."""
+    x = float_tensor(x, "signbit")
+    return less(copysign(1, x), 0)
+
+
+def _as_bool(x: TensorLike, function: str, name: str) -> Tensor:
+    x = as_tensor(x, function, name)
+    return x if x.dtype.is_bool else not_equal(x, 0)
+
+
+def logical_and(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """x1 and x2, elementwise; numbers count as true when they are not 0."""
+    return bitwise_and(_as_bool(x1, "logical_and", "x1"), _as_bool(x2, "logical_and", "x2"))
+
+
+def logical_or(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """x1 or x2, elementwise."""
+    return bitwise_or(_as_bool(x1, "logical_or", "x1"), _as_bool(x2, "logical_or", "x2"))
+
+
+def logical_xor(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """Exactly one of x1 and x2, elementwise."""
+    return bitwise_xor(_as_bool(x1, "logical_xor", "x1"), _as_bool(x2, "logical_xor", "x2"))
+
+
+def logical_not(x: TensorLike) -> Tensor:
+    """not x, elementwise."""
+    return bitwise_invert(_as_bool(x, "logical_not", "x"))
+
+
+def real(x: TensorLike) -> Tensor:
+    """Real part; x itself when it is real."""
+    x = as_tensor(x, "real")
+    return apply("real", x) if x.dtype.is_complex else x
+
+
+def imag(x: TensorLike) -> Tensor:
+    """Imaginary part of a complex tensor."""
+    return _typed("imag", "imag", [as_tensor(x, "imag")])
+
+
+def conj(x: TensorLike) -> Tensor:
+    """Complex conjugate; x itself when it is real."""
+    x = as_tensor(x, "conj")
+    return apply("conj", x) if x.dtype.is_complex else x
+

@@ -1,0 +1,137 @@
+"""``backward`` and ``grad``: from a tensor to the leaves below it, through the graph's own derivative rules.
+
+Gradients are values of the graph like any other: nothing is computed here, and a gradient can be differentiated again.
+The derivative rules themselves are in ``tilewright.autodiff``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tilewright.autodiff.vjp import vjp
+from tilewright.graph.ir import Value, constant, make
+from tilewright.tensor import lazy
+from tilewright.tensor.errors import GradientError, ShapeError
+from tilewright.tensor.modes import modes
+
+if TYPE_CHECKING:
+    from tilewright.tensor.handle import Tensor
+
+__all__ = ["backward", "gradients", "history"]
+
+
+def history(outputs: Sequence[Value]) -> list[Value]:
+    """The values a derivative can flow through, from ``outputs`` down to leaves of gradients; operands come first."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack = list(outputs)
+    roles = lazy.role_of
+    while stack:
+        value = stack[-1]
+        if value in seen:
+            stack.pop()
+            continue
+        waiting: list[Value] = []
+        if value.inputs and value.op != "stop_gradient" and not (value.op == "mark" and roles(value) is not None):
+            waiting = [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
+        if waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        seen.add(value)
+        order.append(value)
+    return order
+
+
+def _leaves(order: Sequence[Value]) -> list[tuple[Value, Tensor]]:
+    """The values of ``order`` at which gradients arrive, with their tensors."""
+    found: list[tuple[Value, Tensor]] = []
+    for value in order:
+        if value.op in ("input", "mark"):
+            role = lazy.role_of(value)
+            if isinstance(role, str):
+                raise GradientError(
+                    "backward: part of the graph was freed by an earlier backward(); call that one with"
+                    " `retain_graph=True`, or compute the result again"
+                )
+            if role is not None and role._requires_grad:
+                found.append((value, role))
+    return found
+
+
+def _seeds(outputs: Sequence[Tensor], given: Sequence[Tensor | None], what: str) -> list[Value]:
+    seeds = []
+    for output, gradient in zip(outputs, given, strict=True):
+        kind = output._value.type
+        if gradient is None:
+            if output.size != 1:
+                raise GradientError(
+                    f"{what}: the tensor of shape {output.shape} is not a scalar; reduce it first, e.g. `.sum()` or"
+                    f" `.mean()`, or pass a gradient of that shape"
+                )
+            one = constant(1, kind.dtype)
+            seeds.append(make("broadcast", (one,), shape=kind.shape) if kind.shape else one)
+            continue
+        lazy.check_usable(gradient)
+        value = gradient._value
+        if kind.shape != value.type.shape:
+            raise ShapeError(f"{what}: the gradient of a tensor of shape {output.shape} has its shape, got {gradient.shape}")
+        if value.type.dtype is not kind.dtype:
+            value = make("cast", (value,), dtype=kind.dtype)
+        seeds.append(value if modes.grad and gradient._requires_grad else make("stop_gradient", (value,)))
+    return seeds
+
+
+def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create_graph: bool) -> None:
+    """See ``Tensor.backward``."""
+    if not tensor._requires_grad:
+        raise GradientError(
+            "backward: nothing below this tensor requires gradients; set `requires_grad=True` on a tensor it is made of"
+            " (and do not compute it under `no_grad`)"
+        )
+    lazy.check_usable(tensor)
+    seed = _seeds((tensor,), (gradient,), "backward")
+    order = history((tensor._value,))
+    leaves = _leaves(order)
+    if modes.trace is None:
+        # Leaves still pending were updated by the previous step of a training loop: computing them first makes each step
+        # one program of one structure, whether or not the loop reads its loss.
+        lazy.realize_tensors([t for v, t in leaves if v.buffer is None], subgraph_only=True)
+    retained = [(v, t) for v in order for t in lazy.handles_of(v) if t._retain_grad]
+    targets = leaves + retained
+    found = vjp([tensor._value], seed, [v for v, _ in targets])
+    operands = (tensor,) if gradient is None else (tensor, gradient)
+    nodes = max(1, 2 * len(order) // max(1, len(targets)))
+    for (_, target), value in zip(targets, found, strict=True):
+        if value is not None:
+            _accumulate(target, value, operands, nodes, create_graph)
+    if not retain_graph:
+        _free(order)
+
+
+def _accumulate(target: Tensor, value: Value, operands: Sequence[Tensor], nodes: int, create_graph: bool) -> None:
+    if modes.trace is not None:
+        modes.trace.note_grad(target)
+    before = target._grad
+    if before is not None:
+        lazy.check_usable(before)
+        operands = (*operands, before)
+        value = make("add", (before._value, value))
+    if not create_graph:
+        value = make("stop_gradient", (value,))
+    target._grad = operands[0]._like(value, create_graph, operands, nodes)
+
+
+def _free(order: Sequence[Value]) -> None:
+    """Let the tensors along a differentiated graph go of their history, so that holding one does not hold the graph."""
+    for value in order:
+        for tensor in lazy.handles_of(value):
+            if tensor._leaf:
+                continue
+            freed = make("mark", (make("stop_gradient", (value,)),), id=next(lazy.marks))
+            lazy.register_role(freed, None)
+            freed.buffer = value.buffer
+            tensor._value = freed
+            if value.buffer is not None:
+                lazy.settle(tensor)

@@ -1,0 +1,276 @@
+"""Which pending tensors are computed together, and when.
+
+Every operation joins the groups of its operands, so a group is a connected piece of pending work. Reading one tensor
+computes all tensors of its group that somebody still holds: a loss, its logits and the parameters updated from it are
+computed once, in one program. A group that grows past a limit is computed at once (a running sum over a million steps
+must not grow); it is cut where it was cut before, so that the pieces of a loop have one structure and one program.
+
+This file decides what to compute; ``execute`` compiles and runs it. It does not know derivatives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import weakref
+from collections.abc import Iterable
+from types import CodeType
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from tilewright.core.dtype import DType
+from tilewright.graph.ir import Value, input_value
+from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import execute
+from tilewright.tensor.errors import LeakedTensorError, TracedValueError, located, user_frame
+from tilewright.tensor.modes import modes
+
+if TYPE_CHECKING:
+    from tilewright.tensor.handle import Tensor
+
+__all__ = ["NODE_LIMIT", "Group", "enroll", "handles_of", "leaf", "realize_tensors", "register_role", "role_of"]
+
+NODE_LIMIT = 2_000  # pending operations of a group before it is computed without being read
+BYTE_LIMIT = 512 << 20  # bytes of realized operands that a group keeps alive before it is computed
+
+# Leaves at which gradients arrive: the value that stands for a tensor in a graph -> that tensor. A tensor that is
+# written in place or realized has several over time. FREED marks values whose graph an earlier backward released.
+_roles: WeakKeyDictionary[Value, weakref.ref[Tensor] | str] = WeakKeyDictionary()
+FREED = "freed"
+marks = itertools.count()  # identities of marked values
+# Interior values with a history -> the tensors that name them.
+_interior: WeakKeyDictionary[Value, list[weakref.ref[Tensor]]] = WeakKeyDictionary()
+
+
+def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
+    """A fresh leaf over memory that holds computed elements."""
+    value = input_value(dtype, shape)
+    value.buffer = buffer
+    return value
+
+
+def register_role(value: Value, tensor: Tensor | None) -> None:
+    """Gradients that arrive at ``value`` belong to ``tensor``; None: the graph below was freed."""
+    _roles[value] = FREED if tensor is None else weakref.ref(tensor)
+
+
+def role_of(value: Value) -> Tensor | str | None:
+    """The tensor for which ``value`` is a leaf, FREED, or None."""
+    found = _roles.get(value)
+    return found if found is None or isinstance(found, str) else found()
+
+
+def name_interior(value: Value, tensor: Tensor) -> None:
+    """Remember that ``tensor`` names a value with a history."""
+    names = _interior.get(value)
+    if names is None:
+        _interior[value] = [weakref.ref(tensor)]
+    else:
+        if len(names) > 8:
+            names[:] = [r for r in names if r() is not None]
+        names.append(weakref.ref(tensor))
+
+
+def handles_of(value: Value) -> list[Tensor]:
+    """The live tensors that name an interior value with a history."""
+    return [t for r in _interior.get(value, ()) if (t := r()) is not None and t._value is value]
+
+
+class Group:
+    """A connected piece of pending work: a disjoint-set node with the tensors that belong to it."""
+
+    __slots__ = ("limit", "members", "nbytes", "nodes", "parent")
+
+    def __init__(self) -> None:
+        self.parent: Group | None = None
+        self.members: list[weakref.ref[Tensor]] = []
+        self.nodes = 0
+        self.nbytes = 0
+        self.limit = 64  # members at which dead ones are dropped
+
+    def live(self) -> list[Tensor]:
+        """The tensors still held by somebody, in order of creation within each joined part."""
+        return [t for r in self.members if (t := r()) is not None and t._group is not None and find(t._group) is self]
+
+    def add(self, tensor: Tensor) -> None:
+        if len(self.members) >= self.limit:
+            self.members = [r for r in self.members if r() is not None]
+            self.limit = max(64, 2 * len(self.members))
+        self.members.append(weakref.ref(tensor))
+
+    def clear(self) -> None:
+        self.members = []
+        self.nodes = self.nbytes = 0
+
+
+def find(group: Group) -> Group:
+    """The representative of a group."""
+    root = group
+    while root.parent is not None:
+        root = root.parent
+    while group.parent is not None:
+        group.parent, group = root, group.parent
+    return root
+
+
+def _join(a: Group, b: Group) -> Group:
+    if len(a.members) < len(b.members):
+        a, b = b, a
+    b.parent = a
+    a.members.extend(b.members)
+    a.nodes += b.nodes
+    a.nbytes += b.nbytes
+    b.members = []
+    return a
+
+
+def enroll(tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1) -> None:
+    """Put a new pending tensor into the group of its operands; compute the group when it has become too large."""
+    group: Group | None = None
+    nbytes = 0
+    for operand in operands:
+        other = operand._group
+        if other is None:
+            if operand._value.buffer is not None:
+                nbytes += operand._value.type.nbytes
+        else:
+            other = find(other)
+            if group is None:
+                group = other
+            elif group is not other:
+                group = _join(group, other)
+    if group is None:
+        group = Group()
+    tensor._group = group
+    group.add(tensor)
+    group.nodes += nodes
+    group.nbytes += nbytes
+    if (group.nodes >= NODE_LIMIT // 2 or group.nbytes >= BYTE_LIMIT // 2) and _cut_here(group):
+        realize_tensors((tensor,))
+
+
+_cut_sites: dict[tuple[CodeType, int], None] = {}
+
+
+def _cut_here(group: Group) -> bool:
+    """Whether to compute the group now. Past half the limit only where a group was cut before: in a loop the pieces
+    then begin and end at one place, have one structure, and compile once."""
+    frame = sys._getframe(1)
+    package = __file__.rsplit("tensor", 1)[0]
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame = frame.f_back
+    site = (frame.f_code, frame.f_lasti)
+    if site in _cut_sites:
+        return True
+    if group.nodes < NODE_LIMIT and group.nbytes < BYTE_LIMIT:
+        return False
+    if len(_cut_sites) >= 64:
+        _cut_sites.pop(next(iter(_cut_sites)))
+    _cut_sites[site] = None
+    return True
+
+
+def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> None:
+    """Compute tensors and, in the same program, all pending tensors of their groups that somebody still holds.
+
+    ``subgraph_only`` leaves out those that the given tensors do not depend on. Raises ``TracedValueError`` when a tensor
+    belongs to a function being traced.
+    """
+    wanted: list[Tensor] = []
+    for tensor in tensors:
+        if tensor._value.buffer is not None:
+            continue
+        if tensor._trace is not modes.trace:
+            check_usable(tensor)
+        if all(t is not tensor for t in wanted):
+            wanted.append(tensor)
+    if not wanted:
+        return
+    groups = {id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}
+    company = [t for g in groups.values() for t in g.live() if all(t is not w for w in wanted)]
+    try:
+        if subgraph_only:
+            inside = execute.plan([t._value for t in wanted]).numbers
+            company = [t for t in company if t._value in inside]
+        try:
+            _compute(wanted + company)
+        except execute.UnboundLeaf:
+            raise
+        except Exception:
+            if not company:
+                raise
+            _compute(wanted)  # what failed may be a companion that nobody asked for
+    except execute.UnboundLeaf:
+        raise traced() from None
+    for group in groups.values():
+        rest = [r for r in group.members if (t := r()) is not None and t._value.buffer is None]
+        group.clear()
+        group.members = rest
+
+
+def _compute(tensors: list[Tensor]) -> None:
+    values = list(dict.fromkeys(t._value for t in tensors))
+    planned = execute.plan(values)
+    buffers = execute.evaluate(planned)
+    fresh: dict[Value, Value] = {}
+    for value, buffer in zip(values, buffers, strict=True):
+        value.buffer = buffer
+    for tensor in tensors:
+        settle(tensor, fresh)
+
+
+def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
+    """Let a computed tensor go of its graph, unless a later ``backward`` needs it."""
+    tensor._group = None
+    value = tensor._value
+    if not tensor._requires_grad:
+        known = None if fresh is None else fresh.get(value)
+        if known is None:
+            known = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
+            if fresh is not None:
+                fresh[value] = known
+        tensor._value = known
+    elif tensor._leaf or _roles.get(value) is FREED:
+        tensor._value = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
+        register_role(tensor._value, tensor if tensor._leaf else None)
+
+
+def traced() -> TracedValueError:
+    """The error for reading a traced value, pointing at the user's line."""
+    trace = modes.trace
+    name = f"`{trace.name}`" if trace is not None else "a jitted function"
+    diagnostic, sources = located(
+        "TW301",
+        "a traced tensor was read as a number",
+        "this needs the tensor's elements",
+        (f"{name} runs once with stand-ins for its tensors, to record what it does; they have no elements yet",),
+        (
+            "to choose between tensors use `tw.where(condition, a, b)`; to use a number return it from the function and"
+            " read it outside; or move the line out of the jitted function",
+        ),
+    )
+    return TracedValueError(diagnostic, sources)
+
+
+def check_usable(tensor: Tensor) -> None:
+    """Make a tensor usable where the code runs now: the running trace takes it in; one of a finished trace is an error."""
+    trace = modes.trace
+    if tensor._trace is trace:
+        return
+    if trace is not None:
+        trace.capture(tensor)
+    elif tensor._trace is not None:
+        if tensor._trace.closed:
+            raise leaked(tensor)
+        raise traced()
+
+
+def leaked(tensor: Tensor) -> LeakedTensorError:
+    """The error for using a tensor that belongs to a finished trace."""
+    place = user_frame()
+    where = f" (used at {place[0]}:{place[1]})" if place else ""
+    name = tensor._trace.name if tensor._trace is not None else "?"
+    return LeakedTensorError(
+        f"this tensor of shape {tensor.shape} was made while `{name}` was traced and has no elements outside it{where};"
+        " return it from the function, or assign it to an existing tensor inside: `state.assign(value)`"
+    )

@@ -1,0 +1,104 @@
+"""Per-thread modes: whether operations record derivatives, and which function is being traced.
+
+This file knows nothing of tensors; they ask it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from tilewright.tensor.trace import Trace
+
+__all__ = ["enable_grad", "is_grad_enabled", "modes", "no_grad", "set_grad_enabled", "suspend_trace"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Modes(threading.local):
+    """What holds for the running thread. ``grad``: derivatives are recorded. ``trace``: the trace in progress."""
+
+    grad: bool = True
+    trace: Trace | None = None
+
+
+modes = Modes()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on tensors that require gradients are recorded for ``backward``."""
+    return modes.grad
+
+
+class set_grad_enabled:
+    """Turn the recording of derivatives on or off, in a ``with`` block or for a decorated function.
+
+    >>> with set_grad_enabled(False):
+    ...     is_grad_enabled()
+    False
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = bool(mode)
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(modes.grad)
+        modes.grad = self.mode
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        modes.grad = self._before.pop()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        mode = self.mode
+
+        @functools.wraps(function)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            with set_grad_enabled(mode):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(set_grad_enabled):
+    """Operations inside record no derivatives: for evaluation and for updates of parameters.
+
+    Use it as ``with no_grad():`` or as a decorator ``@no_grad()``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(False)
+
+
+class enable_grad(set_grad_enabled):
+    """Operations inside record derivatives, also within ``no_grad``."""
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+class suspend_trace:
+    """Operations inside run outside the trace in progress, as ordinary lazy tensors.
+
+    For state that a jitted function creates on its first run and keeps (an optimizer's moments): such a tensor must not
+    belong to the trace. Inside the block, shapes and types of traced tensors can be read, their elements cannot.
+    """
+
+    def __init__(self) -> None:
+        self._before: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._before.append(modes.trace)
+        modes.trace = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        modes.trace = self._before.pop()

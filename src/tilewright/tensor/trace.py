@@ -1,0 +1,81 @@
+"""One run of a jitted function with stand-ins for its tensors, and putting everything back afterwards.
+
+While a trace is active, each tensor from outside that is read or written is taken in: its handle is bound to a
+placeholder leaf and noted. At the end ``close`` restores every handle, also after an exception, so nothing traced stays
+visible outside. What a trace found is compiled and run by ``jit``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tilewright.graph.ir import Value, input_value
+from tilewright.tensor import lazy
+from tilewright.tensor.modes import suspend_trace
+
+if TYPE_CHECKING:
+    from tilewright.tensor.handle import Tensor
+
+__all__ = ["Captured", "Trace"]
+
+
+class Captured:
+    """A tensor from outside that the trace uses. ``owner``: it is the gradient of that tensor, looked up anew each call."""
+
+    __slots__ = ("before", "owner", "placeholder", "required_grad", "tensor")
+
+    def __init__(self, tensor: Tensor, before: Value, placeholder: Value, owner: Tensor | None) -> None:
+        self.tensor = tensor
+        self.before = before
+        self.required_grad = tensor._requires_grad
+        self.placeholder = placeholder
+        self.owner = owner
+
+
+class Trace:
+    """The tensors and gradients that a running trace has taken in. ``name`` is the traced function's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.closed = False
+        self.history_outside = False  # a captured tensor has a graph outside: gradients would have to leave the trace
+        self.captured: dict[int, Captured] = {}
+        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # tensor whose .grad was looked at, and what it was
+        self.watched: list[tuple[Any, str, Any]] = []  # object, attribute, value: plain Python state it depends on
+
+    def capture(self, tensor: Tensor) -> None:
+        """Take in a tensor from outside: bind its handle to a placeholder."""
+        if tensor._trace is not None:
+            raise lazy.leaked(tensor)
+        with suspend_trace():
+            lazy.realize_tensors((tensor,))
+        before = tensor._value
+        placeholder = input_value(before.type.dtype, before.type.shape)
+        owner = next((t for t, g in self.grads.values() if g is tensor), None)
+        self.captured[id(tensor)] = Captured(tensor, before, placeholder, owner)
+        if tensor._leaf:
+            lazy.register_role(placeholder, tensor)
+        elif tensor._requires_grad:
+            self.history_outside = True
+            lazy.register_role(placeholder, tensor)
+        tensor._value = placeholder
+        tensor._trace = self
+
+    def note_grad(self, tensor: Tensor) -> None:
+        """Remember what ``tensor.grad`` was before the trace looked at it or changed it."""
+        if id(tensor) not in self.grads and (tensor._trace is not self or id(tensor) in self.captured):
+            self.grads[id(tensor)] = (tensor, tensor._grad)
+
+    def watch(self, owner: Any, attribute: str) -> None:
+        """The traced code depends on a Python attribute; another value of it needs another trace."""
+        self.watched.append((owner, attribute, getattr(owner, attribute)))
+
+    def close(self) -> None:
+        """Give every handle back the value and the gradient it had before."""
+        self.closed = True
+        for entry in self.captured.values():
+            entry.tensor._value = entry.before
+            entry.tensor._requires_grad = entry.required_grad
+            entry.tensor._trace = None
+        for tensor, grad in self.grads.values():
+            tensor._grad = grad
