@@ -46,7 +46,7 @@ def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
         kind = np.asarray(args[-1]).dtype
         with np.errstate(all="ignore"):
             out = function(*[_wide(a) for a in args])
-        return np.asarray(out).astype(kind) if np.asarray(out).dtype != kind else out
+            return np.asarray(out).astype(kind) if np.asarray(out).dtype != kind else out
 
     return apply
 

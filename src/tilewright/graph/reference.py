@@ -334,10 +334,9 @@ def _scatter(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
     target, updates = _addressed_first(out, a["axes"]), _accumulator(x[1])
     with np.errstate(all="ignore"):
         if a["mode"] == "set":
-            rest = target.shape[len(a["axes"]) :]
             # One at a time, so that the last of repeated places wins by definition and not by NumPy's choice.
-            for n, row in enumerate(updates.reshape(-1, *rest)):
-                target[tuple(i.reshape(-1)[n] for i in indices)] = row
+            for place in np.ndindex(*indices[0].shape):
+                target[tuple(i[place] for i in indices)] = updates[place]
         else:
             {"add": np.add, "max": np.maximum, "min": np.minimum}[a["mode"]].at(target, indices, updates)
         return out.astype(x[0].dtype)
