@@ -1,0 +1,1 @@
+"""Every operation of the graph: reference, compiled code and gradients, held together by one table."""
