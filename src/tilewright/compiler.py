@@ -16,29 +16,39 @@ leaf and gives one buffer per output. What has no native lowering is computed by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 
 from tilewright.codegen import llvm as emitter
 from tilewright.core.shape import product, static
-from tilewright.core.shape import static
 from tilewright.graph import reference
 from tilewright.graph.graph import Graph
 from tilewright.graph.ir import Value
-from tilewright.graph.text import print_graph
+from tilewright.kernel import digest as digest_module
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
-from tilewright.kernel.text import print_kernel
 from tilewright.lower.groups import Group, form_groups
 from tilewright.lower.lowering import lower_groups
 from tilewright.lower.schedule import HostCall, Schedule, schedule
 from tilewright.passes.pipeline import run_passes
+from tilewright.recipes.machine import Machine
 from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.program import ArrayRef, HostStep, Launch, Program, Segment
+from tilewright.runtime.team import default_threads
 
 __all__ = ["STAGES", "Executable", "compile"]
 
+
+def _emitter_version() -> str:
+    """A hash of the code that turns kernels into LLVM IR: cached objects of another version are not found."""
+    files = sorted([*Path(emitter.__file__).parent.glob("*.py"), *Path(digest_module.__file__).parent.glob("*.py")])
+    return blake2b(b"".join(f.read_bytes() for f in files), digest_size=8).hexdigest()
+
+
+_EMITTER = _emitter_version()
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 
 
@@ -50,9 +60,11 @@ class Executable:
         self.outputs = tuple(outputs)
         self.library = jit.default_library()
         target = self.library.target
-        self.final = run_passes(self.outputs)
+        # buffers are flat: a reshaped output is the value below it
+        self.final = [_unshaped(v) for v in run_passes(self.outputs)]
         self.groups: list[Group] = form_groups(self.final)
-        steps = lower_groups(self.groups, target)
+        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, default_threads())
+        steps = lower_groups(self.groups, machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
         self.names: dict[Kernel, str] = {}
         for step in self.schedule.steps:
@@ -60,7 +72,7 @@ class Executable:
                 if call.kernel not in self.names:
                     self.names[call.kernel] = f"k_{digest(call.kernel)}"
         addresses = self.library.compile(
-            [(name, _source(kernel, name, target), emitter.VERSION + name) for kernel, name in self.names.items()]
+            [(name, _source(kernel, name, target), _EMITTER + name) for kernel, name in self.names.items()]
         )
         self.program = self._program(addresses)
         self.fallbacks = [s.host for s in self.schedule.steps if s.host is not None]
@@ -143,9 +155,9 @@ class Executable:
     def stage_text(self, name: str) -> str:
         """The text of one stage of ``STAGES``."""
         texts: dict[str, Callable[[], str]] = {
-            "graph": lambda: print_graph(Graph(self.inputs, tuple(self.final))),
+            "graph": lambda: Graph(self.inputs, tuple(self.final)).text(),
             "groups": self._groups_text,
-            "kernels": lambda: "\n\n".join(print_kernel(self._named(k)) for k in self.names),
+            "kernels": lambda: "\n\n".join(repr(self._named(k)) for k in self.names),
             "llvm": lambda: "\n".join(emitter.emit(self._named(k), self.library.target) for k in self.names),
             "asm": lambda: "\n".join(self.library.disassemble(n) for n in self.names.values()),
             "plan": self._plan_text,
@@ -177,6 +189,12 @@ class Executable:
             lines.append(f"{n:4} {call.label}{pieces}: grid {call.grid} by {call.chunk}, after {step.wait_for}, {self.names[call.kernel]}")
         lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
         return "\n".join(lines)
+
+
+def _unshaped(v: Value) -> Value:
+    while v.op == "reshape" and v.inputs[0].op not in ("constant", "iota"):
+        v = v.inputs[0]
+    return v
 
 
 def _source(kernel: Kernel, name: str, target: Any) -> Callable[[], str]:

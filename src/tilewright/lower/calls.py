@@ -1,0 +1,96 @@
+"""Kernel calls: what lowering hands to the compiler, a kernel with the memory each of its arguments names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tilewright.core.dtype import DType
+from tilewright.graph.ir import Value
+from tilewright.kernel.ir import Buf, Check, Expr, Kernel, Scratch, Stmt
+from tilewright.lower.read import Reader
+
+__all__ = ["Arg", "Builder", "Call", "Temporary"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Temporary:
+    """Memory that only the calls of one group share (packed panels, partial sums)."""
+
+    dtype: DType
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+
+Place = Value | Temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """A kernel argument: the place it lies in, how it is used, and from which element on."""
+
+    place: Place
+    access: str
+    offset: int = 0
+
+
+@dataclass(slots=True)
+class Call:
+    """One launch: the kernel runs over ``range(grid)``, handed out in pieces of at least ``chunk``.
+
+    ``inplace`` lists (output, input) argument pairs that may be the same memory: every element is read before it is written.
+    """
+
+    kernel: Kernel
+    args: list[Arg]
+    grid: int
+    chunk: int
+    inplace: list[tuple[int, int]] = field(default_factory=list)
+    label: str = ""
+    flops: int = 0
+
+
+class Builder:
+    """Collects the buffers, scratch areas and bounds checks of one kernel under canonical names."""
+
+    def __init__(self) -> None:
+        self.places: dict[Place, tuple[str, DType, str, int]] = {}
+        self.scratch: list[Scratch] = []
+
+    def buffer(self, place: Place, access: str, offset: int = 0) -> str:
+        """The argument name of a place."""
+        dtype = place.dtype
+        known = self.places.get(place)
+        if known is not None:
+            name, _, before, offset = known
+            if before != access:
+                access = "rw"
+        else:
+            name = f"b{len(self.places)}"
+        self.places[place] = (name, dtype, access, offset)
+        return name
+
+    def area(self, dtype: DType, size: int) -> str:
+        """A fresh scratch area."""
+        name = f"s{len(self.scratch)}"
+        self.scratch.append(Scratch(name, dtype, size))
+        return name
+
+    def call(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str, flops: int = 0) -> Call:
+        """The finished call."""
+        bufs = tuple(Buf(name, dtype, access) for name, dtype, access, _ in self.places.values())
+        args = [Arg(place, access, offset) for place, (_, _, access, offset) in self.places.items()]
+        return Call(Kernel(bufs, body, tuple(self.scratch)), args, grid, max(1, min(chunk, grid)), label=label, flops=flops)
+
+
+def take_checks(reader: Reader) -> list[Stmt]:
+    """The bounds checks collected since the last call, as statements. The code is the axis size + 1."""
+    out: list[Stmt] = [Check(good, min(size, 2**31 - 2) + 1) for good, size in dict.fromkeys(reader.checks)]
+    reader.checks.clear()
+    return out
+
+
+def is_zero(e: Expr) -> bool:
+    return e.op == "const" and e.attr == 0

@@ -1,0 +1,578 @@
+"""Contractions: matmul in every transposition, batched, einsum, and convolution, as one loop nest over ``read``.
+
+Every range of the problem is a batch, M, N or K range by which operand depends on it. ``read`` evaluates the operands, so
+transposition, padding, windows, casts and elementwise prologues happen where the operand is read; where reading it each time
+would be slow it is packed once per task into scratch. The epilogue (whatever elementwise work the group holds) runs on
+the finished register tile, or on a scratch block when it is long.
+
+    for task in lo..hi:                            # outer ranges, block of M, block of N
+        pack B[k, n] into scratch                  # only when it is not plainly contiguous along n
+        for tile of n, tile of m:
+            acc[mr, nr] = 0
+            for k: acc[i, j] += A[m + i, k] * B[k, n + j*lanes ..]
+            store epilogue(acc)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tilewright.core.dtype import DType
+from tilewright.core.shape import product, static
+from tilewright.graph.ir import Value, topological
+from tilewright.kernel.ir import (
+    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, across, cast, const, fma, idiv, imod, index, load, op, reg, var,
+)  # fmt: skip
+from tilewright.lower.affine import Affine, Space, mentions
+from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.groups import Group, own_cost
+from tilewright.lower.read import Index, Reader, Unsupported, accumulator, conjunction, within
+from tilewright.recipes.contraction import Tiling, choose_tiling
+from tilewright.recipes.machine import Machine
+
+__all__ = ["lower_contraction"]
+
+LONG_EPILOGUE = 24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
+MAX_PACK = 1 << 22  # bytes of scratch one packed block may take
+
+At = list[Affine]
+Read = Callable[[Reader, At, At, At], Expr]
+
+
+@dataclass(slots=True)
+class _Problem:
+    """Extents of the batch, M, N and K ranges, the operands' elements, and the output's index."""
+
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+    a: Read  # (reader, batch, m, k)
+    b: Read  # (reader, batch, n, k)
+    out: Callable[[At, At, At], Index]  # (batch, m, n)
+    kind: DType = field(kw_only=True)  # of the accumulator
+
+    def swapped(self) -> _Problem:
+        return _Problem(
+            self.batch, self.n, self.m, self.k, self.b, self.a, lambda b, m, n: self.out(b, n, m), kind=self.kind
+        )
+
+
+def _dot_problem(v: Value) -> _Problem:
+    lhs, rhs = v.inputs
+    lc, rc, lb, rb = (v[name] for name in ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch"))
+    lf = [a for a in range(len(lhs.shape)) if a not in lc and a not in lb]
+    rf = [a for a in range(len(rhs.shape)) if a not in rc and a not in rb]
+    kind = accumulator(v.dtype)
+
+    def operand(x: Value, batch: Sequence[int], free: Sequence[int], contract: Sequence[int]) -> Read:
+        def read(r: Reader, bi: At, fi: At, ki: At) -> Expr:
+            at: list[Affine] = [Affine.of(0)] * len(x.shape)
+            for axes, values in ((batch, bi), (free, fi), (contract, ki)):
+                for axis, value in zip(axes, values, strict=True):
+                    at[axis] = value
+            return cast(r.read(x, tuple(at)), kind)
+
+        return read
+
+    sizes = static(lhs.shape)
+    return _Problem(
+        tuple(sizes[a] for a in lb), tuple(sizes[a] for a in lf), static(tuple(rhs.shape[a] for a in rf)),
+        tuple(sizes[a] for a in lc), operand(lhs, lb, lf, lc), operand(rhs, rb, rf, rc),
+        lambda b, m, n: (*b, *m, *n), kind=kind,
+    )  # fmt: skip
+
+
+def _conv_problem(v: Value) -> _Problem:
+    """M: filters of a group; N: images and output positions; K: channels of a group and kernel positions."""
+    x, w = v.inputs
+    groups: int = v["groups"]
+    xs, ws, os = static(x.shape), static(w.shape), static(v.shape)
+    filters, channels = ws[0] // groups, ws[1]
+    kind = accumulator(v.dtype)
+
+    def read_w(r: Reader, b: At, m: At, k: At) -> Expr:
+        filter = m[0] + b[0] * filters if groups > 1 else m[0]
+        return cast(r.read(w, (filter, *k)), kind)
+
+    def read_x(r: Reader, b: At, n: At, k: At) -> Expr:
+        channel = k[0] + b[0] * channels if groups > 1 else k[0]
+        at: list[Affine] = [n[0], channel]
+        conditions: list[Expr | None] = []
+        for axis, (o, tap) in enumerate(zip(n[1:], k[1:], strict=True)):
+            moved = o * v["stride"][axis] + tap * v["rhs_dilation"][axis] - v["padding"][axis][0]
+            spread = v["lhs_dilation"][axis]
+            if spread > 1:
+                if r.space.range(moved)[0] < 0:
+                    conditions.append(op("ge", moved.expr(), const(0)))
+                moved, rest = r.space.divmod(moved, spread)
+                if rest != Affine.of(0):
+                    conditions.append(op("eq", rest.expr(), const(0)))
+            conditions.append(within(r.space, moved, xs[2 + axis]))
+            at.append(moved)
+        mask = conjunction(*conditions)
+        value = r.read(x, tuple(at), mask)
+        if mask is not None and not (value.op == "load" and len(value.args) == 3 and value.args[1] is mask):
+            value = op("where", mask, value, const(0, value.dtype))
+        return cast(value, kind)
+
+    def out(b: At, m: At, n: At) -> Index:
+        filter = m[0] + b[0] * filters if groups > 1 else m[0]
+        return (n[0], filter, *n[1:])
+
+    batch = (groups,) if groups > 1 else ()
+    return _Problem(batch, (filters,), (os[0], *os[2:]), (channels, *ws[2:]), read_w, read_x, out, kind=kind)
+
+
+@dataclass(slots=True)
+class _Side:
+    """The free ranges of one operand: ``outer`` ones are tasks, ``inner`` ones run as one flat range of ``size``."""
+
+    extents: tuple[int, ...]
+    cut: int
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        return self.extents[: self.cut]
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        return self.extents[self.cut :]
+
+    @property
+    def size(self) -> int:
+        return product(self.inner)
+
+
+class _Analysis:
+    """Which ranges may run flat, and how each operand is best read."""
+
+    def __init__(self, group: Group, problem: _Problem, stored: Callable[[Value], bool]) -> None:
+        self.group, self.problem, self.stored = group, problem, stored
+        self.m = self.flat_side("m")
+        self.n = self.flat_side("n")
+        self.k = self.merged_k()
+
+    def reader(self, space: Space) -> Reader:
+        return Reader(space, lambda v: "x" if self.stored(v) else None)
+
+    def spread(self, space: Space, side: _Side, prefix: str) -> tuple[At, Affine]:
+        """Fresh variables for a side: all its indices, and the flat inner one."""
+        flat = space.loop(prefix, side.size)
+        outer = [space.loop(f"{prefix}o{i}", e) for i, e in enumerate(side.outer)]
+        return [*outer, *(space.unravel(flat, side.inner) if side.inner else [])], flat
+
+    def flat_side(self, which: str) -> _Side:
+        """The longest run of trailing ranges over which the outputs are plainly addressed."""
+        p = self.problem
+        extents = p.m if which == "m" else p.n
+        for cut in range(len(extents) + 1):
+            side = _Side(extents, cut)
+            if cut == len(extents):
+                return side
+            space = Space()
+            reader = self.reader(space)
+            m = self.spread(space, side if which == "m" else _Side(p.m, len(p.m)), "m")
+            n = self.spread(space, side if which == "n" else _Side(p.n, len(p.n)), "n")
+            batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
+            flat = m[1] if which == "m" else n[1]
+            epilogue(self.group, reader, p.out(batch, m[0], n[0]), const(0, p.kind), None)
+            reader.checks.clear()
+            if all(_plain_in(a.position, flat) for a in reader.accesses):
+                return side
+        raise AssertionError("unreachable")
+
+    def operand(self, which: str) -> tuple[list[Affine], Expr, Affine, list[Affine], Space]:
+        """Positions an operand reads over flat free and separate k ranges."""
+        p = self.problem
+        space = Space()
+        reader = self.reader(space)
+        side = self.m if which == "a" else self.n
+        at, flat = self.spread(space, side, "f")
+        k = [space.loop(f"k{i}", e) for i, e in enumerate(p.k)]
+        batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
+        expr = (p.a if which == "a" else p.b)(reader, batch, at, k)
+        return [a.position for a in reader.accesses], expr, flat, k, space
+
+    def direct(self, which: str, contiguous: str = "") -> bool:
+        """Whether an operand is a plain load, affine in every range, and contiguous along ``free`` or ``k`` if asked."""
+        positions, expr, flat, k, space = self.operand(which)
+        if expr.op != "load" or len(expr.args) != 1 or len(positions) != 1 or not space.is_plain(positions[0]):
+            return False
+        if contiguous == "free":
+            return not flat.terms or positions[0].coefficient(next(iter(flat.terms))) == 1
+        if contiguous == "k":
+            return not k or not k[-1].terms or positions[0].coefficient(next(iter(k[-1].terms))) == 1
+        return True
+
+    def streams(self, which: str, along: str) -> bool:
+        """Whether every access of an operand is contiguous or constant along ``free`` or the last k range (masks allowed)."""
+        positions, _, flat, k, _ = self.operand(which)
+        line = flat if along == "free" else (k[-1] if k else Affine.of(0))
+        if not line.terms:
+            return False
+        (atom,) = line.terms
+        return all(p.coefficient(atom) in (0, 1) and _plain_in(p, line) for p in positions)
+
+    def merged_k(self) -> list[tuple[int, ...]]:
+        """K ranges in runs that both operands walk as one."""
+        runs = [(e,) for e in self.problem.k if e != 1]
+        return runs or [(1,)]
+
+
+def _plain_in(a: Affine, flat: Affine) -> bool:
+    names = set(flat.terms)
+    return not any(atom.op != "var" and mentions(atom, names) for atom in a.terms)
+
+
+def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Builder | None) -> list[Stmt]:
+    """Stores of the group's outputs for the contraction's element ``at``, whose value is ``value``."""
+    anchor = group.anchor
+    mapping = {
+        next(iter(loop.terms)): i for loop, i in zip(group.members[anchor], at, strict=True) if loop.terms
+    }
+    reader.bound[anchor] = lambda _: cast(value, anchor.dtype)
+    reader.forget()
+    out: list[Stmt] = []
+    for v in group.outputs:
+        moved = tuple(_move(i, mapping, reader.space) for i in group.members[v])
+        result = reader.read(v, moved)
+        position = reader.space.linear(moved, static(v.shape))
+        if builder is None:
+            reader.load(v, "x", moved, None)  # the analysis counts the store as an access
+        else:
+            out += take_checks(reader)
+            out.append(Store(builder.buffer(v, "w"), position.expr(), result))
+    return out
+
+
+def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:
+    total = Affine.of(i.constant)
+    for atom, c in i.terms.items():
+        total = total + mapping[atom] * c
+    return space.recombine(total)
+
+
+def epilogue_cost(group: Group) -> int:
+    """Cheap operations per element of the epilogue."""
+    inside = topological(group.outputs, lambda v: v is group.anchor)
+    return sum(own_cost(v) for v in inside if v is not group.anchor)
+
+
+class _Emitter:
+    """Builds the kernels of one contraction."""
+
+    def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+        self.group, self.stored, self.machine = group, stored, machine
+        anchor = group.anchor
+        problem = _dot_problem(anchor) if anchor.op == "dot" else _conv_problem(anchor)
+        if product(problem.n) == 1 and product(problem.m) > 1:
+            problem = problem.swapped()
+        self.problem = problem
+        self.analysis = _Analysis(group, problem, stored)
+        self.m, self.n = self.analysis.m, self.analysis.n
+        self.k = product(problem.k)
+        self.outer = (*problem.batch, *self.m.outer, *self.n.outer)
+        self.choose()
+
+    def choose(self) -> None:
+        """How the operands are read, and the tiling."""
+        look, p = self.analysis, self.problem
+        self.direct_a = look.direct("a")
+        self.direct_b = look.direct("b", "free")
+        tail = p.k[-1] if p.k else 1
+        contiguous_k = look.streams("a", "k") and look.streams("b", "k")
+        few = self.m.size <= 64 or self.n.size <= 64 or self.k >= 4096
+        self.inner = contiguous_k and tail >= 24 and p.kind.is_float and few and not self.direct_b
+        single = self.m.size <= 8  # nothing would read a packed element twice
+        self.pack_b = not self.inner and not self.direct_b and not (single and look.streams("b", "free"))
+        self.pack_a = not self.inner and not self.direct_a
+        unit = product(self.n.inner[1:]) if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free") else 1
+        self.unit = unit
+        self.tiling: Tiling = choose_tiling(
+            self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
+            packs_b=self.pack_b, unit=unit,
+        )  # fmt: skip
+        t = self.tiling
+        if self.pack_b and t.nc * self.k * p.kind.itemsize > MAX_PACK * 4:
+            raise Unsupported("a contraction whose packed block does not fit in scratch")
+        self.long = epilogue_cost(self.group) > LONG_EPILOGUE
+
+    # ---- pieces ----
+
+    def calls(self) -> list[Call]:
+        label = f"{self.group.anchor.op} {list(self.problem.batch)} {list(self.problem.m)}x{list(self.problem.n)}x{list(self.problem.k)} {self.tiling}"
+        flops = 2 * product(self.outer) * self.m.size * self.n.size * self.k
+        return [self.main_call(label, flops)]
+
+    def start(self) -> None:
+        self.builder = Builder()
+        self.space = Space()
+        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
+
+    def main_call(self, label: str, flops: int) -> Call:
+        self.start()
+        t, p = self.tiling, self.problem
+        blocks_m, blocks_n = -(-self.m.size // t.mc), -(-self.n.size // t.nc)
+        extents = (*self.outer, blocks_m, blocks_n)
+        grid = product(extents)
+        digits, at = self.decode(extents, grid)
+        batch, mo, no = self.cut(at)
+        m_block = self.block(at[-2], t.mc, self.m.size)
+        n_block = self.block(at[-1], t.nc, self.n.size)
+        task: list[Stmt] = []
+        if self.pack_b:
+            task += self.packed_b(batch, no, n_block)
+        if self.pack_a:
+            task += self.packed_a(batch, mo, m_block)
+        if self.long:
+            self.block_area = self.builder.area(p.kind, t.mc * t.nc)
+        task += self.inner_tiles(batch, mo, no, m_block, n_block) if self.inner else self.column_tiles(batch, mo, no, m_block, n_block)
+        if self.long:
+            task += self.long_epilogue(batch, mo, no, m_block, n_block)
+        body = (Loop("g", LO, HI, (*digits, *task)),)
+        return self.builder.call(body, grid, 1, label, flops)
+
+    def decode(self, extents: Sequence[int], grid: int) -> tuple[list[Stmt], At]:
+        """The task number as an index over outer ranges and blocks."""
+        flat, digits, at = var("g"), list[Stmt](), list[Affine]()
+        stride = grid
+        for position, extent in enumerate(extents):
+            stride //= extent
+            if extent == 1:
+                at.append(Affine.of(0))
+                continue
+            digit = idiv(flat, stride)
+            first = all(e == 1 for e in extents[:position])
+            digits.append(Let(f"t{position}", digit if first else imod(digit, extent)))
+            at.append(self.space.loop(f"t{position}", extent))
+        return digits, at
+
+    def cut(self, at: At) -> tuple[At, At, At]:
+        b, mo = len(self.problem.batch), len(self.m.outer)
+        return at[:b], at[b : b + mo], at[b + mo : -2]
+
+    def block(self, number: Affine, size: int, total: int) -> Affine:
+        """Where a block starts; the last one ends with the range and may overlap the one before."""
+        if size >= total:
+            return Affine.of(0)
+        start = number * size
+        if total % size == 0:
+            return start
+        return self.space.atom(op("minimum", start.expr(), const(total - size)), 0, total - size)
+
+    def tiles(self, name: str, size: int, total: int) -> tuple[Affine, int]:
+        """The start of a tile within a block and how many tiles there are."""
+        count = -(-total // size)
+        number = self.space.loop(name, count)
+        return self.block(number, size, total), count
+
+    def full(self, side: _Side, outer: At, flat: Affine) -> At:
+        return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
+
+    def k_loops(self, prefix: str = "k") -> tuple[At, list[tuple[str, int]], Affine]:
+        """Variables for the k ranges, their loops, and the flat k."""
+        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(self.problem.k)]
+        loops = [(f"{prefix}{i}", e) for i, e in enumerate(self.problem.k) if e != 1]
+        return at, loops, self.space.linear(at, self.problem.k)
+
+    def loop_variable(self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0) -> list[Stmt]:
+        """A loop, or its body alone where the variable is the constant 0."""
+        if extent == 1 and kind == "serial":
+            return list(body)
+        return [Loop(name, index(0), index(extent), tuple(body), kind, lanes)]
+
+    # ---- packing ----
+
+    @property
+    def pitch(self) -> int:
+        """Elements between packed rows: whole vectors, an odd number of them so that rows spread over cache sets."""
+        vectors = -(-self.tiling.nc // self.tiling.lanes) + 1
+        return (vectors | 1) * self.tiling.lanes
+
+    def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
+        """Scratch ``[k][pitch]`` of this task's columns of B."""
+        t, p = self.tiling, self.problem
+        self.area_b = self.builder.area(p.kind, self.k * self.pitch)
+        k, loops, flat_k = self.k_loops("p")
+        inner = self.n.inner
+        if self.unit > 1:
+            # whole rows of the trailing ranges: their indices stay plain variables
+            rows = self.space.loop("q0", t.nc // self.unit)
+            first, _ = self.space.divmod(n_block, self.unit) if not n_block.terms else (self._block_rows(n_block), None)
+            rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(inner[1:])]
+            at = [*no, first + rows, *rest]
+            within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
+            lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
+            return self.copy_loops(p.b(self.reader, batch, at, k), self.area_b, flat_k * self.pitch + within_block, loops, lines)
+        column = self.space.loop("q", t.nc)
+        at = self.full(self.n, no, n_block + column)
+        value = p.b(self.reader, batch, at, k)
+        return self.copy_loops(value, self.area_b, flat_k * self.pitch + column, loops, [("q", t.nc)])
+
+    def _block_rows(self, n_block: Affine) -> Affine:
+        """The first row of a block whose start is a multiple of the row length."""
+        quotient, rest = self.space.divmod(n_block, self.unit)
+        if rest != Affine.of(0):  # min(number * size, total - size): both are multiples of the row length
+            quotient = self.space.atom(idiv(n_block.expr(), self.unit), 0, self.n.size // self.unit)
+        return quotient
+
+    def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
+        """Scratch ``[tile][k][mr]`` of this task's rows of A."""
+        t, p = self.tiling, self.problem
+        start, count = self.tiles("pt", t.mr, t.mc)
+        self.area_a = self.builder.area(p.kind, count * self.k * t.mr)
+        k, loops, flat_k = self.k_loops("p")
+        row = self.space.loop("r", t.mr)
+        at = self.full(self.m, mo, m_block + start + row)
+        number = self.space.loop("pt", count)
+        value = p.a(self.reader, batch, at, k)
+        position = (number * self.k + flat_k) * t.mr + row
+        return self.copy_loops(value, self.area_a, position, [("pt", count), *loops], [("r", t.mr)])
+
+    def copy_loops(
+        self, value: Expr, area: str, position: Affine, outer: list[tuple[str, int]], lines: list[tuple[str, int]]
+    ) -> list[Stmt]:
+        """Loops that copy into scratch; the vector loop is the one along which the source is contiguous."""
+        t = self.tiling
+        body: list[Stmt] = [*take_checks(self.reader), Store(area, position.expr(), value)]
+        ranges = [(n, e) for n, e in (*outer, *lines) if e != 1]
+        if not ranges:
+            return body
+        vector = ranges[-1]
+        positions = [a.position for a in self.reader.accesses]
+        self.reader.accesses.clear()
+
+        def score(item: tuple[str, int]) -> float:
+            atom = var(item[0])
+            cost = 0.0
+            for a in positions:
+                if any(x.op != "var" and mentions(x, {atom}) for x in a.terms):
+                    cost += 12
+                else:
+                    cost += {0: 0.5, 1: 1.0}.get(a.coefficient(atom), 8.0)
+            cost += {0: 0.5, 1: 1.0}.get(position.coefficient(atom), 6.0)
+            blocks = -(-item[1] // t.lanes)
+            return cost * blocks * t.lanes / item[1]
+
+        vector = min(reversed(ranges), key=score)
+        ranges.remove(vector)
+        body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
+        for name, extent in reversed(ranges):
+            body = self.loop_variable(name, extent, body)
+        return body
+
+    # ---- tiles with lanes along n ----
+
+    def column_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+        t, p = self.tiling, self.problem
+        width = min(t.nr * t.lanes, t.nc)
+        m_start, m_count = self.tiles("mt", t.mr, t.mc)
+        n_start, n_count = self.tiles("nt", width, t.nc)
+        k, loops, flat_k = self.k_loops()
+        number = self.space.loop("mt", m_count)
+        acc = "acc"
+        tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
+        step: list[Stmt] = []
+        rows = []
+        for i in range(t.mr):
+            if self.pack_a:
+                position = (number * self.k + flat_k) * t.mr + i
+                rows.append(load(self.area_a, position.expr(), p.kind))
+            else:
+                rows.append(p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k))
+        for j in range(t.nr):
+            lane = self.lane(j, width)
+            column = n_start + lane
+            if self.pack_b:
+                b = load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind)
+            else:
+                b = p.b(self.reader, batch, self.full(self.n, no, n_block + column), k)
+            body: list[Stmt] = take_checks(self.reader)
+            for i, a in enumerate(rows):
+                at = (index(i), index(j))
+                body.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
+            step += self.lane_loop(j, width, body)
+        for name, extent in reversed(loops):
+            step = self.loop_variable(name, extent, step)
+        tile += step
+        for i in range(t.mr):
+            for j in range(t.nr):
+                lane = self.lane(j, width)
+                value = reg(acc, p.kind, index(i), index(j))
+                tile += self.lane_loop(j, width, self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + lane, value))
+        return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
+
+    def lane(self, j: int, width: int) -> Affine:
+        """The column of the current lane of vector ``j``."""
+        t = self.tiling
+        name = f"v{j}"
+        atom = var(name)
+        self.space.ranges[atom] = (0, min(t.lanes, width - j * t.lanes) - 1)
+        return Affine({atom: 1}, j * t.lanes)
+
+    def lane_loop(self, j: int, width: int, body: list[Stmt]) -> list[Stmt]:
+        t = self.tiling
+        return [Loop(f"v{j}", index(0), index(min(t.lanes, width - j * t.lanes)), tuple(body), "vector", t.lanes)]
+
+    def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
+
+    def finish(
+        self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine, m: Affine, n: Affine, value: Expr
+    ) -> list[Stmt]:
+        """Hand one finished element on: to the block's scratch area when the epilogue is long, else through it to memory."""
+        if self.long:
+            return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
+        at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
+        return epilogue(self.group, self.reader, at, value, self.builder)
+
+    def long_epilogue(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+        t, p = self.tiling, self.problem
+        m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
+        value = load(self.block_area, (m * t.nc + n).expr(), p.kind)
+        at = p.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
+        body = epilogue(self.group, self.reader, at, value, self.builder)
+        lanes = t.lanes
+        vector = [Loop("en", index(0), index(t.nc), tuple(body), "vector", lanes)]
+        return self.loop_variable("em", t.mc, vector)
+
+    # ---- tiles with lanes along k ----
+
+    def inner_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+        t, p = self.tiling, self.problem
+        m_start, m_count = self.tiles("mt", t.mr, t.mc)
+        n_start, n_count = self.tiles("nt", t.nr, t.nc)
+        k, loops, _ = self.k_loops()
+        acc = "acc"
+        tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
+        rows = [p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k) for i in range(t.mr)]
+        columns = [p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + j), k) for j in range(t.nr)]
+        step: list[Stmt] = take_checks(self.reader)
+        for i, a in enumerate(rows):
+            for j, b in enumerate(columns):
+                at = (index(i), index(j))
+                step.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
+        last = loops[-1]
+        step = [Loop(last[0], index(0), index(last[1]), tuple(step), "vector", t.lanes)]
+        for name, extent in reversed(loops[:-1]):
+            step = self.loop_variable(name, extent, step)
+        tile += step
+        for i in range(t.mr):
+            for j in range(t.nr):
+                value = across("add", reg(acc, p.kind, index(i), index(j)))
+                name = f"c{i}_{j}"
+                tile.append(Let(name, value))
+                tile += self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + j, var(name, p.kind))
+        return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
+
+
+def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
+    """The kernel calls of a contraction group."""
+    if group.anchor.dtype.is_complex:
+        raise Unsupported("complex elements")
+    if all(v.type.size == 0 for v in group.outputs):
+        return []
+    return _Emitter(group, stored, machine).calls()
+

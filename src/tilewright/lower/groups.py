@@ -1,0 +1,324 @@
+"""Fusion groups: which values are computed together in one kernel.
+
+Values are visited operands first. An operation that needs loops of its own (a reduction, a contraction...) opens a group;
+an elementwise operation joins the newest group that it reads from when, index for index, it reads that group's members at
+the same place, and otherwise stays *floating*: it is computed by whoever reads it. A floating value becomes a group of its
+own when it is an output or when recomputing it for several readers would cost more than storing it. Groups only read
+older groups, so the order of groups is an order of execution.
+
+    before   h = dot(x, w); y = h + broadcast(b); z = maximum(y, 0); m = reduce_max(z); e = exp(z - m); s = reduce_sum(e)
+    after    [dot: h y z -> z]  [row: m, z - m, e, s -> s e]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tilewright.core.scalar import SCALAR_OPS
+from tilewright.core.shape import product, static
+from tilewright.graph.ir import Value, topological
+from tilewright.lower.affine import Affine, Space
+from tilewright.lower.read import COMBINE, REWRITES, padded_index, reduced_shape, rewrite_index
+
+__all__ = ["Group", "form_groups", "is_leaf"]
+
+Index = tuple[Affine, ...]
+
+_COSTS = {"div": 4, "sqrt": 4, "rsqrt": 4, "floordiv": 8, "mod": 8, "pow": 30, "random_bits": 80, "gather": 4}
+_CHEAP = {
+    "neg", "abs", "sign", "invert", "floor", "ceil", "round", "trunc", "add", "sub", "mul", "maximum", "minimum", "copysign",
+    "bitand", "bitor", "bitxor", "shl", "shr", "eq", "ne", "lt", "le", "gt", "ge", "where",
+}  # fmt: skip
+INLINE_REDUCTION = 36  # window and overlap sums up to this many terms are written out
+STORE_COST = 4  # storing and loading an element costs about as much as this many cheap operations
+MAX_FLOATING_COST = 120
+WIDE_READERS = ("dot", "conv")  # read an element many times, or pack it
+
+
+def own_cost(v: Value) -> int:
+    """A rough count of cheap instructions for one element."""
+    if v.op in SCALAR_OPS:
+        return 1 if v.op in _CHEAP else _COSTS.get(v.op, 14)
+    return _COSTS.get(v.op, 1 if v.op in ("cast", "bitcast") else 0)
+
+
+def is_leaf(v: Value) -> bool:
+    return v.op in ("input", "constant", "iota")
+
+
+def is_small_reduction(v: Value) -> bool:
+    """A pooling window or its adjoint, small enough to write out."""
+    if v.op not in COMBINE or product(reduced_shape(v)) > INLINE_REDUCTION:
+        return False
+    if v.op == "fold":
+        return True
+    x = v.inputs[0]
+    while x.op in SCALAR_OPS or x.op in ("cast", "reshape") and x.inputs:
+        x = max(x.inputs, key=lambda i: len(i.shape))
+        if x.op == "window":
+            break
+    return x.op == "window" and all(a >= len(x.inputs[0].shape) for a in v["axes"]) and len(x.shape) == len(v.inputs[0].shape)
+
+
+@dataclass(eq=False)
+class Group:
+    """Values computed by one kernel (or a few of one recipe).
+
+    ``kind``: ``map`` (elementwise), ``row`` (reductions over ``reduced`` dims of ``dims`` with elementwise work around),
+    ``dot`` (contraction with an epilogue), ``single`` (one operation with a recipe of its own), ``host``.
+    ``members`` maps every value to its index over the group's loop variables ``loops``.
+    """
+
+    number: int
+    kind: str
+    anchor: Value
+    dims: tuple[int, ...]
+    reduced: frozenset[int]
+    space: Space
+    loops: Index
+    members: dict[Value, Index] = field(default_factory=dict)
+    outputs: list[Value] = field(default_factory=list)
+    reductions: list[Value] = field(default_factory=list)
+    reason: str = ""
+
+    def outer(self) -> Index:
+        """The index over the dims that are not reduced."""
+        return tuple(i for k, i in enumerate(self.loops) if k not in self.reduced)
+
+
+class _Former:
+    def __init__(self, outputs: Sequence[Value]) -> None:
+        self.order = topological(outputs)
+        self.outputs = set(outputs)
+        self.groups: list[Group] = []
+        self.home: dict[Value, Group] = {}
+        self.cost: dict[Value, int] = {}  # of a floating value, per element, operands included
+        self.newest: dict[Value, int] = {}  # number of the newest group a value depends on, -1 for none
+        self.uses: dict[Value, list[Value]] = {v: [] for v in self.order}
+        for v in self.order:
+            for x in set(v.inputs):
+                self.uses[x].append(v)
+
+    def run(self) -> list[Group]:
+        for v in self.order:
+            self.newest[v] = max((self.newest[x] for x in v.inputs), default=-1)
+            if is_leaf(v):
+                self.cost[v] = 0
+            elif v.dtype.is_complex or any(x.dtype.is_complex for x in v.inputs):
+                self.open("host", v, reason="complex elements")
+            elif v.op in SCALAR_OPS or v.op in ("cast", "bitcast") or is_small_reduction(v):
+                self.elementwise(v)
+            elif v.op in COMBINE:
+                self.reduction(v)
+            elif v.op in ("dot", "conv"):
+                self.open("dot", v)
+            elif v.op in ("argmax", "argmin", "cumsum", "scatter", "concat"):
+                self.open("single", v)
+            elif v.op in REWRITES or v.op in ("pad", "gather", "random_bits", "stop_gradient", "mark"):
+                self.floating(v)
+            else:
+                self.open("host", v, reason=f"no native lowering for {v.op}")
+        for v in self.outputs:
+            if v not in self.home and not is_leaf(v):
+                self.open("map", v)
+        for v in self.outputs:
+            if is_leaf(v) and v.op != "input":
+                self.open("map", v)
+        self.find_outputs()
+        return self.groups
+
+    # ---- placing one value ----
+
+    def open(self, kind: str, v: Value, reason: str = "") -> Group:
+        shape = static(v.shape)
+        group = Group(len(self.groups), kind, v, shape, frozenset(), Space(), (), reason=reason)
+        group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(shape))
+        self.groups.append(group)
+        self.place(group, v, group.loops)
+        return group
+
+    def place(self, group: Group, v: Value, index: Index) -> None:
+        group.members[v] = index
+        self.home[v] = group
+        self.newest[v] = group.number
+        self.cost[v] = 0
+
+    def floating(self, v: Value) -> None:
+        terms = product(reduced_shape(v)) if v.op in COMBINE else 1
+        self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in v.inputs)) - 1
+        uses = self.uses[v]
+        moving = v.op in REWRITES
+        if moving and v not in self.outputs and self.cost[v] == 0:
+            return
+        several = len(uses) > 1 and self.cost[v] > STORE_COST
+        wide = any(self.read_widely(u) for u in uses) and self.cost[v] > 2 * STORE_COST
+        if (several or wide or self.cost[v] > MAX_FLOATING_COST) and not moving:
+            self.open("map", v)
+
+    def read_widely(self, u: Value) -> bool:
+        """Whether a reader, perhaps through movement, reads each element many times."""
+        if u.op in WIDE_READERS or u.op == "fold":
+            return True
+        if u.op == "broadcast" and u.type.size >= 8 * u.inputs[0].type.size > 8:
+            return True
+        if u.op == "window":
+            return product(u["size"]) > 1
+        return (u.op in REWRITES or u.op in ("pad", "cast")) and any(self.read_widely(w) for w in self.uses[u])
+
+    def elementwise(self, v: Value) -> None:
+        number = self.newest[v]
+        if number >= 0:
+            group = self.groups[number]
+            if group.kind in ("map", "row", "dot"):
+                for index in self.candidates(v, group):
+                    if self.consistent(v, index, group):
+                        self.place(group, v, index)
+                        return
+        self.floating(v)
+
+    def candidates(self, v: Value, group: Group) -> Iterable[Index]:
+        """Indices at which ``v`` might be computed in the group: its loops, their outer part, or a member's index pushed on."""
+        shape = static(v.shape)
+        if shape == group.dims:
+            yield group.loops
+        if group.kind == "row" and shape == tuple(n for k, n in enumerate(group.dims) if k not in group.reduced):
+            yield group.outer()
+        for x in v.inputs:
+            pushed = self.push(x, group)
+            if pushed is not None and all(group.space.is_plain(i) for i in pushed):
+                yield pushed
+
+    def push(self, x: Value, group: Group) -> Index | None:
+        """The index of ``x`` that reads a member of the group at the member's own index, followed through movement."""
+        if x in group.members:
+            return group.members[x]
+        if x.op not in ("reshape", "permute", "broadcast") and not (x.op in SCALAR_OPS or x.op == "cast"):
+            return None
+        for y in x.inputs:
+            inner = self.push(y, group)
+            if inner is None:
+                continue
+            if x.op == "reshape":
+                flat = group.space.linear(inner, static(y.shape))
+                return tuple(group.space.unravel(flat, static(x.shape)))
+            if x.op == "permute":
+                return tuple(inner[a] for a in x["axes"])
+            if x.op == "broadcast":
+                lead = len(x.shape) - len(y.shape)
+                if lead or x.shape != y.shape:
+                    return None
+            return inner
+        return None
+
+    def consistent(self, v: Value, index: Index, group: Group) -> bool:
+        """Whether computing ``v`` at ``index`` reads members of the group only at their own index."""
+        for x in v.inputs if v.op not in COMBINE else ():
+            if not self._consistent(x, index, group, {}):
+                return False
+        return v.op not in COMBINE or not self._touches(v, group)
+
+    def _touches(self, v: Value, group: Group) -> bool:
+        return self.newest[v] == group.number
+
+    def _consistent(self, x: Value, index: Index, group: Group, seen: dict[tuple[Value, Index], bool]) -> bool:
+        if self.newest[x] < group.number:
+            return True
+        key = (x, index)
+        if key in seen:
+            return seen[key]
+        if x in group.members:
+            good = group.members[x] == index
+        elif x.op in SCALAR_OPS or x.op in ("cast", "bitcast"):
+            good = all(self._consistent(y, index, group, seen) for y in x.inputs)
+        elif x.op in REWRITES:
+            good = self._consistent(x.inputs[0], rewrite_index(group.space, x, index), group, seen)
+        elif x.op == "pad":
+            inner, condition = padded_index(group.space, x, index)
+            good = condition is None and self._consistent(x.inputs[0], inner, group, seen)
+        else:
+            good = False
+        seen[key] = good
+        return good
+
+    def reduction(self, v: Value) -> None:
+        """Join a row group over the same rows, turn a map group over the same elements into one, or open a new one."""
+        x = v.inputs[0]
+        if v.op == "fold":
+            dims = (*static(v.shape), *reduced_shape(v))
+            axes = frozenset(range(len(v.shape), len(dims)))
+        else:
+            dims, axes = static(x.shape), frozenset(v["axes"])
+            for group in reversed(self.groups[max(self.newest[v], 0) :]):
+                if self.joins_rows(v, x, group, dims, axes):
+                    return
+        group = Group(len(self.groups), "row", v, dims, axes, Space(), ())
+        group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(dims))
+        self.groups.append(group)
+        group.reductions.append(v)
+        self.place(group, v, group.outer())
+
+    def joins_rows(self, v: Value, x: Value, group: Group, dims: tuple[int, ...], axes: frozenset[int]) -> bool:
+        if group.dims != dims or group.kind not in ("row", "map"):
+            return False
+        if group.kind == "row" and group.reduced != axes:
+            return False
+        if group.number > self.newest[v] and not self.shares_reads(x, group):
+            return False
+        if not self._consistent(x, group.loops, group, {}):
+            return False
+        if group.kind == "map":
+            if any(index != group.loops for index in group.members.values()):
+                return False
+            group.kind, group.reduced, group.anchor = "row", axes, v
+        group.reductions.append(v)
+        self.place(group, v, group.outer())
+        return True
+
+    def shares_reads(self, x: Value, group: Group) -> bool:
+        """Whether a reduction of ``x`` reads what the group reads anyway, so that one pass serves both."""
+        mine = self.stored_below([x], group)
+        theirs = self.stored_below([y for m in group.members for y in m.inputs], group)
+        return bool(mine & theirs)
+
+    def stored_below(self, roots: list[Value], group: Group) -> set[Value]:
+        found: set[Value] = set()
+        seen: set[Value] = set()
+        while roots:
+            x = roots.pop()
+            if x in seen:
+                continue
+            seen.add(x)
+            if x.op == "input" or (x in self.home and self.home[x] is not group):
+                if x.type.size > 1:
+                    found.add(x)
+            else:
+                roots.extend(x.inputs)
+        return found
+
+    # ---- after all values are placed ----
+
+    def find_outputs(self) -> None:
+        """A group's outputs: members that program outputs or other groups read."""
+        needed: set[Value] = {v for v in self.outputs if v in self.home}
+        for group in self.groups:
+            seen: set[Value] = set()
+            stack = [x for m in group.members for x in m.inputs]
+            while stack:
+                x = stack.pop()
+                if x in seen or x in group.members:
+                    continue
+                seen.add(x)
+                if x in self.home:
+                    needed.add(x)
+                else:
+                    stack.extend(x.inputs)
+        for group in self.groups:
+            group.outputs = [m for m in group.members if m in needed]
+
+
+def form_groups(outputs: Sequence[Value]) -> list[Group]:
+    """The fusion groups that compute ``outputs``, in an order of execution."""
+    groups = _Former(outputs).run()
+    return [g for g in groups if g.outputs]
+

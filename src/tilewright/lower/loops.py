@@ -1,0 +1,452 @@
+"""Map and row groups as loop nests: elementwise work and reductions over rows, with the row kept in cache.
+
+Dims of the group are outer (P) or reduced (R). They are split where an access needs a digit of one (a reshape inside the
+group) and merged where every access runs through two as if they were one. One dim becomes the vector loop, the one along
+which most accesses are contiguous: a reduced dim (rows: partial results per lane, combined at the row's end) or an outer
+dim (columns: every lane reduces for itself). A row is passed over once per phase: phase d holds what depends on d
+reductions before it (softmax: max; exp and sum; divide).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tilewright.core.shape import product, static
+from tilewright.graph.ir import Value
+from tilewright.kernel.ir import (
+    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, across, cast, const, idiv, imod, index, load, op, reg, var,
+)  # fmt: skip
+from tilewright.lower.affine import Affine, Space, mentions
+from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.groups import Group, own_cost
+from tilewright.lower.read import COMBINE, Access, Index, Reader, accumulator, identity, reduction_terms
+
+__all__ = ["lower_loops"]
+
+CHUNK_COST = 1 << 17  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
+MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
+
+
+@dataclass(slots=True)
+class _Dim:
+    name: str
+    extent: int
+    reduced: bool
+    at: Affine = Affine.of(0)
+
+
+@dataclass(slots=True)
+class _View:
+    """What an origin function looks at: it gives the group's own index from a nest's dims."""
+
+    space: Space
+    dims: list[_Dim]
+
+
+class _Nest:
+    """One choice of loops for a group: its dims, and every member's index over them."""
+
+    def __init__(self, group: Group, dims: list[_Dim], origin: Callable[[_View], list[Affine]]) -> None:
+        self.group = group
+        self.space = Space()
+        self.dims = dims
+        for dim in dims:
+            dim.at = self.space.loop(dim.name, dim.extent)
+        self.origin = origin
+        self.full = origin(_View(self.space, dims))  # index over the group's own dims
+        atoms = [a for loop in group.loops for a in loop.terms]
+        values = [f for f, loop in zip(self.full, group.loops, strict=True) if loop.terms]
+        self.mapping = dict(zip(atoms, values, strict=True))
+
+    def move(self, i: Affine) -> Affine:
+        """An index over the group's loops as one over this nest's."""
+        total = Affine.of(i.constant)
+        for atom, c in i.terms.items():
+            total = total + self.mapping[atom] * c
+        return self.space.recombine(total)
+
+    def index(self, member: Value) -> Index:
+        return tuple(self.move(i) for i in self.group.members[member])
+
+    def outer(self) -> Index:
+        return tuple(f for k, f in enumerate(self.full) if k not in self.group.reduced)
+
+    def inner(self) -> Index:
+        return tuple(f for k, f in enumerate(self.full) if k in self.group.reduced)
+
+    def split(self, k: int, size: int) -> _Nest:
+        """Dim ``k`` cut into an outer and an inner one of ``size``."""
+        old = self.dims[k]
+        parts = [_Dim(old.name + "o", old.extent // size, old.reduced), _Dim(old.name + "i", size, old.reduced)]
+        before = self.origin
+
+        def origin(nest: _View) -> list[Affine]:
+            merged = nest.dims[k].at * size + nest.dims[k + 1].at
+            return before(_View(nest.space, [*nest.dims[:k], _Dim(old.name, old.extent, old.reduced, merged), *nest.dims[k + 2 :]]))
+
+        dims = [_Dim(d.name, d.extent, d.reduced) for d in self.dims]
+        return _Nest(self.group, [*dims[:k], *parts, *dims[k + 1 :]], origin)
+
+    def merge(self, k: int, m: int) -> _Nest:
+        """Dims ``k`` and ``m`` (inner) run as one; the merged dim stands in ``m``'s place."""
+        a, b = self.dims[k], self.dims[m]
+        before = self.origin
+
+        def origin(nest: _View) -> list[Affine]:
+            place = m - 1
+            high, low = nest.space.divmod(nest.dims[place].at, b.extent)
+            views = [*nest.dims]
+            views[place] = _Dim(b.name, b.extent, b.reduced, low)
+            views.insert(k, _Dim(a.name, a.extent, a.reduced, high))
+            return before(_View(nest.space, views))
+
+        dims = [_Dim(d.name, d.extent, d.reduced) for d in self.dims]
+        dims[m] = _Dim(b.name, a.extent * b.extent, b.reduced)
+        del dims[k]
+        return _Nest(self.group, dims, origin)
+
+
+def _accesses(group: Group, nest: _Nest, stored: Callable[[Value], bool]) -> list[Access]:
+    """Every load and store of the group over this nest."""
+    reader = Reader(nest.space, lambda v: "x" if stored(v) else None)
+    bind_members(group, nest, reader)
+    for v in group.reductions:
+        reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+    for v in group.members:
+        if v not in group.reductions:
+            reader.bound.pop(v, None)
+    reader.forget()
+    for v in group.outputs:
+        at = nest.index(v)
+        if v not in group.reductions:
+            reader.read(v, at)
+        reader.accesses.append(Access(v, nest.space.linear(at, static(v.shape))))
+    return reader.accesses
+
+
+def bind_members(group: Group, nest: _Nest, reader: Reader) -> None:
+    """During analysis a reduction's result costs no access."""
+    for v in group.reductions:
+        reader.bound[v] = lambda at, v=v: const(0, v.dtype)  # type: ignore[misc]
+
+
+def _choose_nest(group: Group, stored: Callable[[Value], bool]) -> tuple[_Nest, list[Access]]:
+    dims = [_Dim(f"i{k}", n, k in group.reduced) for k, n in enumerate(group.dims)]
+    nest = _Nest(group, dims, lambda n: [d.at for d in n.dims])
+    accesses = _accesses(group, nest, stored)
+    for _ in range(6):
+        cut = _find_split(nest, accesses)
+        if cut is None:
+            break
+        nest = nest.split(*cut)
+        accesses = _accesses(group, nest, stored)
+    while True:
+        pair = _find_merge(nest, accesses)
+        if pair is None:
+            return nest, accesses
+        nest = nest.merge(*pair)
+        accesses = _accesses(group, nest, stored)
+
+
+def _find_split(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
+    """A dim of which some access needs a digit, and the digit's base."""
+    for access in accesses:
+        for atom in access.position.terms:
+            if atom.op not in ("idiv", "imod"):
+                continue
+            operand, base = atom.args[0], atom.args[1].attr
+            for k, dim in enumerate(nest.dims):
+                if dim.at.terms == {operand: 1} and 1 < base < dim.extent and dim.extent % base == 0:
+                    return k, base
+    return None
+
+
+def _find_merge(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
+    """Two neighbouring dims of one kind that every access runs through with matching strides."""
+    last: dict[bool, int] = {}
+    for m, dim in enumerate(nest.dims):
+        if dim.reduced in last:
+            k = last[dim.reduced]
+            if all(_mergeable(a.position, nest.dims[k], dim) for a in accesses):
+                return k, m
+        last[dim.reduced] = m
+    return None
+
+
+def _mergeable(a: Affine, outer: _Dim, inner: _Dim) -> bool:
+    if outer.extent == 1 or inner.extent == 1:
+        return True
+    (x,), (y,) = outer.at.terms, inner.at.terms
+    if a.coefficient(x) != a.coefficient(y) * inner.extent:
+        return False
+    return not any(atom.op != "var" and mentions(atom, {x, y}) for atom in a.terms)
+
+
+def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
+    """The dim whose vector loop makes memory accesses cheapest, per element of work."""
+    best, choice = float("inf"), None
+    for k, dim in enumerate(nest.dims):
+        if dim.extent == 1:
+            continue
+        (atom,) = dim.at.terms
+        cost = 1.0
+        for access in accesses:
+            c = access.position.coefficient(atom)
+            inside = any(a.op != "var" and mentions(a, {atom}) for a in access.position.terms)
+            cost += 10 if inside else 1 if c == 1 else 0.6 if c == 0 else 8
+        blocks = -(-dim.extent // width)
+        cost *= blocks * width / dim.extent
+        if dim.reduced:
+            cost += 24.0 / dim.extent * len(nest.group.reductions)
+        cost -= k * 1e-3
+        if cost < best:
+            best, choice = cost, k
+    return choice
+
+
+def _depths(group: Group) -> dict[Value, int]:
+    """How many reductions of the group lie, one after another, before each value it computes."""
+    depth: dict[Value, int] = {}
+    reductions = set(group.reductions)
+
+    def visit(root: Value) -> int:
+        stack = [root]
+        while stack:
+            v = stack[-1]
+            if v in depth:
+                stack.pop()
+                continue
+            missing = [x for x in v.inputs if x not in depth] if v in inside or v is root else []
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if v not in inside and v is not root:
+                depth[v] = 0
+            else:
+                depth[v] = max((depth[x] for x in v.inputs), default=0) + (1 if v in reductions else 0)
+        return depth[root]
+
+    inside = _inside(group)
+    for v in group.members:
+        visit(v)
+    return depth
+
+
+def _inside(group: Group) -> set[Value]:
+    """Members and the floating values between them."""
+    found: set[Value] = set()
+
+    def touches(v: Value, memo: dict[Value, bool]) -> bool:
+        stack = [v]
+        while stack:
+            x = stack[-1]
+            if x in memo:
+                stack.pop()
+                continue
+            missing = [y for y in x.inputs if y not in memo]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            memo[x] = x in group.members or any(memo[y] for y in x.inputs)
+        return memo[v]
+
+    memo: dict[Value, bool] = {}
+    for m in group.members:
+        touches(m, memo)
+        found.update(x for x, t in memo.items() if t)
+    return found
+
+
+class _Emitter:
+    """Builds the statements of one group over its chosen nest."""
+
+    def __init__(self, group: Group, stored: Callable[[Value], bool], width: int) -> None:
+        self.group = group
+        self.nest, self.accesses = _choose_nest(group, stored)
+        self.builder = Builder()
+        self.written: dict[Value, str] = {}
+        self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
+        self.depth = _depths(group)
+        itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
+        choice = _vector_dim(self.nest, self.accesses, max(1, width // itemsize))
+        self.vector = None if choice is None else self.nest.dims[choice]
+        self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
+        self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
+        self.by_rows = self.vector is not None and self.vector.reduced
+        self.cost = sum(max(own_cost(v), 1) for v in _inside(group)) + 2 * len(self.accesses)
+        self.lanes = self.choose_lanes(width, itemsize)
+
+    def choose_lanes(self, width: int, itemsize: int) -> int:
+        if self.vector is None:
+            return 1
+        lanes = max(1, width // itemsize)
+        # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
+        wide = 4 if self.group.reductions and self.cost <= 24 else 2 if self.cost <= 40 else 1
+        while wide > 1 and lanes * wide > max(self.vector.extent, lanes):
+            wide //= 2
+        return lanes * wide
+
+    # ---- statements ----
+
+    def phases(self) -> list[Stmt]:
+        """The work for one row (or, by columns, for one lane)."""
+        group, nest, reader = self.group, self.nest, self.reader
+        last = max((self.depth[v] for v in group.members), default=0)
+        rows = {v for v in group.members if self.is_row_value(v)}
+        cached = self.cached_values(rows, last)
+        body: list[Stmt] = []
+        for d in range(last + 1):
+            reductions = [v for v in group.reductions if self.depth[v] == d + 1]
+            stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
+            keeps = [v for v in cached if self.depth[v] == d]
+            inside: list[Stmt] = []
+            kept = {}
+            for v in keeps:
+                inside += self.keep(v, kept)
+            for v in stores:
+                inside += self.store(v)
+            for number, v in enumerate(reductions):
+                name = f"acc{d}_{number}"
+                kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
+                body.append(Reg(name, kind, identity(COMBINE[v.op], kind), (), self.lanes if self.by_rows else 0))
+                term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+                inside += take_checks(reader)
+                inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
+            if inside:
+                body += self.reduced_loops(inside)
+            for number, v in enumerate(reductions):
+                kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
+                result: Expr = reg(f"acc{d}_{number}", kind)
+                if self.by_rows:
+                    result = across(COMBINE[v.op], result)
+                body.append(Let(f"r{d}_{number}", cast(result, v.dtype)))
+                name = f"r{d}_{number}"
+                reader.bound[v] = lambda at, name=name, v=v: var(name, v.dtype)  # type: ignore[misc]
+            reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
+            reader.forget()
+        for v in group.outputs:
+            if v in rows:
+                body += self.store(v)
+        return body
+
+    def is_row_value(self, v: Value) -> bool:
+        """Whether a member has one element per row: no reduced loop occurs in its index."""
+        if not self.group.reduced:
+            return False
+        if v in self.group.reductions:
+            return True
+        reduced = [a for k, i in enumerate(self.group.loops) if k in self.group.reduced for a in i.terms]
+        if reduced:
+            return not any(i.coefficient(a) for i in self.group.members[v] for a in reduced)
+        return len(v.shape) == len(self.group.dims) - len(self.group.reduced) and v.shape != self.group.dims
+
+    def cached_values(self, rows: set[Value], last: int) -> list[Value]:
+        """Costly row-wide values that a later phase reads again: kept in scratch while the row is worked on."""
+        extent = product([d.extent for d in self.nest.dims if d.reduced])
+        if not self.by_rows or last == 0 or extent > MAX_ROW:
+            return []
+        out = []
+        for v in self.group.members:
+            if v in rows or own_cost(v) < CACHE_COST:
+                continue
+            readers = [u for u in self.group.members if v in u.inputs]
+            if any(self.depth[u] - (u in self.group.reductions) > self.depth[v] for u in readers):
+                out.append(v)
+        return out
+
+    def keep(self, v: Value, kept: dict[Value, Callable[[Index], Expr]]) -> list[Stmt]:
+        """Store a value of the row in scratch."""
+        dims = [d for d in self.nest.dims if d.reduced]
+        position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
+        name = self.builder.area(v.dtype, product([d.extent for d in dims]))
+        value = self.reader.read(v, self.nest.index(v))
+        kept[v] = lambda at: load(name, position, v.dtype)
+        return [*take_checks(self.reader), Store(name, position, value)]
+
+    def store(self, v: Value) -> list[Stmt]:
+        at = self.nest.index(v)
+        value = self.reader.read(v, at)
+        checks = take_checks(self.reader)
+        name = self.builder.buffer(v, "w")
+        return [*checks, Store(name, self.nest.space.linear(at, static(v.shape)).expr(), value)]
+
+    def reduced_loops(self, inside: list[Stmt]) -> list[Stmt]:
+        body = tuple(inside)
+        if self.by_rows:
+            assert self.vector is not None
+            body = (Loop(self.vector.name, index(0), index(self.vector.extent), body, "vector", self.lanes),)
+        for dim in reversed(self.inner):
+            body = (Loop(dim.name, index(0), index(dim.extent), body),)
+        return list(body)
+
+    # ---- the whole kernel ----
+
+    def call(self, label: str) -> Call:
+        body = tuple(self.phases())
+        per_item = self.cost * product([d.extent for d in self.nest.dims])
+        if self.vector is not None and not self.by_rows:
+            if not self.outer:
+                # one long dim: the grid is its elements, and the kernel does not depend on how many there are
+                body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
+                per_item = max(1, per_item // max(self.vector.extent, 1))
+                chunk = -(-CHUNK_COST // per_item // self.lanes) * self.lanes
+                return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
+            body = (Loop(self.vector.name, index(0), index(self.vector.extent), body, "vector", self.lanes),)
+        return self.over_grid(body, per_item, label)
+
+    def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
+        """The grid runs over as many leading outer dims as it takes to share the work out."""
+        grid_dims, rest = list(self.outer), list[_Dim]()
+        while len(grid_dims) > 1 and product([d.extent for d in grid_dims[:-1]]) >= 64:
+            rest.insert(0, grid_dims.pop())
+        for dim in reversed(rest):
+            body = (Loop(dim.name, index(0), index(dim.extent), body),)
+        grid = product([d.extent for d in grid_dims])
+        if len(grid_dims) == 1:
+            body = (Loop(grid_dims[0].name, LO, HI, body),)
+        else:
+            flat = var("g")
+            digits: list[Stmt] = []
+            stride = grid
+            for position, dim in enumerate(grid_dims):
+                stride //= dim.extent
+                digit = idiv(flat, stride)
+                digits.append(Let(dim.name, digit if position == 0 else imod(digit, dim.extent)))
+            body = (Loop("g", LO, HI, (*digits, *body)),)
+        chunk = max(1, CHUNK_COST * grid // max(work, 1))
+        return self.finish(body, grid, chunk, label)
+
+    def finish(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str) -> Call:
+        call = self.builder.call(body, grid, chunk, label)
+        if not self.group.reductions and not self.builder.scratch:
+            call.inplace = self.inplace_pairs(call)
+        return call
+
+    def inplace_pairs(self, call: Call) -> list[tuple[int, int]]:
+        """(output, input) arguments whose every access is at the same element: they may share memory."""
+        positions: dict[Value, set[Affine]] = {}
+        for a in self.accesses:
+            positions.setdefault(a.value, set()).add(a.position)
+        pairs = []
+        for o, out in enumerate(call.args):
+            if out.access != "w" or not isinstance(out.place, Value):
+                continue
+            for i, arg in enumerate(call.args):
+                if arg.access == "r" and isinstance(arg.place, Value) and arg.place.type == out.place.type:
+                    if positions[arg.place] == positions[out.place] and len(positions[out.place]) == 1:
+                        pairs.append((o, i))
+        return pairs
+
+
+def lower_loops(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
+    """The kernel call of a map or row group. ``width``: bytes of a vector register."""
+    if any(n == 0 for v in group.outputs for n in static(v.shape)) and all(v.type.size == 0 for v in group.outputs):
+        return []
+    ops = ", ".join(dict.fromkeys(v.op for v in group.members))
+    label = f"{group.kind} {ops} {list(group.dims)}"
+    return [_Emitter(group, stored, width).call(label)]
+

@@ -1,0 +1,63 @@
+"""Every group to kernel calls, by the recipe of its kind; what has none becomes a host call with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.graph.ir import Value
+from tilewright.lower.calls import Call
+from tilewright.lower.contraction import lower_contraction
+from tilewright.lower.groups import Group, is_leaf
+from tilewright.lower.loops import lower_loops
+from tilewright.lower.read import Unsupported
+from tilewright.lower.schedule import HostCall, Step
+from tilewright.recipes.machine import Machine
+
+__all__ = ["lower_groups"]
+
+
+def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
+    """The steps that compute every group, in order."""
+    home = {v: g for g in groups for v in g.outputs}
+    steps: list[Step] = []
+    for group in groups:
+
+        def stored(v: Value, group: Group = group) -> bool:
+            return v.op == "input" or (v in home and home[v] is not group)
+
+        if group.kind == "host":
+            steps.append(_host(group, stored, group.reason))
+            continue
+        try:
+            calls = _lower(group, stored, machine)
+        except Unsupported as reason:
+            group.reason = str(reason)
+            steps.append(_host(group, stored, str(reason)))
+            continue
+        steps += [Step([call]) for call in calls]
+    return steps
+
+
+def _lower(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
+    if group.kind in ("map", "row"):
+        return lower_loops(group, stored, machine.vector_bytes)
+    if group.kind == "dot":
+        return lower_contraction(group, stored, machine)
+    raise Unsupported(f"no native lowering for {group.anchor.op}")
+
+
+def _host(group: Group, stored: Callable[[Value], bool], reason: str) -> Step:
+    """Compute a group's outputs with the reference from what is stored."""
+    inputs: dict[Value, None] = {}
+    seen: set[Value] = set()
+    stack = list(group.outputs)
+    while stack:
+        v = stack.pop()
+        if v in seen:
+            continue
+        seen.add(v)
+        if stored(v):
+            inputs[v] = None
+        elif not is_leaf(v):
+            stack.extend(v.inputs)
+    return Step([], HostCall(list(inputs), list(group.outputs), reason))

@@ -1,0 +1,173 @@
+"""From kernel calls to steps: order, merged launches, memory that outputs take over from inputs, lifetimes, waits.
+
+Calls whose results nobody else reads run last, equal kernels side by side: the optimizer's updates of all parameters thus
+become one launch with a segment per parameter, after the last read of the old values, and may write over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tilewright.graph.ir import Value
+from tilewright.lower.calls import Call, Place, Temporary
+from tilewright.lower.arena import Block, plan_arena
+
+__all__ = ["HostCall", "Location", "Schedule", "Step", "schedule"]
+
+
+@dataclass(slots=True)
+class HostCall:
+    """Values computed by the NumPy reference between native parts, and why."""
+
+    inputs: list[Value]
+    outputs: list[Value]
+    reason: str
+
+
+@dataclass(slots=True)
+class Step:
+    """Calls of one kernel that run together, or one host call; ``wait_for`` is the last step that must be complete."""
+
+    calls: list[Call]
+    host: HostCall | None = None
+    wait_for: int = -1
+
+    def reads(self) -> list[Place]:
+        if self.host is not None:
+            return list(self.host.inputs)
+        return [a.place for c in self.calls for a in c.args if "r" in a.access]
+
+    def writes(self) -> list[Place]:
+        if self.host is not None:
+            return list(self.host.outputs)
+        return [a.place for c in self.calls for a in c.args if "w" in a.access]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Slot (0: the arena, then inputs, then outputs) and byte offset of a place."""
+
+    slot: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Schedule:
+    """The steps in order and where everything lies. ``taken[o]`` is the input whose memory output ``o`` takes over."""
+
+    steps: list[Step]
+    locations: dict[Place, Location]
+    arena_bytes: int
+    planned_bytes: int
+    taken: dict[int, int] = field(default_factory=dict)
+    fresh: list[int] = field(default_factory=list)  # output numbers that get memory of their own, in slot order
+
+
+def _is_final(step: Step, read: set[Place]) -> bool:
+    return step.host is None and not any(p in read for p in step.writes())
+
+
+def _order(steps: list[Step]) -> list[Step]:
+    """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent."""
+    read = {p for s in steps for p in s.reads() if p not in s.writes()}
+    early = [s for s in steps if not _is_final(s, read)]
+    late = [s for s in steps if _is_final(s, read)]
+    by_kernel: dict[object, list[Step]] = {}
+    for s in late:
+        by_kernel.setdefault(s.calls[0].kernel, []).append(s)
+    merged: list[Step] = []
+    for same in by_kernel.values():
+        first = same[0]
+        seen = set(first.writes())
+        for s in same[1:]:
+            if seen.isdisjoint(s.writes()) and seen.isdisjoint(s.reads()):
+                first.calls.extend(s.calls)
+                seen.update(s.writes())
+            else:
+                merged.append(s)
+        merged.insert(len(merged), first)
+    return early + merged
+
+
+def _take_over(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]) -> dict[int, int]:
+    """Which outputs may be written over their donated inputs: the writing call reads the input at the same elements or
+    not at all, and every other reader is complete before."""
+    taken: dict[int, int] = {}
+    used: set[int] = set()
+    for i, o in donated.items():
+        source, target = inputs[i], outputs[o]
+        if source in outputs or target in taken.values() or target.type != source.type or o in taken or i in used:
+            continue
+        if outputs.index(target) != o or inputs.index(source) != i or target.op == "input":
+            continue
+        writers = [n for n, s in enumerate(steps) if target in s.writes()]
+        readers = [n for n, s in enumerate(steps) if source in s.reads()]
+        if len(writers) != 1 or any(n > writers[0] for n in readers):
+            continue
+        if all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls) and steps[writers[0]].host is None:
+            taken[o] = i
+            used.add(i)
+    return taken
+
+
+def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
+    pairs = {(call.args[o].place, call.args[i].place) for o, i in call.inplace}
+    mine = [a.place for a in call.args]
+    if source not in mine:
+        return True
+    return (target, source) in pairs
+
+
+def schedule(
+    steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
+) -> Schedule:
+    """Order the steps and place every value."""
+    steps = _order(steps)
+    taken = _take_over(steps, inputs, outputs, donated)
+    locations: dict[Place, Location] = {}
+    alias: dict[Place, Place] = {}
+    for i, v in enumerate(inputs):
+        locations.setdefault(v, Location(1 + i, 0))
+    fresh: list[int] = []
+    for o, v in enumerate(outputs):
+        if v in locations:
+            continue
+        if o in taken:
+            alias[v] = inputs[taken[o]]
+            locations[v] = locations[inputs[taken[o]]]
+        else:
+            locations[v] = Location(1 + len(inputs) + len(fresh), 0)
+            fresh.append(o)
+    first: dict[Place, int] = {}
+    last: dict[Place, int] = {}
+    for n, s in enumerate(steps):
+        for p in (*s.writes(), *s.reads()):
+            if p not in locations:
+                first.setdefault(p, n)
+                last[p] = n
+    places = list(first)
+    blocks = [Block(p.nbytes if isinstance(p, Temporary) else p.type.nbytes, first[p], last[p]) for p in places]
+    plan = plan_arena(blocks)
+    reused = dict(zip(places, plan.waits, strict=True))
+    locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})
+    _set_waits(steps, alias, reused)
+    return Schedule(steps, locations, plan.nbytes, sum(b.nbytes for b in blocks), taken, fresh)
+
+
+def _set_waits(steps: list[Step], alias: dict[Place, Place], reused: dict[Place, int]) -> None:
+    """The last earlier step each step conflicts with: it wrote what this one reads, or used memory this one writes."""
+    writer: dict[Place, int] = {}
+    user: dict[Place, int] = {}
+    for n, s in enumerate(steps):
+        wait = -1
+        for p in s.reads():
+            wait = max(wait, writer.get(alias.get(p, p), -1))
+        for p in s.writes():
+            home = alias.get(p, p)
+            wait = max(wait, user.get(home, -1), reused.get(home, -1))
+        s.wait_for = n - 1 if s.host is not None else wait
+        for p in (*s.reads(), *s.writes()):
+            user[alias.get(p, p)] = n
+        for p in s.writes():
+            writer[alias.get(p, p)] = n

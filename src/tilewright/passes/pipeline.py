@@ -1,0 +1,21 @@
+"""The graph passes in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.graph.ir import Value
+from tilewright.passes.canonicalise import canonicalise
+from tilewright.passes.split_reductions import split_reductions
+
+__all__ = ["PASSES", "run_passes"]
+
+PASSES: tuple[Callable[[Sequence[Value]], list[Value]], ...] = (canonicalise, split_reductions)
+
+
+def run_passes(outputs: Sequence[Value]) -> list[Value]:
+    """Every pass over the outputs."""
+    current = list(outputs)
+    for step in PASSES:
+        current = step(current)
+    return current

@@ -1,0 +1,95 @@
+"""Parameters of the contraction recipe and the cost model that chooses them.
+
+A contraction multiplies panels ``A[m, k]`` and ``B[k, n]``. A register tile of ``mr`` rows by ``nr`` vectors stays in registers
+while k runs (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008); blocks of ``mc x nc`` are the
+tasks that threads claim. Sizes that do not divide are covered by tiles that overlap: they compute some elements twice,
+with the same result.
+
+``columns``  lanes run along n: one broadcast of A meets a vector of B.
+``inner``    lanes run along k: vectors of A and B meet, and each result is summed across lanes at the end. For operands that
+             both lie contiguous along k, where packing would cost more than the sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.recipes.machine import Machine
+
+__all__ = ["Tiling", "choose_tiling"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """``lanes``: elements of a vector; ``mr`` x ``nr`` the register tile in rows and vectors (``inner``: rows and columns);
+    ``mc`` x ``nc`` the block of a task; ``ks`` into how many pieces k is split over tasks; ``kc`` k per packed block."""
+
+    variant: str
+    lanes: int
+    mr: int
+    nr: int
+    mc: int
+    nc: int
+    ks: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.mr}x{self.nr}x{self.lanes} block {self.mc}x{self.nc} split {self.ks}"
+
+
+def _rows(m: int, most: int) -> int:
+    """Rows of the register tile: few leftover rows first, then many rows."""
+    best, choice = float("inf"), 1
+    for mr in range(1, min(m, most) + 1):
+        tiles = -(-m // mr)
+        # a tile of r rows takes about r + 2 loads' worth of time per k
+        cost = tiles * (mr + 2.0)
+        if cost <= best:
+            best, choice = cost, mr
+    return choice
+
+
+def _rounded(size: int, unit: int, total: int) -> int:
+    return min(-(-size // unit) * unit, total)
+
+
+def choose_tiling(
+    machine: Machine, itemsize: int, outer: int, m: int, n: int, k: int, *, inner: bool, packs_b: bool, unit: int
+) -> Tiling:
+    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_b``: B is copied into panels first; ``unit``: blocks of n
+    are multiples of it (1: free)."""
+    lanes = max(1, machine.vector_bytes // itemsize)
+    wide = machine.registers >= 32
+    if inner:
+        mr, nr = (_rows(m, 6), _rows(n, 4)) if wide else (_rows(m, 3), _rows(n, 4))
+        mc, nc = m, n
+        unit_m, unit_n = mr, nr
+    else:
+        vectors = -(-n // lanes)
+        nr = 1 if vectors == 1 else 3 if vectors == 3 and wide else 2
+        most = {1: 20, 2: 13, 3: 8}[nr] if wide else {1: 10, 2: 6, 3: 4}[nr]
+        mr = _rows(m, most)
+        unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
+        mc, nc = m, n
+        if packs_b:
+            limit = max(machine.l2 // 2 // (itemsize * max(k, 1)), unit_n)
+            if nc > limit:
+                nc = _rounded(max(limit // unit_n, 1) * unit_n, unit_n, n)
+        elif mc * k * itemsize > machine.l2 // 2:
+            mc = _rounded(max(machine.l2 // 2 // (k * itemsize), mr), mr, m)
+    flops = 2.0 * outer * m * n * k
+    want = 1 if flops < 2e5 else machine.threads if flops < 2e6 else 4 * machine.threads
+    if machine.threads == 1:
+        want = 1
+    while outer * -(-m // mc) * -(-n // nc) < want:
+        tiles_m, tiles_n = -(-mc // unit_m), -(-nc // unit_n)
+        if tiles_n > 1 and (packs_b or tiles_n >= tiles_m):
+            nc = _rounded(-(-tiles_n // 2) * unit_n, unit_n, n)
+        elif tiles_m > 1:
+            mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
+        else:
+            break
+    tasks = outer * -(-m // mc) * -(-n // nc)
+    ks = 1
+    if tasks < 2 * machine.threads and k >= 4096 and flops >= 4e6:
+        ks = 4 * machine.threads
+    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, ks)

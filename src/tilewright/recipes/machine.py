@@ -1,0 +1,18 @@
+"""What recipes know of the machine: vector width, registers, caches, threads. Never assumed, always described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Machine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Sizes in bytes; ``registers``: vector registers; ``threads``: how many run a program."""
+
+    vector_bytes: int
+    registers: int
+    l1: int
+    l2: int
+    threads: int
