@@ -185,7 +185,13 @@ class Buffer:
             raise TypeError(f"elements of type {array.dtype} are not numbers")
         flags = array.flags
         if not copy and flags.c_contiguous and flags.aligned and array.dtype.isnative and array.size > 0:
-            return cls(array, array.ctypes.data, array.size, array.dtype, readonly=not flags.writeable)
+            return cls(
+                array,
+                array.__array_interface__["data"][0],
+                array.size,
+                array.dtype,
+                readonly=not flags.writeable,
+            )
         buffer = cls.allocate(array.size, array.dtype.newbyteorder("="))
         buffer.to_numpy(array.shape)[...] = array
         return buffer

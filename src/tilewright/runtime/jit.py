@@ -83,7 +83,7 @@ class _Codegen:
     def __init__(self, target: Target) -> None:
         _initialize_llvm()
         self.target = target
-        self._llvm_target = llvm.Target.from_triple(target.triple)
+        self._llvm_target = _find_llvm_target(target.triple)
         self._machines: list[Any] = []  # idle target machines; each is used by one thread at a time
 
     def create_machine(self) -> Any:
@@ -137,6 +137,15 @@ def _initialize_llvm() -> None:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         _initialized = True
+
+
+def _find_llvm_target(triple: str) -> Any:
+    try:
+        return llvm.Target.from_triple(triple)
+    except RuntimeError:  # not this machine's: a listing for another
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        return llvm.Target.from_triple(triple)
 
 
 def _parse(ir: str, context: Any) -> Any:

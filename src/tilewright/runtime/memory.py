@@ -37,7 +37,7 @@ class Memory:
         else:
             make = np.zeros if zero else np.empty
             self._keep = make(self.nbytes + ALIGNMENT, np.uint8)
-            start = self._keep.ctypes.data
+            start = self._keep.__array_interface__["data"][0]
             self.address = start + (-start) % ALIGNMENT
         stats.buffers_allocated += 1
         stats.bytes_allocated += self.nbytes
@@ -48,7 +48,7 @@ class Memory:
             pages = mmap.mmap(-1, size + _HUGE_PAGE)
         except OSError as error:
             raise MemoryError(f"the system refused {self.nbytes} bytes: {error.strerror}") from None
-        start = np.frombuffer(pages, np.uint8).ctypes.data
+        start = int(np.frombuffer(pages, np.uint8).__array_interface__["data"][0])
         aligned = start + (-start) % _HUGE_PAGE
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # the system is built without huge pages

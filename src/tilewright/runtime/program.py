@@ -116,8 +116,20 @@ class _Part:
     tables: list[Any] = field(default_factory=list)
     call: Callable[[int], int] | None = None
 
+    def width(self) -> int:
+        """How many chunks can be in flight at once: those of launches that do not wait for each other."""
+        widest = 0
+        for last, launch in enumerate(self.launches):
+            first = max(launch.wait_for - self.first_step, -1) + 1
+            widest = max(widest, sum(self.chunks[first : last + 1]))
+        return widest
+
     def store(self, offset: int, value: int) -> None:
         self.memory.words(offset, 1)[0] = value & 0xFFFFFFFFFFFFFFFF
+
+
+# What a profiled run leaves behind: a host step's timing, or a native part with its filled profile table.
+_Record = profiler.LaunchTiming | tuple[_Part, Memory]
 
 
 class Program:
@@ -125,7 +137,8 @@ class Program:
 
     steps          launches and host steps, in order
     slots          size of the pointer table, arena included: `run` takes `slots - 1` pointers
-    arena_bytes    size of slot 0, allocated at the first run, aligned to 64 bytes, contents undefined
+    arena_bytes    size of slot 0, aligned to 64 bytes. Its contents last for one run only: programs without
+                   host steps share one arena, as they run one at a time
     scratch_bytes  scratch memory per thread that the kernels may use, 64-byte aligned
     checks         exception factory by check code (status word 0); words 1 to 3 are details
     serial         run everything on the calling thread: for programs too small to share
@@ -156,11 +169,12 @@ class Program:
         self.kernels = dict(kernels or {})
         self.steps = tuple(steps)
         _check_steps(self.steps, slots, self.kernels)
-        self.arena: Memory | None = None
+        self._arena: Memory | None = None  # a private one, for programs with host steps
         self._table = Memory(8 * (slots + 1), zero=True)
         self._bound = self._table.words(0, slots + 1)
         self._pack = struct.Struct(f"{slots - 1}Q").pack_into
         self._team: Team | None = None
+        self._generation = -1  # of `state`, when the program was made ready; -1 never matches
         self._stages: list[_Part | HostStep] = []
         self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
         self._only_address = 0
@@ -181,7 +195,7 @@ class Program:
             return
         lock = state.lock
         with lock:
-            if self._team is None or self._team is not state.current:
+            if self._generation != state.generation:
                 self._attach()
             call = self._only
             if call is not None:
@@ -207,7 +221,7 @@ class Program:
             f"{self.name}: pointers are unsigned 64-bit addresses, not {list(pointers)!r}"
         ) from None
 
-    def _run_stages(self, pointers: Pointers, timings: list[profiler.LaunchTiming] | None = None) -> None:
+    def _run_stages(self, pointers: Pointers, records: list[_Record] | None = None) -> None:
         """A run stage by stage: host steps in between, the team's lock free while they run."""
         with self._turn:
             if self._running:
@@ -221,10 +235,10 @@ class Program:
                         if bind:
                             self._bind(pointers)
                             bind = False
-                        self._run_host(stage, timings)
+                        self._run_host(stage, records)
                     else:
                         with state.lock:
-                            if self._team is not state.current:
+                            if self._generation != state.generation:
                                 self._attach()
                                 bound = self._stages[index]
                                 assert isinstance(bound, _Part)
@@ -232,36 +246,33 @@ class Program:
                             if bind:
                                 self._bind(pointers)
                                 bind = False
-                            self._run_part(stage, timings)
+                            self._run_part(stage, records)
             finally:
                 self._running = False
 
-    def _run_part(self, part: _Part, timings: list[profiler.LaunchTiming] | None) -> None:
+    def _run_part(self, part: _Part, records: list[_Record] | None) -> None:
         assert part.call is not None
         table = None
-        if timings is not None:
+        if records is not None:
             table = Memory(8 * driver.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
             part.store(driver.PROFILE, table.address)
-        try:
-            code = part.call(part.address)
-        finally:
-            if table is not None:
-                part.store(driver.PROFILE, 0)
+            records.append((part, table))
+        code = part.call(part.address)
+        if table is not None:
+            part.store(driver.PROFILE, 0)
         stats.native_calls += 1
         stats.launches += len(part.launches)
-        if table is not None and timings is not None:
-            timings.extend(self._read_timings(part, table))
         if code:
             self._raise_check(part)
 
-    def _run_host(self, step: HostStep, timings: list[profiler.LaunchTiming] | None) -> None:
+    def _run_host(self, step: HostStep, records: list[_Record] | None) -> None:
         arrays = [self._array(ref) for ref in step.arrays]
         started = profiler.now()
         step.function(*arrays)
         stats.host_calls += 1
-        if timings is not None:
+        if records is not None:
             ended = profiler.now()
-            timings.append(
+            records.append(
                 profiler.LaunchTiming(_host_name(step), started, ended, ended - started, (1,), 0, 0, True)
             )
 
@@ -285,33 +296,20 @@ class Program:
     # Profiling
 
     def _run_profiled(self, pointers: Pointers) -> None:
-        timings: list[profiler.LaunchTiming] = []
+        records: list[_Record] = []
         with state.lock:
-            if self._team is None or self._team is not state.current:
+            if self._generation != state.generation:
                 self._attach()
         started = profiler.now()
-        self._run_stages(pointers, timings)
-        profiler.record(
-            profiler.RunTiming(self.name, started, profiler.now(), tuple(timings)), settings.debug
-        )
-
-    def _read_timings(self, part: _Part, table: Memory) -> list[profiler.LaunchTiming]:
-        rows = table.words(0, driver.PROFILE_WORDS * part.stride * len(part.launches))
-        data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, driver.PROFILE_WORDS)
-        found = []
-        for launch, threads in zip(part.launches, data, strict=True):
-            took_part = threads[threads[:, 3] > 0]
-            start, end = (
-                (int(took_part[:, 0].min()), int(took_part[:, 1].max())) if len(took_part) else (0, 0)
-            )
-            chunks = tuple(int(count) for count in threads[:, 3])
-            busy = int(threads[:, 2].sum())
-            found.append(
-                profiler.LaunchTiming(
-                    _launch_name(launch), start, end, busy, chunks, launch.flops, launch.nbytes
-                )
-            )
-        return found
+        self._run_stages(pointers, records)
+        ended = profiler.now()
+        timings: list[profiler.LaunchTiming] = []
+        for record in records:
+            if isinstance(record, profiler.LaunchTiming):
+                timings.append(record)
+            else:
+                timings.extend(_read_timings(*record))
+        profiler.record(profiler.RunTiming(self.name, started, ended, tuple(timings)), settings.debug)
 
     # Tables
 
@@ -319,9 +317,10 @@ class Program:
         """Make the program ready for the current team: tables, arena, scratch, workers. Holds the lock."""
         state.reap()
         team = state.team()
-        if self.arena is None:
-            self.arena = Memory(self.arena_bytes)
-            self._bound[0] = self.arena.address
+        shares = not any(isinstance(step, HostStep) for step in self.steps)
+        if not shares and self._arena is None:
+            self._arena = Memory(self.arena_bytes)
+        self._bound[0] = (self._arena or state.shared_arena(self.arena_bytes)).address
         if not self._stages or any(
             isinstance(part, _Part) and part.stride < team.size for part in self._stages
         ):
@@ -334,16 +333,18 @@ class Program:
                 parallel |= self._attach_part(part, team)
         if parallel:
             team.start()
-        self._team = team
+        self._team = team  # keeps the control block that the headers point to
+        self._generation = state.generation
         only = self._stages[0] if len(self._stages) == 1 else None
         self._only, self._only_address = (only.call, only.address) if isinstance(only, _Part) else (None, 0)
 
     def _attach_part(self, part: _Part, team: Team) -> bool:
         """Point a part at the team; returns whether it needs workers."""
-        shared = not self.serial and team.size > 1 and sum(part.chunks) > 1
+        width = part.width()
+        shared = not self.serial and team.size > 1 and width > 1
         part.store(driver.PART_TEAM, team.address)
         part.store(driver.THREADS, team.size)
-        part.store(driver.WAKE_LIMIT, max(min(team.size - 1, sum(part.chunks) - 1), 0))
+        part.store(driver.WAKE_LIMIT, min(team.size, width) - 1)
         part.call = team.driver.run if shared else team.driver.run_serial
         return shared
 
@@ -430,6 +431,21 @@ class _Layout:
         start = self.size
         self.size += -(-nbytes // driver.LINE) * driver.LINE
         return start
+
+
+def _read_timings(part: _Part, table: Memory) -> list[profiler.LaunchTiming]:
+    rows = table.words(0, driver.PROFILE_WORDS * part.stride * len(part.launches))
+    data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, driver.PROFILE_WORDS)
+    found = []
+    for launch, threads in zip(part.launches, data, strict=True):
+        took_part = threads[threads[:, 3] > 0]
+        start, end = (int(took_part[:, 0].min()), int(took_part[:, 1].max())) if len(took_part) else (0, 0)
+        chunks = tuple(int(count) for count in threads[:, 3])
+        busy = int(threads[:, 2].sum())
+        found.append(
+            profiler.LaunchTiming(_launch_name(launch), start, end, busy, chunks, launch.flops, launch.nbytes)
+        )
+    return found
 
 
 def _launch_name(launch: Launch) -> str:

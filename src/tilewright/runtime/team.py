@@ -118,7 +118,9 @@ class Team:
         self._store(driver.TEAM_HAZARDS, self.address + hazards_at)
         self._store(driver.TEAM_SCRATCH, self.address + scratch_at)
         self._install_callbacks(portable or not self.driver.has_futex)
-        spins = int(settings.spin_us * 1000 / self.driver.pause_ns)
+        # More threads than CPUs: a worker that spins keeps another from working.
+        patience_us = settings.spin_us if size <= available_cpus() else min(settings.spin_us, 5.0)
+        spins = int(patience_us * 1000 / self.driver.pause_ns)
         self._int32(driver.TEAM_SPINS).value = max(1, min(spins, 2**31 - 1))
 
     def _store(self, offset: int, value: int) -> None:
@@ -184,7 +186,6 @@ class Team:
         if nbytes <= self.scratch_bytes:
             return
         size = -(-nbytes // 4096) * 4096
-        # A line apart per thread: equal offsets in two scratches then fall into different cache sets.
         self._scratch = [Memory(size) for _ in range(self.size)]
         for thread, memory in enumerate(self._scratch):
             self._scratch_table[thread] = memory.address
@@ -199,8 +200,13 @@ class State:
     """What the process's runs share: the lock, the team, and memory that late workers may still look at."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: a destructor that the garbage collector calls inside the lock may run a program.
+        self.lock = threading.RLock()
         self.current: Team | None = None
+        self.arena: Memory | None = (
+            None  # of all programs that run in one native call: only one runs at a time
+        )
+        self.generation = 0  # changes when programs have to look at the team and the arena again
         self.wanted: int | None = None  # set_num_threads; None: the environment decides
         self.graveyard: deque[tuple[int, Memory]] = deque()
         self.closing = False  # the interpreter is going: no new threads
@@ -210,13 +216,23 @@ class State:
         """The current team, made now if there is none. Call with the lock held."""
         if self.current is None:
             self.current = Team(1 if self.closing else self.wanted or default_threads())
+            self.generation += 1
         return self.current
 
     def replace(self, team: Team | None) -> None:
         """Stop the current team and make `team` the current one. Call with the lock held."""
         old, self.current = self.current, team
+        self.generation += 1
         if old is not None and not old.stop():
             self._unstoppable.append(old)
+
+    def shared_arena(self, nbytes: int) -> Memory:
+        """The arena that single-call programs share, grown to at least `nbytes`. Call with the lock held."""
+        if self.arena is None or self.arena.nbytes < nbytes:
+            self.arena = None  # the old one goes first
+            self.arena = Memory(nbytes)
+            self.generation += 1
+        return self.arena
 
     def bury(self, part: int, memory: Memory) -> None:
         """Free a native part's memory once no worker looks at it. Needs no lock: destructors call it."""
@@ -262,8 +278,9 @@ def set_num_threads(count: int | None) -> None:
 
 def _forget_in_child() -> None:
     """After a fork only the forking thread exists: start over, and let go of locks that others held."""
-    state.lock = threading.Lock()
+    state.lock = threading.RLock()
     state.current = None
+    state.generation += 1
     state.graveyard.clear()
 
 
