@@ -1,0 +1,121 @@
+"""exp, exp2, expm1, sinh, cosh, tanh and erf as expressions of fma, integer shifts and selections.
+
+All follow one scheme: ``x = n ln 2 + r`` with the nearest integer n, a polynomial for ``e^r`` or ``e^r - 1``,
+and 2^n put together in the exponent bits. Adding 1.5 * 2^mantissa + bias to x / ln 2 rounds it and leaves n +
+bias in the low bits of the sum, ready to be shifted into an exponent field: neither a rounding nor a
+conversion instruction is needed.
+"""
+
+from __future__ import annotations
+
+from tilewright.kernel.ir import Expr, fma, op
+from tilewright.kernel.math_coefficients import ERF, EXP, EXP2, EXPM1, SINH, TANH
+from tilewright.kernel.math_constants import LN2, LOG2_E, TWO_OVER_SQRT_PI
+from tilewright.kernel.math_float import Format, at_least, at_most, horner, split_constant, where
+
+__all__ = ["cosh", "erf", "exp", "exp2", "expm1", "sinh", "tanh"]
+
+
+def _reduce(f: Format, x: Expr, step: int, offset: int) -> tuple[Expr, Expr, Expr]:
+    """The integer n nearest to x / (step ln 2): (its bits plus ``offset``, n as a float, x - n step ln 2)."""
+    magic = f.const(f.magic + offset)
+    shifted = fma(x, f.const(float(LOG2_E) / step), magic)
+    n = shifted - magic
+    high, low = split_constant(f, LN2 * step)
+    r = fma(n, f.const(-low), fma(n, f.const(-high), x))
+    return f.to_int(shifted), n, r
+
+
+def _near(f: Format, r: Expr) -> Expr:
+    """e^r - 1 for |r| <= ln 2 / 2; the sign of a zero is lost."""
+    return fma(r * r, horner(f, EXPM1[f.bits], r), r)
+
+
+def exp(f: Format, x: Expr) -> Expr:
+    """e^x, right down to the subnormal numbers.
+
+    With n the nearest integer to x / (2 ln 2) the result is p(r) 2^n 2^n: two exact multiplications by a
+    normal power of two and one rounding, where one 2^n would leave the exponent range before the result does.
+    The price is a longer interval for r, [-ln 2, ln 2], and two more degrees for p.
+    """
+    low, high = (-104.0, 89.0) if f.bits == 32 else (-746.0, 710.0)  # beyond, the result is 0 or infinite
+    n_bits, _, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 2, f.bias)
+    p = horner(f, (1.0, 1.0, *EXP[f.bits]), r)
+    scale = f.exponent_field(n_bits)
+    return p * scale * scale
+
+
+def exp2(f: Format, x: Expr) -> Expr:
+    low, high = (-152.0, 129.0) if f.bits == 32 else (-1078.0, 1025.0)
+    x = at_least(at_most(x, f.const(high)), f.const(low))
+    magic = f.const(f.magic + f.bias)
+    shifted = fma(x, f.const(0.5), magic)
+    r = fma(shifted - magic, f.const(-2.0), x)  # exact
+    scale = f.exponent_field(f.to_int(shifted))
+    return horner(f, (1.0, *EXP2[f.bits]), r) * scale * scale
+
+
+def expm1(f: Format, x: Expr) -> Expr:
+    """2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n stays finite as long as the result does."""
+    low, high = (-26.0, 89.0) if f.bits == 32 else (-60.0, 710.0)
+    n_bits, n, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 1, f.bias - 1)
+    near = _near(f, r)
+    half = f.exponent_field(n_bits)  # 2^(n - 1)
+    far = fma(half, near, half - f.const(0.5))
+    # For n = 0 the sum would lose the last bit of a subnormal number.
+    return op("copysign", where(op("eq", n, f.const(0.0)), near, far + far), x)
+
+
+def _expm1_inside(f: Format, x: Expr) -> Expr:
+    """e^x - 1 for x far from overflow, within about one unit; the sign of a zero is lost."""
+    n_bits, _, r = _reduce(f, x, 1, f.bias)
+    scale = f.exponent_field(n_bits)
+    return fma(scale, _near(f, r), scale - f.const(1.0))
+
+
+def tanh(f: Format, x: Expr) -> Expr:
+    """x + x^3 p(x^2) below 0.6; above, 1 - 2 / (e^2|x| + 1), which hides the error of its exponential."""
+    a = at_most(op("abs", x), f.const(9.2 if f.bits == 32 else 19.5))  # tanh rounds to 1 there
+    z = a * a
+    near = fma(a * z, horner(f, TANH[f.bits], z), a)
+    magic = f.const(f.magic + f.bias)
+    shifted = fma(a, f.const(2 * float(LOG2_E)), magic)
+    r = fma(shifted - magic, f.const(-float(LN2)), a + a)
+    scale = f.exponent_field(f.to_int(shifted))
+    far = f.const(1.0) - op("div", f.const(2.0), fma(scale, _near(f, r), scale + f.const(1.0)))
+    return op("copysign", where(op("lt", a, f.const(0.6)), near, far), x)
+
+
+def _quarter_exp(f: Format, a: Expr) -> Expr:
+    """e^a / 4 for a >= 0, well within one unit; it is finite where sinh and cosh are."""
+    n_bits, _, r = _reduce(f, at_most(a, f.const(89.5 if f.bits == 32 else 710.5)), 1, f.bias - 2)
+    scale = f.exponent_field(n_bits)
+    return fma(scale, _near(f, r), scale)
+
+
+def sinh(f: Format, x: Expr) -> Expr:
+    """x + x^3 p(x^2) below 1; above, (e^|x| - e^-|x|) / 2."""
+    a = op("abs", x)
+    z = a * a
+    near = fma(a * z, horner(f, SINH[f.bits], z), a)
+    quarter = _quarter_exp(f, a)
+    far = quarter - op("div", f.const(0.0625), quarter)
+    return op("copysign", where(op("lt", a, f.const(1.0)), near, far + far), x)
+
+
+def cosh(f: Format, x: Expr) -> Expr:
+    quarter = _quarter_exp(f, op("abs", x))
+    total = quarter + op("div", f.const(0.0625), quarter)
+    return total + total
+
+
+def erf(f: Format, x: Expr) -> Expr:
+    """1 - e^-g with g = -log(1 - erf|x|) = |x| q(|x|), a smooth function with a polynomial for the whole
+    range.
+
+    Computed as -(e^-g - 1), so that the result is good relative to itself near 0 too.
+    """
+    a = at_most(op("abs", x), f.const(4.0))
+    high, low = split_constant(f, TWO_OVER_SQRT_PI)
+    g = fma(a, f.const(high), a * horner(f, (low, *ERF[f.bits]), a))
+    return op("copysign", _expm1_inside(f, op("neg", g)), x)

@@ -1,0 +1,137 @@
+"""log, log2, log10, log1p, the inverse hyperbolic functions and pow.
+
+The logarithms write x = 2^e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), by arithmetic on the bits, and add e
+log 2 to a polynomial for log(1 + f).
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from tilewright.core import dtype as dt
+from tilewright.kernel.ir import Expr, cast, fma, op
+from tilewright.kernel.math_coefficients import EXP2_SHORT, LOG, LOG2, LOG2_SHORT, LOG10
+from tilewright.kernel.math_constants import LN2, LOG2_E, LOG10_2, LOG10_E
+from tilewright.kernel.math_float import F64, Format, at_least, at_most, horner, split_constant, where
+
+__all__ = ["log", "log1p", "log2", "log10"]
+
+
+def _split(f: Format, x: Expr) -> tuple[Expr, Expr]:
+    """(e, m) with x = 2^e m and sqrt(1/2) <= m < sqrt(2), for normal x > 0; e is an integer."""
+    i = f.to_int(x)
+    root = f.integer(f.bits_of(math.sqrt(0.5)))
+    e = f.shift_right(i - root, f.mantissa)
+    return e, f.to_float(i - f.shift_left(e, f.mantissa))
+
+
+def _split_any(f: Format, x: Expr) -> tuple[Expr, Expr]:
+    """(e, f) as floats with x = 2^e (1 + f), for any finite x > 0: subnormal numbers are scaled up first."""
+    steps = f.mantissa + 1
+    tiny = op("lt", x, f.const(f.least_normal))
+    e, m = _split(f, where(tiny, x * f.const(2.0**steps), x))
+    exponent = f.small_int(e)
+    return where(tiny, exponent - f.const(steps), exponent), m - f.const(1.0)
+
+
+def _edges(f: Format, x: Expr, result: Expr) -> Expr:
+    """The logarithm outside 0 < x < inf: -inf at 0, NaN below, inf at inf, NaN at NaN."""
+    positive = op("gt", x, f.const(0.0))
+    outside = where(positive, x, where(op("eq", x, f.const(0.0)), f.const(-math.inf), f.const(math.nan)))
+    return where(op("bitand", positive, op("lt", x, f.const(math.inf))), result, outside)
+
+
+def _log1p_near(f: Format, t: Expr) -> Expr:
+    """log(1 + t) for sqrt(1/2) <= 1 + t < sqrt(2), good relative to itself."""
+    return fma(t * t, horner(f, (-0.5, *LOG[f.bits]), t), t)
+
+
+def log(f: Format, x: Expr) -> Expr:
+    e, t = _split_any(f, x)
+    high, low = split_constant(f, LN2)
+    near = _log1p_near(f, t)
+    if f.bits == 64:  # float32's ln 2 happens to be good to 29 bits
+        near = fma(e, f.const(low), near)
+    return _edges(f, x, fma(e, f.const(high), near))
+
+
+def _log_base(f: Format, x: Expr, slope: Fraction, tail: tuple[float, ...], step: Fraction) -> Expr:
+    """e step + log(1 + t), the logarithm being t (slope + tail(t) t)."""
+    e, t = _split_any(f, x)
+    high, low = split_constant(f, slope)
+    near = fma(t, f.const(high), t * horner(f, (low, *tail), t))
+    step_high, step_low = split_constant(f, step)
+    if step_low:
+        near = fma(e, f.const(step_low), near)
+    return _edges(f, x, fma(e, f.const(step_high), near))
+
+
+def log2(f: Format, x: Expr) -> Expr:
+    return _log_base(f, x, LOG2_E, LOG2[f.bits], Fraction(1))
+
+
+def log10(f: Format, x: Expr) -> Expr:
+    return _log_base(f, x, LOG10_E, LOG10[f.bits], LOG10_2)
+
+
+def log1p(f: Format, x: Expr) -> Expr:
+    """With 1 + x = 2^k (1 + t): t = x 2^-k + (2^-k - 1) needs one rounding and no division.
+
+    2^(2-k) stands for 2^-k, which would be subnormal for the largest x.
+    """
+    k, _ = _split(f, x + f.const(1.0))
+    scale = f.to_float(f.integer(f.bits_of(4.0)) - f.shift_left(k, f.mantissa))
+    near = op("eq", k, f.integer(0))
+    t = where(near, x, fma(x, scale, scale - f.const(4.0)) * f.const(0.25))
+    part = _log1p_near(f, t)
+    high, low = split_constant(f, LN2)
+    e = f.small_int(k)
+    whole = fma(e, f.const(high), fma(e, f.const(low), part) if f.bits == 64 else part)
+    result = where(near, part, whole)
+    inside = op("gt", x, f.const(-1.0))
+    outside = where(inside, x, where(op("eq", x, f.const(-1.0)), f.const(-math.inf), f.const(math.nan)))
+    return where(op("bitand", inside, op("lt", x, f.const(math.inf))), result, outside)
+
+
+# ---- pow ---------------------------------------------------------------------------------------------------
+
+
+def _power_magnitude_32(x: Expr, y: Expr) -> Expr:
+    """|x|^y for float32, through float64 with about 40 good bits of log2 |x|; right at 0 and infinity too."""
+    wide, exponent = cast(op("abs", x), dt.float64), cast(y, dt.float64)
+    f = F64
+    e, m = _split(f, wide)
+    t = m - f.const(1.0)
+    logarithm = fma(t, horner(f, LOG2_SHORT[64], t), f.small_int(e))
+    logarithm = where(op("eq", wide, f.const(0.0)), f.const(-math.inf), logarithm)
+    logarithm = where(op("eq", wide, f.const(math.inf)), f.const(math.inf), logarithm)
+    product = at_least(at_most(logarithm * exponent, f.const(200.0)), f.const(-200.0))
+    product = where(op("eq", wide, f.const(1.0)), f.const(0.0), product)  # even to an infinite power
+    shifted = product + f.const(f.magic + f.bias)
+    r = product - (shifted - f.const(f.magic + f.bias))
+    return cast(horner(f, (1.0, *EXP2_SHORT[64]), r) * f.exponent_field(f.to_int(shifted)), dt.float32)
+
+
+def _integer_exponent(f: Format, y: Expr) -> tuple[Expr, Expr]:
+    """(y is an integer, y is an odd integer)."""
+    half = y * f.const(0.5)
+    whole = op("eq", op("trunc", y), y)
+    return whole, op("bitand", whole, op("ne", op("trunc", half), half))
+
+
+def pow(f: Format, x: Expr, y: Expr) -> Expr:
+    """x^y as IEEE 754 has it: pow(x, 0) = pow(1, y) = 1 even for NaN; a negative base needs an integer y."""
+    if f.bits != 32:
+        raise NotImplementedError("pow of float64")
+    magnitude = _power_magnitude_32(x, y)
+    whole, odd = _integer_exponent(f, y)
+    one, nan = f.const(1.0), f.const(math.nan)
+    sign = op("bitand", f.to_int(x), f.integer(-(2 ** (f.bits - 1))))
+    signed = f.to_float(op("bitor", f.to_int(magnitude), sign))
+    result = where(odd, signed, magnitude)
+    finite_negative = op("bitand", op("lt", x, f.const(0.0)), op("gt", x, f.const(-math.inf)))
+    result = where(op("bitand", finite_negative, op("invert", whole)), nan, result)
+    # NaN operands: the selections above may have hidden them.
+    result = where(op("bitor", op("ne", x, x), op("ne", y, y)), nan, result)
+    return where(op("bitor", op("eq", x, one), op("eq", y, f.const(0.0))), one, result)
