@@ -79,12 +79,18 @@ class Indices:
         """The index form of an int64 expression."""
         if e.op == "const":
             return Index(None, e.attr)
-        found = self.emitter.recall("index", e)
-        if found is None:
-            found = self._build(e)
-            self.emitter.remember("index", e, found, max(found.level, self.fn.scope.floor))
-        assert isinstance(found, Index)
-        return found
+        found = self.emitter.recall(self.emitter.forms, e)
+        if found is not None:
+            return found
+        if self.emitter.is_deep(e):
+            self.emitter.climb(e)
+        return self.fresh(e)
+
+    def fresh(self, e: Expr) -> Index:
+        """Emit the index form of ``e`` and remember it."""
+        form = self._build(e)
+        self.emitter.remember(self.emitter.forms, e, form, max(form.level, self.fn.scope.floor))
+        return form
 
     def _build(self, e: Expr) -> Index:
         if e.op == "var":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tilewright.codegen import instructions as ins
 from tilewright.codegen.index import INDEX_OPS, Index, Indices
@@ -22,11 +23,17 @@ from tilewright.codegen.scopes import Function, Val
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
+from tilewright.kernel.math import EXPANSIONS
 from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store, walk
 
 __all__ = ["emit", "scratch_bytes"]
 
+T = TypeVar("T")
+Memo = dict[object, tuple[T, int]]  # by expression and what its names stand for: what was emitted, and when
+Facts = tuple[tuple[str, ...], tuple[str, ...], int]  # buffers and registers read that change; names; height
+
 _ALIGN = 64
+_RECURSION = 100  # expressions higher than this are emitted in several steps
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
@@ -70,11 +77,13 @@ class _Emitter:
         self.bound: dict[str, tuple[Index | Val, int]] = {}  # what a name stands for, and a number for that
         self.bindings: dict[object, int] = {}
         self.registers: dict[str, _Register] = {}
-        self.memo: dict[object, tuple[object, int]] = {}
+        self.values: Memo[Val] = {}
+        self.forms: Memo[Index] = {}
         self.clock = 0
         self.changed: dict[str, int] = {}
         self.stored = frozenset(s.buffer for s in walk(kernel.body) if isinstance(s, Store))
-        self._facts: dict[Expr, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._facts: dict[Expr, Facts] = {}
+        self._expanded: dict[Expr, Expr] = {}
         self._mutated: dict[int, frozenset[str]] = {}
 
     def run(self) -> str:
@@ -108,35 +117,34 @@ class _Emitter:
         """Lanes of the vector loop being emitted; 0 outside."""
         return self.vector.count if self.vector else 0
 
-    def facts(self, e: Expr) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(buffers and registers whose change gives ``e`` a new value, names in ``e`` that are bound around it)."""
+    def facts(self, e: Expr) -> Facts:
+        """What the emitted value of ``e`` depends on."""
         found = self._facts.get(e)
         if found is not None:
             return found
         stack = [e]
         while stack:
             x = stack[-1]
-            if x in self._facts:
-                stack.pop()
-                continue
             pending = [a for a in x.args if a not in self._facts]
             if pending:
                 stack.extend(pending)
                 continue
-            names: set[str] = set()
+            stack.pop()
+            changing: set[str] = set()
             bound: set[str] = set()
-            if x.op == "var" and x.attr not in ("lo", "hi"):
+            height = 0
+            if x.op == "var":
                 bound.add(x.attr)
             elif x.op == "load" and x.attr in self.stored:
-                names.add("buf:" + x.attr)
+                changing.add("buf:" + x.attr)
             elif x.op == "reg":
-                names.add("reg:" + x.attr)
+                changing.add("reg:" + x.attr)
             for a in x.args:
-                more, others = self._facts[a]
-                names.update(more)
-                bound.update(others)
-            self._facts[x] = tuple(names), tuple(sorted(bound))
-            stack.pop()
+                more, names, below = self._facts[a]
+                changing.update(more)
+                bound.update(names)
+                height = max(height, below + 1)
+            self._facts[x] = tuple(changing), tuple(bound), height
         return self._facts[e]
 
     def mutated(self, body: Sequence[Stmt]) -> frozenset[str]:
@@ -160,61 +168,77 @@ class _Emitter:
                 return number
         return 0
 
-    def key(self, kind: str, e: Expr) -> tuple[object, ...]:
+    def key(self, e: Expr) -> object:
         """Expressions are remembered for what their names stand for: unrolled copies share what they have in common."""
+        names = self.facts(e)[1]
+        if not names:
+            return e
         bound = self.bound
-        return (kind, e, *[bound[name][1] for name in self.facts(e)[1]])
+        if len(names) == 1:
+            return (e, bound[names[0]][1])
+        return (e, *[bound[name][1] for name in names])
 
-    def recall(self, kind: str, e: Expr) -> object | None:
-        """What ``remember`` kept, if it still holds."""
-        entry = self.memo.get(self.key(kind, e))
+    def recall(self, memo: Memo[T], e: Expr) -> T | None:
+        """What ``remember`` kept of ``e``, if it still holds."""
+        entry = memo.get(self.key(e))
         if entry is None:
             return None
-        changed, stamp = self.changed, entry[1]
         for name in self.facts(e)[0]:
-            if changed.get(name, 0) > stamp:
+            if self.changed.get(name, 0) > entry[1]:
                 return None
         return entry[0]
 
-    def remember(self, kind: str, e: Expr, result: object, level: int) -> None:
-        key = self.key(kind, e)
-        self.memo[key] = (result, self.clock)
-        self.fn.scopes[level].memo.append(key)
+    def remember(self, memo: Memo[T], e: Expr, result: T, level: int) -> None:
+        """Keep what was emitted for ``e`` until the level it lies at ends."""
+        key = self.key(e)
+        memo[key] = (result, self.clock)
+        self.fn.scopes[level].memo.append((memo, key))
 
     def close(self) -> list[str]:
         """End the innermost level and forget what it defined; returns its lines."""
         scope = self.fn.close()
-        for key in scope.memo:
-            self.memo.pop(key, None)
+        for memo, key in scope.memo:
+            memo.pop(key, None)
         return scope.lines
 
     # ---- expressions ----------------------------------------------------------------------------------------------
 
     def value(self, e: Expr) -> Val:
         """The value of ``e``: a vector where it varies with the vector loop, otherwise a scalar."""
-        found = self.recall("value", e)
+        found = self.recall(self.values, e)
         if found is not None:
-            assert isinstance(found, Val)
             return found
-        stack = [e]
+        if self.is_deep(e):
+            self.climb(e)
+        return self.fresh_value(e)
+
+    def fresh_value(self, e: Expr) -> Val:
+        """Emit ``e`` and remember it."""
+        result = self.compute(e)
+        self.remember(self.values, e, result, result.level)
+        return result
+
+    def is_deep(self, e: Expr) -> bool:
+        """Whether recursion over ``e`` would run deep."""
+        return self.facts(e)[2] > _RECURSION
+
+    def climb(self, e: Expr) -> None:
+        """Emit parts of a deep expression from its leaves up, so that no recursion runs deep."""
+        stack, seen = [e], {e}
         while stack:
-            x = stack[-1]
-            if self.recall("value", x) is not None:
-                stack.pop()
-                continue
-            pending = [a for a in _operands(x) if self.recall("value", a) is None]
-            if pending:
-                stack.extend(pending)
-                continue
-            result = self.compute(x)
-            self.remember("value", x, result, result.level)
-            stack.pop()
-        found = self.recall("value", e)
-        assert isinstance(found, Val)
-        return found
+            for a in stack.pop().args:
+                if a not in seen and self.facts(a)[2] > _RECURSION // 2:
+                    seen.add(a)
+                    stack.append(a)
+        for x in sorted(seen - {e}, key=lambda x: self.facts(x)[2]):
+            if x.dtype is dt.int64 and x.op in INDEX_OPS:
+                if self.recall(self.forms, x) is None:
+                    self.indices.fresh(x)
+            elif self.recall(self.values, x) is None:
+                self.fresh_value(x)
 
     def compute(self, e: Expr) -> Val:
-        """Emit ``e``; its operands are there."""
+        """Emit ``e``."""
         if e.op == "const":
             return Val(ins.constant(e.attr, e.dtype))
         if e.dtype is dt.int64 and e.op in INDEX_OPS:
@@ -241,6 +265,8 @@ class _Emitter:
 
     def operation(self, e: Expr) -> Val:
         """Emit an operation on the values of its operands."""
+        if e.op in EXPANSIONS and e.dtype.is_float:
+            return self.value(self.expanded(e))
         values = [self.value(a) for a in e.args]
         lanes = max(v.lanes for v in values)
         out = self.fn.at(*values)
@@ -255,6 +281,13 @@ class _Emitter:
             known = tuple(a.op == "const" and a.attr == a.attr for a in e.args)
             text = ins.lower(out, e.op, e.args[-1].dtype, lanes, *texts, known=known)
         return Val(text, lanes, out.number)
+
+    def expanded(self, e: Expr) -> Expr:
+        """A mathematical function in basic operations."""
+        found = self._expanded.get(e)
+        if found is None:
+            found = self._expanded[e] = EXPANSIONS[e.op](*e.args)
+        return found
 
     def slot(self, name: str, at: Sequence[Expr]) -> str:
         """The stack slot of a register tile's element."""
@@ -285,6 +318,8 @@ class _Emitter:
             vector = of_type(scalar, lanes)
             return out.write(f"shufflevector {vector} {text}, {vector} poison, <{count} x i32> {picks}")
 
+        if lanes == 1:
+            text = part(0, 1)
         rest = []
         while lanes > 1:
             half = lanes // 2
@@ -445,7 +480,7 @@ class _Emitter:
             self.touch(name)
         scope = self.fn.open(label, changes)
         level = len(self.fn.scopes) - 1
-        self.scoped(s, Index(Val(counter, 0, level), step=1 if self.vector else 0, span=span))
+        self.scoped(s, Index(Val(counter, 0, level), step=1 if s.kind == "vector" else 0, span=span))
         tail = scope.label
         lines, outer = self.close(), self.fn.scope
         enter_to = f"br i1 {enter}, label %{label}, label %{done}" if enter else f"br label %{label}"
@@ -520,15 +555,6 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     Loop: _Emitter.loop, Store: _Emitter.store, Let: _Emitter.let, Reg: _Emitter.declare, Set: _Emitter.set,
     Check: _Emitter.check, If: _Emitter.branch,
 }  # fmt: skip
-
-
-def _operands(e: Expr) -> tuple[Expr, ...]:
-    """Operands whose values are needed before ``e``; index expressions are taken apart where they are used."""
-    if e.op == "load":
-        return e.args[1:]
-    if e.op in ("reg", "across") or (e.dtype is dt.int64 and e.op in INDEX_OPS):
-        return ()
-    return e.args
 
 
 def _areas(kernel: Kernel) -> list[Area]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from tilewright.codegen.instructions import Machine, of_type
 
@@ -38,7 +39,7 @@ class Scope:
     writes: frozenset[str] = frozenset()
     lines: list[str] = field(default_factory=list)
     pure: dict[str, str] = field(default_factory=dict)
-    memo: list[object] = field(default_factory=list)
+    memo: list[tuple[dict[Any, Any], object]] = field(default_factory=list)  # entries to forget at the end
 
 
 _MANGLED = {"float": "f32", "double": "f64", "half": "f16", "ptr": "p0"}
