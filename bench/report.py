@@ -106,11 +106,15 @@ def print_losses(console: Console, agreements: Sequence[Agreement], threads: int
 
 
 def print_problems(console: Console, results: Sequence[Result]) -> None:
+    """Say what was not measured, with each reason once, and whether the machine was busy meanwhile."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for result in results:
         if result.problem:
-            first = result.problem.strip().splitlines()[0][:200]
-            where = f"{result.case}, {result.framework}, {result.threads} threads"
-            console.print(f"not measured: {escape(where)}: {escape(first)}")
+            first = result.problem.strip().splitlines()[0][:300]
+            reasons.setdefault((result.framework, first), []).append(result.case)
+    for (framework, reason), cases in reasons.items():
+        names = "; ".join(dict.fromkeys(cases))
+        console.print(f"not measured in {framework}: {escape(reason)} ({escape(names)})", highlight=False)
     if not results:
         return
     noisy = max(results, key=lambda r: r.other_share)

@@ -60,11 +60,18 @@ class Worker:
         return {"first_s": first, "fingerprint": self.runner.fingerprint()}
 
     def time(self, seconds: float, least: int, most: int, warmup: int) -> dict[str, Any]:
-        """Time single runs from a fresh start until both `seconds` have passed and `least` runs are done."""
+        """Time single runs from a fresh start until both `seconds` have passed and `least` runs are done.
+
+        A run that takes longer than `seconds` warms up once and is timed once.
+        """
         clock = time.perf_counter
         self.runner.reset()
         for _ in range(warmup):
+            began = clock()
             self.runner.run()
+            if clock() - began > seconds:
+                least = 1
+                break
         samples: list[float] = []
         run = self.runner.run
         gc.collect()
