@@ -3,7 +3,7 @@
 The rules, each with a test below of the checker itself:
 
 - a layer imports itself and the layers that the table names, nothing else;
-- nothing but `python -m tilewright` imports `cli`, and nothing inside the package imports the package's front page;
+- nothing but `python -m tilewright` imports `cli`, and nothing inside imports the package's front page;
 - only `cli` and the package's front page import another part of the package inside a function: elsewhere
   such an import would hide a cycle (a late import of an optional outside library is fine);
 - modules do not import each other in a circle while they load.
