@@ -158,17 +158,15 @@ DIVISOR: dict[str, Callable[[Value, Value], Value]] = {
     "log10": lambda x, y: mul(x, math.log(10.0)),
     "log1p": lambda x, y: add(x, 1),
     "sqrt": lambda x, y: mul(y, 2),
-    "asin": lambda x, y: _one_minus_square_root(x),
-    "acos": lambda x, y: neg(_one_minus_square_root(x)),
+    # (1-x)(1+x) keeps the digits that 1-x*x loses near 1.
+    "asin": lambda x, y: unary("sqrt", mul(sub(1, x), add(x, 1))),
+    "acos": lambda x, y: neg(unary("sqrt", mul(sub(1, x), add(x, 1)))),
     "atan": lambda x, y: add(square(x), 1),
     "asinh": lambda x, y: unary("sqrt", add(square(x), 1)),
-    "acosh": lambda x, y: unary("sqrt", mul(sub(x, 1), add(x, 1))),
+    # Two roots: on the left half of the complex plane the root of the product has the other sign.
+    "acosh": lambda x, y: mul(unary("sqrt", sub(x, 1)), unary("sqrt", add(x, 1))),
     "atanh": lambda x, y: mul(sub(1, x), add(x, 1)),
 }
-
-
-def _one_minus_square_root(x: Value) -> Value:
-    return unary("sqrt", mul(sub(1, x), add(x, 1)))  # (1-x)(1+x) keeps the digits that 1-x*x loses near 1
 
 
 def _by_factor(y: Value, g: Value) -> Cotangents:
