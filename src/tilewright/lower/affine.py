@@ -102,7 +102,7 @@ class Space:
 
     def divmod(self, a: Affine, c: int) -> tuple[Affine, Affine]:
         """Floor division and remainder by a positive constant."""
-        if c == 1:
+        if c <= 1:  # nothing runs over an empty range
             return a, Affine.of(0)
         quotient = Affine({t: k // c for t, k in a.terms.items() if k % c == 0}, a.constant // c)
         rest = Affine({t: k for t, k in a.terms.items() if k % c}, a.constant % c)

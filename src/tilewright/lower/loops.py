@@ -197,9 +197,9 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
             inside = any(a.op != "var" and mentions(a, {atom}) for a in access.position.terms)
             cost += 10 if inside else 1 if c == 1 else 0.6 if c == 0 else 8
         blocks = -(-dim.extent // width)
-        cost *= blocks * width / dim.extent
+        cost *= blocks * width / max(dim.extent, 1)
         if dim.reduced:
-            cost += 24.0 / dim.extent * len(nest.group.reductions)
+            cost += 24.0 / max(dim.extent, 1) * len(nest.group.reductions)
         cost -= k * 1e-3
         if cost < best:
             best, choice = cost, k

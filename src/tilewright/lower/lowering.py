@@ -10,6 +10,7 @@ from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
+from tilewright.lower.single import lower_single
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.recipes.machine import Machine
 
@@ -43,6 +44,8 @@ def _lower(group: Group, stored: Callable[[Value], bool], machine: Machine) -> l
         return lower_loops(group, stored, machine.vector_bytes)
     if group.kind == "dot":
         return lower_contraction(group, stored, machine)
+    if group.kind == "single":
+        return lower_single(group, stored, machine.vector_bytes)
     raise Unsupported(f"no native lowering for {group.anchor.op}")
 
 

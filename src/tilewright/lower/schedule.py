@@ -6,6 +6,7 @@ become one launch with a segment per parameter, after the last read of the old v
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ class HostCall:
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Step:
     """Calls of one kernel that run together, or one host call; ``wait_for`` is the last step that must be complete."""
 
@@ -64,29 +65,25 @@ class Schedule:
     fresh: list[int] = field(default_factory=list)  # output numbers that get memory of their own, in slot order
 
 
-def _is_final(step: Step, read: set[Place]) -> bool:
-    return step.host is None and not any(p in read for p in step.writes())
-
-
 def _order(steps: list[Step]) -> list[Step]:
     """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent."""
-    read = {p for s in steps for p in s.reads() if p not in s.writes()}
-    early = [s for s in steps if not _is_final(s, read)]
-    late = [s for s in steps if _is_final(s, read)]
+    touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
+    late = [s for s in steps if s.host is None and all(touched[p] == 1 for p in s.writes())]
+    early = [s for s in steps if s not in late]
     by_kernel: dict[object, list[Step]] = {}
     for s in late:
         by_kernel.setdefault(s.calls[0].kernel, []).append(s)
     merged: list[Step] = []
     for same in by_kernel.values():
         first = same[0]
-        seen = set(first.writes())
+        seen, rest = set(first.writes()), list[Step]()
         for s in same[1:]:
             if seen.isdisjoint(s.writes()) and seen.isdisjoint(s.reads()):
                 first.calls.extend(s.calls)
                 seen.update(s.writes())
             else:
-                merged.append(s)
-        merged.insert(len(merged), first)
+                rest.append(s)
+        merged += [first, *rest]
     return early + merged
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tilewright.core.dtype import float32
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
 from tilewright.core.shape import is_static, product, static
 from tilewright.graph.ir import Value, constant, make, topological
@@ -233,9 +234,17 @@ def _conv(v: Value) -> Value | None:
     return None
 
 
+def _scatter(v: Value) -> Value | None:
+    """Repeated additions to half types are rounded once, at the end."""
+    if v["mode"] != "add" or not v.dtype.is_float or v.dtype.bits != 16:
+        return None
+    x, updates = (make("cast", [i], dtype=float32) for i in v.inputs[:2])
+    return make("cast", [make("scatter", [x, updates, *v.inputs[2:]], axes=v["axes"], mode="add")], dtype=v.dtype)
+
+
 _RULES: dict[str, Callable[[Value], Value | None]] = {
     "cast": _cast, "reshape": _reshape, "permute": _permute, "broadcast": _broadcast, "slice": _slice, "pad": _pad,
-    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "dot": _dot, "conv": _conv,
+    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "dot": _dot, "conv": _conv, "scatter": _scatter,
     "reduce_sum": _reduce, "reduce_prod": _reduce, "reduce_max": _reduce, "reduce_min": _reduce,
 }  # fmt: skip
 

@@ -164,7 +164,7 @@ class Program:
         self.slots = slots
         self.arena_bytes = arena_bytes
         self.scratch_bytes = scratch_bytes
-        self.checks = dict(checks or {})
+        self.checks: Mapping[int, Check] = {} if checks is None else checks
         self.serial = serial
         self.kernels = dict(kernels or {})
         self.steps = tuple(steps)

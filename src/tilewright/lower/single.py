@@ -1,0 +1,228 @@
+"""Operations with a recipe of their own: argmax/argmin, cumsum, scatter and concat.
+
+Each fuses with what it reads, through ``read``, and stands alone towards its readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.core import dtype as dt
+from tilewright.core.shape import product, static
+from tilewright.graph.ir import Value
+from tilewright.kernel.ir import (
+    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, cast, const, idiv, imod, index, load, op, reg, var,
+)  # fmt: skip
+from tilewright.lower.affine import Affine, Space
+from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.groups import Group
+from tilewright.lower.read import Reader, accumulator, identity, index_atom
+
+__all__ = ["lower_single"]
+
+CHUNK_ELEMENTS = 1 << 15
+
+
+class _Single:
+    """Shared ground: a reader, the output, and loops over everything but one axis."""
+
+    def __init__(self, group: Group, stored: Callable[[Value], bool], lanes: int) -> None:
+        self.value = group.anchor
+        self.stored, self.lanes = stored, lanes
+        self.builder, self.space = Builder(), Space()
+        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
+
+    def outer(self, sizes: Sequence[int], vector_last: bool) -> tuple[list[Affine], Callable[[list[Stmt]], tuple[Stmt, ...]], int]:
+        """Loops over ``sizes``: the grid runs over all of them or, with ``vector_last``, all but a vector loop over the last."""
+        at = [self.space.loop(f"i{k}", n) for k, n in enumerate(sizes)]
+        count = len(sizes) - 1 if vector_last else len(sizes)
+        grid = product(sizes[:count])
+
+        def wrap(body: list[Stmt]) -> tuple[Stmt, ...]:
+            inner = tuple(body)
+            if vector_last:
+                inner = (Loop(f"i{count}", index(0), index(sizes[-1]), inner, "vector", self.lanes),)
+                if sizes[-1] == 1:
+                    inner = tuple(body)
+            digits: list[Stmt] = []
+            stride, flat = grid, var("g")
+            for k in range(count):
+                stride //= max(sizes[k], 1)
+                if sizes[k] != 1:
+                    digit = idiv(flat, stride)
+                    digits.append(Let(f"i{k}", imod(digit, sizes[k])))
+            return (Loop("g", LO, HI, (*digits, *inner)),)
+
+        return at, wrap, grid
+
+    def finish(self, body: tuple[Stmt, ...], grid: int, work: int) -> Call:
+        chunk = max(1, CHUNK_ELEMENTS * grid // max(work, 1))
+        return self.builder.call(body, grid, chunk, f"{self.value.op} {list(static(self.value.inputs[0].shape))}")
+
+
+def _better(name: str, x: Expr, best: Expr) -> Expr:
+    """Whether ``x`` comes before ``best``: strictly larger (smaller), or the first NaN."""
+    wins = op("gt" if name == "argmax" else "lt", x, best)
+    if x.dtype.is_float:
+        wins = op("bitor", wins, op("bitand", op("ne", x, x), op("eq", best, best)))
+    return wins
+
+
+def _arg_reduction(s: _Single) -> list[Call]:
+    """Index of the first best element: a running best and its place, per row or, along another axis, per lane."""
+    v = s.value
+    x, axis = v.inputs[0], v["axis"]
+    shape = static(x.shape)
+    rest = [n for k, n in enumerate(shape) if k != axis]
+    by_lanes = axis != len(shape) - 1 and bool(rest) and rest[-1] > 1
+    at, wrap, grid = s.outer(rest, by_lanes)
+    along = s.space.loop("k", shape[axis])
+    kind = x.dtype
+    if kind.is_bool:
+        kind = dt.uint8
+    full = (*at[:axis], along, *at[axis:])
+    worst = identity("maximum" if v.op == "argmax" else "minimum", kind)
+    element = cast(s.reader.read(x, full), kind)
+    best, place = reg("best", kind), reg("place", dt.int64)
+    position = along.expr()
+    first = op("eq", position, const(0))
+    step: list[Stmt] = [
+        *take_checks(s.reader),
+        Let("x", element),
+        Let("wins", op("bitor", first, _better(v.op, var("x", kind), best))),
+        Set("best", op("where", var("wins", dt.bool_), var("x", kind), best)),
+        Set("place", op("where", var("wins", dt.bool_), position, place)),
+    ]
+    loop: list[Stmt] = [Loop("k", index(0), index(shape[axis]), tuple(step))] if shape[axis] > 1 else step
+    body: list[Stmt] = [
+        Reg("best", kind, worst),
+        Reg("place", dt.int64, const(0)),
+        *loop,
+        Store(s.builder.buffer(v, "w"), s.space.linear(at, rest).expr(), place),
+    ]
+    return [s.finish(wrap(body), grid, product(shape))]
+
+
+def _cumsum(s: _Single) -> list[Call]:
+    """A running sum along one axis; other axes run in parallel, the last one across lanes."""
+    v = s.value
+    x, axis = v.inputs[0], v["axis"]
+    shape = static(x.shape)
+    rest = [n for k, n in enumerate(shape) if k != axis]
+    by_lanes = axis != len(shape) - 1 and bool(rest) and rest[-1] > 1
+    at, wrap, grid = s.outer(rest, by_lanes)
+    step = s.space.loop("k", shape[axis])
+    along = step * -1 + (shape[axis] - 1) if v["reverse"] else step
+    full = (*at[:axis], along, *at[axis:])
+    kind = accumulator(v.dtype)
+    total = reg("total", kind)
+    term = cast(s.reader.read(x, full), kind)
+    loop: list[Stmt] = [
+        *take_checks(s.reader),
+        Set("total", op("add", total, term)),
+        Store(s.builder.buffer(v, "w"), s.space.linear(full, shape).expr(), cast(total, v.dtype)),
+    ]
+    run: list[Stmt] = [Loop("k", index(0), index(shape[axis]), tuple(loop))] if shape[axis] > 1 else loop
+    return [s.finish(wrap([Reg("total", kind, const(0, kind)), *run]), grid, product(shape))]
+
+
+_SCATTER = {"add": "add", "max": "maximum", "min": "minimum"}
+
+
+def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[Call]:
+    """Copy the operand, then apply the updates in order. Threads share out the axes that are not indexed, so that two updates
+    of one element always meet on one thread, in order: results do not depend on the thread count."""
+    v = group.anchor
+    x, updates, *indices = v.inputs
+    copy = _Single(group, stored, lanes)
+    shape = static(x.shape)
+    total = product(shape)
+    element = copy.space.loop("i", total)
+    value = copy.reader.read(x, tuple(copy.space.unravel(element, shape)))
+    body = [*take_checks(copy.reader), Store(copy.builder.buffer(v, "w"), element.expr(), value)]
+    loop = Loop("i", LO, HI, tuple(body), "vector", lanes)
+    calls = [copy.builder.call((loop,) if total > 1 else tuple(body), total, CHUNK_ELEMENTS, f"scatter: copy {list(shape)}")]
+    count = product(indices[0].shape)
+    if not count or not total:
+        return calls
+
+    s = _Single(group, stored, lanes)
+    axes = v["axes"]
+    rest = [n for k, n in enumerate(shape) if k not in axes]
+    at = [s.space.loop(f"r{k}", n) for k, n in enumerate(rest)]
+    where = [s.space.loop(f"j{k}", n) for k, n in enumerate(static(indices[0].shape))]
+    chosen = {a: index_atom(s.reader, s.reader.read(i, tuple(where)), shape[a], None) for a, i in zip(axes, indices, strict=True)}
+    good: Expr | None = None
+    for condition, _ in s.reader.checks:
+        good = condition if good is None else op("bitand", good, condition)
+    free = iter(at)
+    target = s.space.linear([chosen[a] if a in chosen else next(free) for a in range(len(shape))], shape).expr()
+    update = s.reader.read(updates, (*where, *at))
+    name = s.builder.buffer(v, "rw")
+    if v["mode"] == "set":
+        result = update
+    else:
+        kind = accumulator(v.dtype)
+        from_memory = load(name, target, v.dtype)
+        result = cast(op(_SCATTER[v["mode"]], cast(from_memory, kind), cast(update, kind)), v.dtype)
+    inner: list[Stmt] = [*take_checks(s.reader), Store(name, target, result, good)]
+    if rest and rest[-1] > 1:
+        # lanes and threads run over the last axis that is not indexed
+        last = len(rest) - 1
+        inner = [Loop(f"r{last}", LO, HI, tuple(inner), "vector", lanes)]
+        for k in reversed(range(last)):
+            inner = [Loop(f"r{k}", index(0), index(rest[k]), tuple(inner))] if rest[k] > 1 else inner
+        grid = rest[-1]
+    else:
+        for k in reversed(range(len(rest))):
+            inner = [Loop(f"r{k}", index(0), index(rest[k]), tuple(inner))] if rest[k] > 1 else inner
+        grid = 1
+    for k, n in reversed(list(enumerate(static(indices[0].shape)))):
+        inner = [Loop(f"j{k}", index(0), index(n), tuple(inner))] if n > 1 else inner
+    if grid == 1:
+        inner = [Loop("g", LO, HI, tuple(inner))]
+    chunk = max(lanes, -(-grid // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else grid
+    calls.append(s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(static(updates.shape))}"))
+    return calls
+
+
+def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[Call]:
+    """Every operand is written to its place."""
+    v = group.anchor
+    axis, shape = v["axis"], static(v.shape)
+    calls, start = [], 0
+    for x in v.inputs:
+        sizes = static(x.shape)
+        s = _Single(group, stored, lanes)
+        # with the trailing axes as one, each operand's part of a row is contiguous
+        tail = product(sizes[axis:])
+        rows = product(sizes[:axis])
+        if tail and rows:
+            row, column = s.space.loop("g", rows), s.space.loop("c", tail)
+            at = [*s.space.unravel(row, sizes[:axis]), *s.space.unravel(column, sizes[axis:])] if axis else s.space.unravel(column, sizes)
+            value = s.reader.read(x, tuple(at))
+            position = row * product(shape[axis:]) + column + start
+            body: tuple[Stmt, ...] = (*take_checks(s.reader), Store(s.builder.buffer(v, "w"), position.expr(), value))
+            if rows == 1:
+                body = (Loop("c", LO, HI, body, "vector", lanes),) if tail > 1 else body
+                calls.append(s.builder.call(body, tail, CHUNK_ELEMENTS, f"concat {list(sizes)}"))
+            else:
+                body = (Loop("c", index(0), index(tail), body, "vector", lanes),) if tail > 1 else body
+                calls.append(s.finish((Loop("g", LO, HI, body),), rows, rows * tail))
+        start += tail
+    return calls
+
+
+def lower_single(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
+    """The kernel calls of one operation. ``width``: bytes of a vector register."""
+    v = group.anchor
+    lanes = max(1, width // v.inputs[-1].dtype.itemsize if v.op == "concat" else width // max(v.dtype.itemsize, 4))
+    if v.type.size == 0:
+        return []
+    if v.op in ("argmax", "argmin"):
+        return _arg_reduction(_Single(group, stored, lanes))
+    if v.op == "cumsum":
+        return _cumsum(_Single(group, stored, lanes))
+    if v.op == "scatter":
+        return _scatter(group, stored, lanes)
+    return _concat(group, stored, lanes)
