@@ -365,6 +365,7 @@ class Reporter:
     """Collects diagnostics while work goes on, so that one run reports several problems."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    notes: tuple[str, ...] = ()  # added to every diagnostic
 
     def add(
         self,
@@ -381,9 +382,12 @@ class Reporter:
         """Record one problem; the same problem at the same place is recorded once. Empty help is left out."""
         labels = (Label(span, label, True), *more) if span else tuple(more)
         advice = tuple(line for line in help if line)
-        diagnostic = Diagnostic(code, message, labels, tuple(notes), advice, severity)
-        if diagnostic not in self.diagnostics:
-            self.diagnostics.append(diagnostic)
+        remarks = (*notes, *self.notes)
+        self.extend([Diagnostic(code, message, labels, remarks, advice, severity)])
+
+    def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """Take over diagnostics that are not known yet."""
+        self.diagnostics.extend(d for d in diagnostics if d not in self.diagnostics)
 
     def warn(
         self,

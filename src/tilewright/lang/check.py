@@ -14,9 +14,11 @@ from typing import Any
 from tilewright.core.diagnostics import Label, Reporter, Span, join_names, suggest
 from tilewright.lang import params as parameters
 from tilewright.lang.errors import error_for
+from tilewright.lang.format import format_value
 from tilewright.lang.load import Sources, load
 from tilewright.lang.model import check_model
 from tilewright.lang.program import (
+    Activation,
     Component,
     Dataset,
     Evaluate,
@@ -31,7 +33,7 @@ from tilewright.lang.program import (
 )
 from tilewright.lang.shapes import format_shape
 from tilewright.lang.syntax import nodes
-from tilewright.lang.types import ALIASES, COMMAND_LINE, Scope
+from tilewright.lang.types import COMMAND_LINE, Scope, nearest
 from tilewright.lang.vocabulary import BLOCKS, REGRESSION_METRICS
 
 
@@ -60,9 +62,12 @@ def check(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, text: 
     _check_blocks(sources, report)
     used: set[str] = set()
     runs: list[Run] = []
-    for point in params.points():
-        scope = Scope(report, {**params.fixed, **point}, used)
-        run = _RunChecker(sources, scope).run(point)
+    for number, point in enumerate(params.points()):
+        # Points after the first say in which run they fail: the others were fine there.
+        where = ", ".join(f"{name}={format_value(value)}" for name, value in point.items())
+        own_report = Reporter(notes=(f"in the run {where}",) if number else ())
+        run = _RunChecker(sources, Scope(own_report, {**params.fixed, **point}, used)).run(point)
+        report.extend(d for d in own_report.diagnostics if d.is_error or not number)
         if run is None:
             break
         runs.append(run)
@@ -176,7 +181,7 @@ class _RunChecker:
                 continue
             if field.is_required:
                 self.report.add(
-                    "KYN103", f"`{block.kind}` needs `{name}`", block.span, help=[f"`{name}` is {field.doc}"]
+                    "KYN103", f"`{block.kind}` needs `{name}`", block.span, help=[f"`{name}`: {field.doc}"]
                 )
                 body.ok = False
             else:
@@ -186,18 +191,18 @@ class _RunChecker:
     def report_unknown_key(self, block: nodes.Block, entry: nodes.Entry) -> None:
         key = entry.key.name
         known = [field.name for field in BLOCKS[block.kind]]
-        near = suggest(key, known) or ALIASES.get(key.lower())
-        advice = f"did you mean `{near}`?" if near in known else None
+        near = nearest(key, known)
+        advice = f"did you mean `{near}`?" if near else None
         if advice is None:
             homes = [kind for kind, fields in BLOCKS.items() if any(field.name == key for field in fields)]
-            advice = f"`{key}` belongs into `{homes[0]}`" if homes else None
+            advice = f"`{key}` belongs in `{homes[0]}`" if homes else None
             if key == "lr":
                 advice = "the learning rate belongs to the optimizer: `optimizer = adam(lr=1e-3)`"
         self.report.add(
             "KYN105",
             f"unknown key `{key}` in `{block.kind}`",
             entry.key.span,
-            notes=[f"its keys are {join_names(known)}"],
+            notes=[f"known keys: {join_names(known)}"],
             help=[advice],
         )
 
@@ -267,7 +272,7 @@ class _RunChecker:
                 help=["end the model with `sigmoid`, or without an activation"],
             )
             return None
-        if loss.name == "nll" and last != "log_softmax":
+        if loss.name == "nll" and (last != "log_softmax" or not _covers_outputs(model)):
             self.report.add(
                 "KYN119",
                 f"`nll` needs log-probabilities, the output is `{last}`",
@@ -342,14 +347,16 @@ class _RunChecker:
         if not stop:
             return
         monitor = stop["monitor"]
+        loss: Component | None = body.values.get("loss")
+        gives_classes = loss is not None and loss.name in ("cross_entropy", "nll", "bce")
         if monitor == "loss" and stop["mode"] == "max":
             self.report.warn(
                 "KYN403",
                 "`mode=max` stops when the loss no longer rises",
                 stop.span,
-                help=["watch a metric: `monitor=accuracy`"],
+                help=["watch a metric: `monitor=accuracy`" if gives_classes else "write `mode=min`"],
             )
-        if monitor != "loss" and (loss := body.values.get("loss")):
+        if monitor != "loss" and loss:
             self.check_metric(monitor, loss, stop.span, body.span("loss", block))
         self.check_held_out(data, "early_stop", stop.span)
 
@@ -427,6 +434,12 @@ class _RunChecker:
                 help=["leave it out: it is inferred"],
             )
         return Export(values["format"], values["path"], tuple(shape), opset, block.span)
+
+
+def _covers_outputs(model: Model) -> bool:
+    """Whether the last softmax ran over all outputs at once, and not over the channels of a map."""
+    last = next(layer for layer in reversed(model.layers) if isinstance(layer, Activation))
+    return last.output_shape[last.axis] == model.output_shape[0]
 
 
 def _item_spans(block: nodes.Block, count: int) -> Iterable[Span]:

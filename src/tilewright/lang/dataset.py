@@ -16,7 +16,7 @@ from tilewright.core.diagnostics import Diagnostic, Label, join_names
 from tilewright.data.csv import Data, DataError, Schema, TargetKind, load_csv
 from tilewright.lang.errors import KynSemanticError, error_for
 from tilewright.lang.lock import find_data
-from tilewright.lang.program import Embedding, Program, Run
+from tilewright.lang.program import Dataset, Embedding, Program, Run
 from tilewright.lang.shapes import format_shape
 
 
@@ -33,20 +33,35 @@ def load_dataset(program: Program, run: Run | None = None) -> Data:
         path = find_data(dataset)
     except KynSemanticError as error:
         raise KynSemanticError(error.diagnostics, program.texts) from None
-    data = load_csv(
-        path,
-        dataset.target,
-        kind=target_kind(run),
-        delimiter=dataset.source["delimiter"],
-        split=dataset.split,
-        shuffle=dataset.shuffle,
-        normalize=dataset.normalize,
-        seed=run.train.seed,
-    )
+    try:
+        data = load_csv(
+            path,
+            dataset.target,
+            kind=target_kind(run),
+            delimiter=dataset.source["delimiter"],
+            split=dataset.split,
+            shuffle=dataset.shuffle,
+            normalize=dataset.normalize,
+            seed=run.train.seed,
+        )
+    except DataError as error:
+        raise _point_at_program(error, dataset, program) from None
     check_schema(program, run, data.schema)
     return replace(
-        data, x_train=_shape_input(run, data.x_train, data), x_test=_shape_input(run, data.x_test, data)
+        data,
+        x_train=_shape_input(program, run, data.x_train, data),
+        x_test=_shape_input(program, run, data.x_test, data),
     )
+
+
+def _point_at_program(error: DataError, dataset: Dataset, program: Program) -> DataError:
+    """The same error, with the line of the program that asked for what is not there."""
+    asked = {"DAT006": dataset.target_span, "DAT011": dataset.span}
+    diagnostics = [
+        replace(d, labels=(*d.labels, Label(asked[d.code], "asked for here"))) if d.code in asked else d
+        for d in error.diagnostics
+    ]
+    return DataError(diagnostics, {**program.texts, **error.sources})
 
 
 def target_kind(run: Run) -> TargetKind:
@@ -96,7 +111,7 @@ def check_schema(program: Program, run: Run, schema: Schema) -> None:
         raise error_for(problems, program.texts)
 
 
-def _shape_input(run: Run, x: npt.NDArray[Any], data: Data) -> npt.NDArray[Any]:
+def _shape_input(program: Program, run: Run, x: npt.NDArray[Any], data: Data) -> npt.NDArray[Any]:
     """The flat features as the model's `input` shape, row-major; whole numbers for an embedding."""
     model = run.train.model
     shaped = x.reshape(len(x), *model.input_shape)
@@ -109,5 +124,8 @@ def _shape_input(run: Run, x: npt.NDArray[Any], data: Data) -> npt.NDArray[Any]:
         message = (
             f"feature `{feature}` holds {value:g}, `embedding` takes whole numbers from 0 to {first.num - 1}"
         )
-        raise DataError(Diagnostic("DAT014", message, notes=(f"in {data.path}",)))
+        diagnostic = Diagnostic(
+            "DAT014", message, (Label(first.span, "read here", True),), (f"in {data.path}",)
+        )
+        raise DataError(diagnostic, program.texts)
     return shaped.astype(np.int64)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tilewright.core.diagnostics import Label, Span, join_names, suggest
+from tilewright.core.diagnostics import Label, Span, join_names
 from tilewright.lang import shapes
 from tilewright.lang.program import Activation, Layer, Model, Shape
 from tilewright.lang.syntax import nodes
-from tilewright.lang.types import ALIASES, IntType, Scope, Signature, read_arguments, unknown_word
+from tilewright.lang.types import IntType, Scope, Signature, nearest, read_arguments, unknown_word
 from tilewright.lang.vocabulary import ACTIVATIONS, LAYER_NAMES, LAYERS, VARIADIC_LAYERS
 
 MAX_LAYERS: Final = 10_000
@@ -200,8 +200,8 @@ class _ModelChecker:
         if name == "linear":
             advice = "a layer with weights is `dense N`; `linear` is the activation that changes nothing"
         else:
-            near = ALIASES.get(name.lower()) or suggest(name, LAYER_NAMES)
-            advice = f"did you mean `{near}`?" if near in LAYER_NAMES else None
+            near = nearest(name, LAYER_NAMES)
+            advice = f"did you mean `{near}`?" if near else None
         self.fail("KYN106", f"unknown layer `{name}`", layer.name.span, note=note, help=advice)
 
     def fail(

@@ -108,7 +108,7 @@ def _read_overrides(overrides: Sequence[str], params: Parameters, report: Report
             report.add("KYN116", "a parameter is given as key=value", whole)
         elif key not in known:
             near = suggest(key, known)
-            note = f"known parameters are {join_names(known)}" if known else "the program has no parameters"
+            note = f"known parameters: {join_names(known)}" if known else "the program has no parameters"
             at = whole._replace(end_col=start + len(key))
             report.add(
                 "KYN116",

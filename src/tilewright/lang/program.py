@@ -199,9 +199,16 @@ class Model:
 
     @property
     def output_activation(self) -> str:
-        """The function that gives the output: the name of the last activation, or `linear`."""
-        last = next((layer for layer in reversed(self.layers) if not _passes_through(layer)), None)
-        return last.name if isinstance(last, Activation) else "linear"
+        """What the outputs are: the name of the last activation, or `linear`.
+
+        Flattening and reshaping do not count. A pool or dropout after an activation gives its own name: its
+        output is no longer what the activation promises.
+        """
+        layers = [layer for layer in self.layers if not isinstance(layer, Flatten | Reshape)]
+        blurred = [layer for layer in layers if not isinstance(layer, MaxPool | AvgPool | Dropout)]
+        if not blurred or not isinstance(blurred[-1], Activation):
+            return "linear"
+        return layers[-1].kind
 
     @property
     def reads_indices(self) -> bool:
@@ -211,10 +218,6 @@ class Model:
     @property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)
-
-
-def _passes_through(layer: Layer) -> bool:
-    return isinstance(layer, Flatten | Reshape)
 
 
 # --- the other blocks ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ value, or None after it reported what is wrong. Types know no keys or layers; `l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -35,9 +35,7 @@ class Scope:
         if value is not None:
             return Site(value, node.span, node.name)
         near = suggest(node.name, self.params)
-        known = (
-            f"known parameters are {join_names(self.params)}" if self.params else "there are no parameters"
-        )
+        known = f"known parameters: {join_names(self.params)}" if self.params else "there are no parameters"
         advice = f"did you mean `${near}`?" if near else f"define it: `params:` with `{node.name} = ...`"
         self.report.add(
             "KYN104", f"undefined parameter `${node.name}`", node.span, notes=[known], help=[advice]
@@ -235,11 +233,16 @@ class NameType:
         return read_word(site, subject, self.expected, scope) if site else None
 
 
+def nearest(word: str, names: Sequence[str]) -> str | None:
+    """The name that a word most likely meant: what other tools call so, else the nearest spelling."""
+    alias = ALIASES.get(word.lower().replace("-", "_"))
+    return alias if alias in names else suggest(word, names)
+
+
 def unknown_word(site: Site, what: str, word: str, known: Iterable[str], scope: Scope, code: str) -> None:
     """Report a word that is not among the known ones, with the nearest spelling."""
     names = list(known)
-    near = suggest(word, names) or ALIASES.get(word.lower().replace("-", "_"))
-    near = near if near in names else None
+    near = nearest(word, names)
     scope.report.add(
         code,
         f"unknown {what} `{printable(word)}`",
@@ -344,7 +347,8 @@ class ListType:
             count = (
                 str(self.max_length) if self.max_length == self.min_length else f"at least {self.min_length}"
             )
-            message = f"{subject} needs a list of {count} values, found {len(items)}"
+            values = "value" if count == "at least 1" else "values"
+            message = f"{subject} needs a list of {count} {values}, found {len(items)}"
             scope.report.add("KYN111", message, site.span, more=site.context)
             return None
         values = [self.item.read(item, subject, scope) for item in items]
@@ -456,7 +460,7 @@ class ComponentType:
             at = Site(site.node, site.span if site.param else site.node.name.span, site.param)
             args, options = site.node.args, site.node.options
         else:
-            word, at, args, options = read_word(site, subject, self.expected, scope), site, (), ()
+            word, at, args, options = self.read_alone(site, subject, scope), site, (), ()
         if word is None:
             return None
         signature = self.table.get(word)
@@ -465,6 +469,15 @@ class ComponentType:
             return None
         values = read_arguments(word, signature, args, options, at.span, scope)
         return None if values is None else Component(signature.alias_of or word, values, site.span)
+
+    def read_alone(self, site: Site, subject: str, scope: Scope) -> str | None:
+        """The name of a component without options."""
+        called = next((name for name, signature in self.table.items() if signature.positional), None)
+        if called and isinstance(site.node, nodes.String) and site.param is None:
+            advice = f"write `{called}({quote(site.node.value)})`"
+            mismatch(site, subject, f"`{called}(...)`", scope, [advice])
+            return None
+        return read_word(site, subject, self.expected, scope)
 
 
 def read_arguments(
@@ -496,7 +509,7 @@ def read_arguments(
         if item.is_required:
             is_positional = item in positional
             shape = f"{name} ... {item.name.upper()}" if is_positional else f"{item.name}=value"
-            advice = f"`{item.name}` is {item.doc}" if item.doc else f"write `{shape}`"
+            advice = f"`{item.name}`: {item.doc}" if item.doc else f"write `{shape}`"
             missing = f"`{name}` needs {'a value for ' if is_positional else ''}`{item.name}`"
             scope.report.add("KYN103", missing, span, help=[advice])
             ok = False
@@ -534,11 +547,11 @@ def _read_options(
 def report_unknown_option(name: str, signature: Signature, option: nodes.Option, scope: Scope) -> None:
     key = option.key.name
     known = [item.name for item in signature.options]
-    near = suggest(key, known) or ALIASES.get(key.lower())
-    advice = f"did you mean `{near}`?" if near in known else None
+    near = nearest(key, known)
+    advice = f"did you mean `{near}`?" if near else None
     if key in (item.name for item in signature.fields[: signature.positional]):
         advice = f"`{key}` is written by position, without its name"
-    note = f"its options are {join_names(known)}" if known else f"`{name}` has no options"
+    note = f"known options: {join_names(known)}" if known else f"`{name}` has no options"
     scope.report.add(
         "KYN109", f"unknown option `{key}` of `{name}`", option.key.span, notes=[note], help=[advice]
     )

@@ -52,6 +52,7 @@ class _Line:
     tokens: list[Token]
     comment: str
     end: Span
+    has_tab: bool = False  # among its indentation, which then cannot be counted
     position: int = 0
 
     @property
@@ -91,7 +92,8 @@ def _split(tokens: list[Token], file: str) -> list[_Line]:
         indent = first.span.col - 1 if first else 0
         end = (solid[-1].span if solid else last)._replace()
         at_end = end._replace(col=end.end_col, end_col=end.end_col + 1)
-        lines.append(_Line(indent, solid, comment.text.rstrip() if comment else "", at_end))
+        has_tab = bool(current) and current[0].kind is Kind.SPACE and "\t" in current[0].text
+        lines.append(_Line(indent, solid, comment.text.rstrip() if comment else "", at_end, has_tab))
 
     for token in tokens:
         last = token.span
@@ -129,12 +131,16 @@ class _Parser:
         self.items: list[nodes.Import | nodes.Block] = []
         self.block: _OpenBlock | None = None
         self.pending: list[tuple[int, str]] = []  # (indent, comment or "") not yet given to a statement
+        self.unclosed: int | None = None  # the indentation of a line whose bracket is open at its end
 
     def run(self, lines: list[_Line]) -> nodes.File:
         for line in lines:
             if not line.tokens:
                 self.pending.append((line.indent, line.comment))
                 continue
+            if self.unclosed is not None and line.indent > self.unclosed:
+                continue  # meant as the rest of that line
+            self.unclosed = None
             try:
                 self.read_line(line)
             except _SkipLine:
@@ -188,7 +194,7 @@ class _Parser:
         in_repeat = block.repeat is not None
         if line.indent == INDENT or (in_repeat and line.indent == 2 * INDENT):
             return line.indent // INDENT
-        if block.known:
+        if block.known and not line.has_tab:
             at = Span(self.file, line.tokens[0].span.line, 1, line.tokens[0].span.line, line.indent + 1)
             wanted = "four or eight spaces" if in_repeat else "exactly four spaces"
             found = f"{line.indent} space{'s' if line.indent != 1 else ''}"
@@ -502,13 +508,14 @@ class _Parser:
     # --- errors ------------------------------------------------------------------------------------------
 
     def fail_unclosed(self, line: _Line, opening: Token, closing: str) -> NoReturn:
+        self.unclosed = line.indent
         self.report.add(
             "KYN013",
             f"`{opening.text}` is never closed",
             opening.span,
             "opened here",
             more=[Label(line.end, f"expected `{closing}`")],
-            notes=["a value does not go on across lines"],
+            notes=["a value ends on the line on which it starts"],
         )
         raise _SkipLine
 
