@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tilewright.kernel import math_exp, math_log, math_trig
+from tilewright.kernel import math_exp, math_integer, math_log, math_trig
 from tilewright.kernel.ir import Expr, cast, op, rebuild
 from tilewright.kernel.math_float import Format, format_of
+from tilewright.kernel.math_integer import integer_pow, threefry2x32
 
-__all__ = ["EXPANSIONS", "expand"]
+__all__ = ["EXPANSIONS", "expand", "threefry2x32"]
 
 Expansion = Callable[..., Expr]
 
@@ -34,6 +35,12 @@ def _float(function: Callable[..., Expr]) -> Expansion:
         return cast(function(f, *(cast(x, f.dtype) for x in operands)), dtype)
 
     return apply
+
+
+def _pow(base: Expr, exponent: Expr) -> Expr:
+    if base.dtype.is_integer:
+        return integer_pow(base, exponent)
+    return _float(math_log.pow)(base, exponent)
 
 
 EXPANSIONS: dict[str, Expansion] = {
@@ -54,9 +61,14 @@ EXPANSIONS: dict[str, Expansion] = {
     "sinh": _float(math_exp.sinh),
     "cosh": _float(math_exp.cosh),
     "tanh": _float(math_exp.tanh),
+    "asinh": _float(math_log.asinh),
+    "acosh": _float(math_log.acosh),
+    "atanh": _float(math_log.atanh),
     "erf": _float(math_exp.erf),
-    "pow": _float(math_log.pow),
+    "pow": _pow,
     "atan2": _float(math_trig.atan2),
+    "mod": _float(math_integer.mod),
+    "floordiv": _float(math_integer.floordiv),
 }
 
 
@@ -81,7 +93,7 @@ def expand(expr: Expr) -> Expr:
         stack.pop()
         args = tuple(done[a] for a in e.args)
         row = EXPANSIONS.get(e.op)
-        if row is not None and e.dtype.is_float:
+        if row is not None and (e.dtype.is_float or e.op == "pow" and e.dtype.is_integer):
             done[e] = row(*args)
         else:
             done[e] = e if args == e.args else rebuild(e, args)

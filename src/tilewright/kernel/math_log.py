@@ -15,7 +15,7 @@ from tilewright.kernel.math_coefficients import EXP2_SHORT, LOG, LOG2, LOG2_SHOR
 from tilewright.kernel.math_constants import LN2, LOG2_E, LOG10_2, LOG10_E
 from tilewright.kernel.math_float import F64, Format, at_least, at_most, horner, split_constant, where
 
-__all__ = ["log", "log1p", "log2", "log10"]
+__all__ = ["acosh", "asinh", "atanh", "log", "log1p", "log2", "log10", "pow"]
 
 
 def _split(f: Format, x: Expr) -> tuple[Expr, Expr]:
@@ -76,22 +76,93 @@ def log10(f: Format, x: Expr) -> Expr:
 
 
 def log1p(f: Format, x: Expr) -> Expr:
-    """With 1 + x = 2^k (1 + t): t = x 2^-k + (2^-k - 1) needs one rounding and no division.
-
-    2^(2-k) stands for 2^-k, which would be subnormal for the largest x.
-    """
-    k, _ = _split(f, x + f.const(1.0))
-    scale = f.to_float(f.integer(f.bits_of(4.0)) - f.shift_left(k, f.mantissa))
-    near = op("eq", k, f.integer(0))
-    t = where(near, x, fma(x, scale, scale - f.const(4.0)) * f.const(0.25))
-    part = _log1p_near(f, t)
-    high, low = split_constant(f, LN2)
-    e = f.small_int(k)
-    whole = fma(e, f.const(high), fma(e, f.const(low), part) if f.bits == 64 else part)
-    result = where(near, part, whole)
+    result = _log1p_sum(f, x, None)
     inside = op("gt", x, f.const(-1.0))
     outside = where(inside, x, where(op("eq", x, f.const(-1.0)), f.const(-math.inf), f.const(math.nan)))
     return where(op("bitand", inside, op("lt", x, f.const(math.inf))), result, outside)
+
+
+def _log1p_sum(f: Format, x: Expr, rest: Expr | None) -> Expr:
+    """log(1 + x + rest) for finite x > -1 and a rest that is small beside x.
+
+    With 1 + x = 2^k (1 + t): t = x 2^-k + (2^-k - 1) needs one rounding and no division. 2^(2-k) stands for 2^-k, which
+    would be subnormal for the largest x.
+    """
+    k, _ = _split(f, x + f.const(1.0))
+    scale = f.to_float(f.integer(f.bits_of(4.0)) - f.shift_left(k, f.mantissa))
+    quarter = f.const(0.25)
+    near = op("eq", k, f.integer(0))
+    t = where(near, x, fma(x, scale, scale - f.const(4.0)) * quarter)
+    tail = t * t * horner(f, (-0.5, *LOG[f.bits]), t)
+    if rest is not None:  # log(1 + t + d) = log(1 + t) + d / (1 + t), of which a few bits are enough
+        tail = fma(rest * scale * quarter, horner(f, (1.0, -1.0, 0.8), t), tail)
+    part = t + tail if rest is not None else fma(t * t, horner(f, (-0.5, *LOG[f.bits]), t), t)
+    high, low = split_constant(f, LN2)
+    e = f.small_int(k)
+    whole = fma(e, f.const(high), fma(e, f.const(low), part) if f.bits == 64 else part)
+    return where(near, part, whole)
+
+
+# ---- inverse hyperbolic functions ---------------------------------------------------------------------------------
+# All are log1p of something whose own rounding error must be carried along to stay within 2 units.
+
+
+def _log_of_large(f: Format, a: Expr, usual: Expr, tame: Expr) -> Expr:
+    """log 2a where a is so large that its square may overflow, else log1p(usual + tame)."""
+    large = op("gt", a, f.const(2.0 ** (f.bits - 4)))
+    result = _log1p_sum(f, where(large, a, usual), where(large, f.const(0.0), tame))
+    result = result + where(large, f.const(float(LN2)), f.const(0.0))
+    return where(op("lt", a, f.const(math.inf)), result, a)
+
+
+def asinh(f: Format, x: Expr) -> Expr:
+    """log1p(a + a^2 / (1 + sqrt(1 + a^2))) with a = |x| and the sign of x."""
+    a, one = op("abs", x), f.const(1.0)
+    square = a * a
+    square_rest = fma(a, a, op("neg", square))
+    radicand = square + one
+    larger, smaller = where(op("gt", a, one), square, one), where(op("gt", a, one), one, square)
+    radicand_rest = ((larger - radicand) + smaller) + square_rest
+    root = op("sqrt", radicand)
+    root_rest = op("div", fma(op("neg", root), root, radicand) + radicand_rest, root + root)
+    divisor = root + one
+    divisor_rest = ((root - divisor) + one) + root_rest
+    quotient = op("div", square, divisor)
+    quotient_rest = fma(op("neg", quotient), divisor, square) + square_rest
+    quotient_rest = op("div", fma(op("neg", quotient), divisor_rest, quotient_rest), divisor)
+    total = a + quotient  # the quotient is the smaller one
+    return op("copysign", _log_of_large(f, a, total, ((a - total) + quotient) + quotient_rest), x)
+
+
+def acosh(f: Format, x: Expr) -> Expr:
+    """log1p((x - 1) + sqrt(x^2 - 1)); NaN below 1."""
+    one = f.const(1.0)
+    square = x * x
+    difference = square - one
+    rest = ((square - difference) - one) + fma(x, x, op("neg", square))
+    radicand = difference + rest
+    radicand_rest = (difference - radicand) + rest
+    root = op("sqrt", radicand)
+    correction = op("div", fma(op("neg", root), root, radicand) + radicand_rest, root + root)
+    above = x - one
+    total = root + above  # the root is the larger one
+    total_rest = ((root - total) + above) + ((x - above) - one) + correction
+    result = _log_of_large(f, x, total, where(op("eq", root, f.const(0.0)), f.const(0.0), total_rest))
+    return where(op("ge", x, one), result, f.const(math.nan))
+
+
+def atanh(f: Format, x: Expr) -> Expr:
+    """log1p(2a / (1 - a)) / 2 with a = |x| and the sign of x; infinite at 1, NaN beyond."""
+    a, one = op("abs", x), f.const(1.0)
+    double = a + a
+    divisor = one - a
+    divisor_rest = (one - divisor) - a
+    quotient = op("div", double, divisor)
+    rest = fma(op("neg", quotient), divisor, double)
+    rest = op("div", fma(op("neg", quotient), divisor_rest, rest), divisor)
+    result = _log1p_sum(f, quotient, rest) * f.const(0.5)
+    edge = where(op("eq", a, one), f.const(math.inf), f.const(math.nan))
+    return op("copysign", where(op("lt", a, one), result, edge), x)
 
 
 # ---- pow ---------------------------------------------------------------------------------------------------
