@@ -1,0 +1,98 @@
+"""Turn results of `bench.run` (JSON) into Markdown tables, for docs/performance.md and README.md.
+
+    python -m bench.markdown FILE...                       print the tables
+    python -m bench.markdown FILE... --into README.md      replace what stands between the bench markers
+
+Figures reach the documents only this way, with their date, command and machine.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- bench:begin", "<!-- bench:end -->"
+
+
+def table(content: dict[str, Any], threads: int) -> list[str]:
+    """Median and, in brackets, minimum in ms; the last column compares the best peer's median with ours."""
+    results = [r for r in content["results"] if r["threads"] == threads]
+    frameworks = list(dict.fromkeys(r["framework"] for r in results))
+    ours = any(r["framework"] == "tilewright" and r["median"] for r in results)
+    heads = ["step" if results[0]["suite"] == "training" else "kernel", *frameworks]
+    lines = [heads + ["best peer / tilewright"] * ours]
+    for case in dict.fromkeys(r["case"] for r in results):
+        row = {r["framework"]: r for r in results if r["case"] == case}
+        peers = [r["median"] for name, r in row.items() if r["median"] and not name.startswith("tilewright")]
+        cells = [case, *(cell(row.get(name)) for name in frameworks)]
+        mine = row.get("tilewright", {}).get("median")
+        if ours:
+            cells.append(f"{min(peers) / mine:.2f}" if peers and mine else "-")
+        lines.append(cells)
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    return ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
+
+
+def cell(result: dict[str, Any] | None) -> str:
+    if not result or not result["median"]:
+        return "-"
+    share = f", {result['share']:.0%}" if result["share"] else ""
+    return f"{result['median'] * 1e3:.3g} ({result['minimum'] * 1e3:.3g}{share})"
+
+
+def section(content: dict[str, Any]) -> str:
+    """Everything a reader needs to judge one file's figures, and its tables."""
+    machine = content["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    busy = max(r["other_share"] for r in content["results"])
+    features = ", ".join(machine["features"])
+    caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
+    lines = [
+        f"{content['date'][:10]}, `{content['command']}`,",
+        f"on {machine['cpu']} ({machine['usable_cores']} cores, {features}; {caches}), {machine['system']},",
+        f"Python {machine['python']}; {packages}.",
+    ]
+    if busy > 0.1:
+        lines.append(
+            f"Other processes used up to {busy:.1f} cores meanwhile: the minima say more than the medians."
+        )
+    for threads, limit in content["limits"].items():
+        lines += [
+            "",
+            f"**{threads} thread{'s' * (threads != '1')}**: median ms (minimum, share of the limit).",
+            f"Limits as measured: {limit['peak_gflops']:.0f} GFLOP/s f32, {limit['triad_gbps']:.0f} GB/s triad,"
+            f" {limit['copy_gbps']:.0f} GB/s copy.",
+            "",
+            *table(content, int(threads)),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def insert(document: Path, text: str) -> None:
+    """Replace the text between the markers; the file is written whole or not at all."""
+    old = document.read_text(encoding="utf-8")
+    start = old.index(BEGIN)
+    start = old.index("-->", start) + len("-->")
+    end = old.index(END)
+    temporary = document.with_name(document.name + ".tmp")
+    temporary.write_text(f"{old[:start]}\n\n{text}\n{old[end:]}", encoding="utf-8")
+    os.replace(temporary, document)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--into", type=Path, metavar="DOCUMENT")
+    options = parser.parse_args()
+    text = "\n".join(section(json.loads(file.read_text(encoding="utf-8"))) for file in options.files)
+    if options.into:
+        insert(options.into, text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
