@@ -61,8 +61,8 @@ def section(content: dict[str, Any]) -> str:
         lines += [
             "",
             f"**{threads} thread{'s' * (threads != '1')}**: median ms (minimum, share of the limit).",
-            f"Limits as measured: {limit['peak_gflops']:.0f} GFLOP/s f32, {limit['triad_gbps']:.0f} GB/s triad,"
-            f" {limit['copy_gbps']:.0f} GB/s copy.",
+            f"Limits as measured: {limit['peak_gflops']:.0f} GFLOP/s f32,"
+            f" {limit['triad_gbps']:.0f} GB/s triad, {limit['copy_gbps']:.0f} GB/s copy.",
             "",
             *table(content, int(threads)),
         ]
