@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def execute(kernel: Kernel, target: Target, arrays: Mapping[str, Array], lo: int
 def bits(a: Array) -> Array:
     """The array as integers, with every NaN the same."""
     if dt.from_numpy(a.dtype).is_float:
-        wide = a.astype(np.float64)
+        with np.errstate(all="ignore"):  # signalling NaNs among bit patterns
+            wide = a.astype(np.float64)
         out = a.view(f"u{a.dtype.itemsize}").copy()
         out[np.isnan(wide)] = np.iinfo(out.dtype).max
         out[wide == 0] = 0  # zeros of either sign
@@ -99,7 +101,18 @@ def compare(
     return got
 
 
-_RANDOM = np.random.default_rng(20240607)
+_RANDOM = np.random.default_rng(1)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_every_run(request: pytest.FixtureRequest) -> None:
+    """Each test draws its own numbers, whichever tests ran before."""
+    reseed(crc32(request.node.name.encode()))
+
+
+def reseed(seed: int) -> None:
+    global _RANDOM
+    _RANDOM = np.random.default_rng(seed)
 
 
 def sample(dtype: DType, n: int) -> Array:
@@ -166,6 +179,8 @@ def test_every_operation(dtype: DType, inexact: bool, target: Target) -> None:
         return
     n = 83 if not inexact else 40
     arrays = {name: sample(dtype, n) for name in "abc"} | {"p": sample(dt.bool_, n)}
+    if inexact:  # the functions' special cases are tested where the functions are
+        arrays = {name: np.where(np.abs(a.astype(np.float64)) < 1e4, a, 1).astype(a.dtype) for name, a in arrays.items()}
     inputs = {"a": dtype, "b": dtype, "c": dtype, "p": dt.bool_}
     kernel = element_kernel(f"ops_{dtype}", inputs, {f"o_{m}": e for m, e in outputs.items()}, 16)
     arrays |= {f"o_{m}": np.zeros(n, e.dtype.numpy) for m, e in outputs.items()}
@@ -546,6 +561,7 @@ def expressions(draw: st.DrawFn, dtype: DType, depth: int) -> Expr:
 @given(data=st.data())
 def test_random_expressions(data: st.DataObject) -> None:
     target = data.draw(st.sampled_from(LEVELS), label="target")
+    reseed(data.draw(st.integers(0, 99), label="seed"))
     buffers = [Buf(f"a_{d}", d, "r") for d in REAL]
     arrays = {f"a_{d}": sample(d, 150) for d in REAL}
     stores: list[Stmt] = []
