@@ -25,7 +25,7 @@ from tilewright.kernel.ir import (
     HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, across, cast, const, fma, idiv, imod, index, load, op, reg, var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
-from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.calls import Builder, Call, Temporary, take_checks
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.read import Index, Reader, Unsupported, accumulator, conjunction, within
 from tilewright.recipes.contraction import Tiling, choose_tiling
@@ -273,6 +273,8 @@ class _Emitter:
         self.analysis = _Analysis(group, problem, stored)
         self.m, self.n = self.analysis.m, self.analysis.n
         self.k = product(problem.k)
+        self.pieces = 1
+        self.partial: Temporary | None = None
         self.outer = (*problem.batch, *self.m.outer, *self.n.outer)
         self.choose()
 
@@ -284,7 +286,9 @@ class _Emitter:
         tail = p.k[-1] if p.k else 1
         contiguous_k = look.streams("a", "k") and look.streams("b", "k")
         few = self.m.size <= 64 or self.n.size <= 64 or self.k >= 4096
-        self.inner = contiguous_k and tail >= 24 and p.kind.is_float and few and not self.direct_b
+        lanes = max(1, self.machine.vector_bytes // p.kind.itemsize)
+        fills = -(-tail // lanes) * lanes <= 1.35 * tail
+        self.inner = contiguous_k and fills and p.kind.is_float and few and not self.direct_b
         single = self.m.size <= 8  # nothing would read a packed element twice
         self.pack_b = not self.inner and not self.direct_b and not (single and look.streams("b", "free"))
         self.pack_a = not self.inner and not self.direct_a
@@ -294,17 +298,46 @@ class _Emitter:
             self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
             packs_b=self.pack_b, unit=unit,
         )  # fmt: skip
-        t = self.tiling
-        if self.pack_b and t.nc * self.k * p.kind.itemsize > MAX_PACK * 4:
+        self.split_k()
+        if self.pack_b and self.tiling.nc * self.k * p.kind.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
-        self.long = epilogue_cost(self.group) > LONG_EPILOGUE
+        self.long = epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1
 
-    # ---- pieces ----
+    def split_k(self) -> None:
+        """Share a long K out over tasks where M and N give too few: each piece leaves a partial result, summed afterwards."""
+        first = self.problem.k[0] if self.problem.k else 1
+        self.pieces = max(d for d in range(1, max(self.tiling.ks, 1) + 1) if first % d == 0)
+        self.k //= self.pieces
+        self.local_k = (first // self.pieces, *self.problem.k[1:]) if self.problem.k else ()
+        if self.pieces > 1:
+            self.partial = Temporary(self.problem.kind, self.pieces * self.group.anchor.type.size)
 
     def calls(self) -> list[Call]:
         label = f"{self.group.anchor.op} {list(self.problem.batch)} {list(self.problem.m)}x{list(self.problem.n)}x{list(self.problem.k)} {self.tiling}"
-        flops = 2 * product(self.outer) * self.m.size * self.n.size * self.k
-        return [self.main_call(label, flops)]
+        flops = 2 * self.group.anchor.type.size * self.k * self.pieces
+        calls = [self.main_call(label, flops)]
+        if self.partial is not None:
+            calls.append(self.sum_call(label))
+        return calls
+
+    def sum_call(self, label: str) -> Call:
+        """Add the pieces' partial results, always in the same order, and run the epilogue."""
+        assert self.partial is not None
+        self.start()
+        shape, kind = static(self.group.anchor.shape), self.problem.kind
+        size = product(shape)
+        flat = self.space.loop("e", size)
+        at = self.space.unravel(flat, shape)
+        source = self.builder.buffer(self.partial, "r")
+        number = self.space.loop("s", self.pieces)
+        term = load(source, (number * size + flat).expr(), kind)
+        body: list[Stmt] = [
+            Reg("sum", kind, const(0, kind)),
+            *self.loop_variable("s", self.pieces, [Set("sum", op("add", reg("sum", kind), term))]),
+            *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
+        ]
+        lanes = self.tiling.lanes
+        return self.builder.call((Loop("e", LO, HI, tuple(body), "vector", lanes),), size, 1 << 14, f"sum of pieces: {label}")
 
     def start(self) -> None:
         self.builder = Builder()
@@ -315,10 +348,11 @@ class _Emitter:
         self.start()
         t, p = self.tiling, self.problem
         blocks_m, blocks_n = -(-self.m.size // t.mc), -(-self.n.size // t.nc)
-        extents = (*self.outer, blocks_m, blocks_n)
+        extents = (self.pieces, *self.outer, blocks_m, blocks_n)
         grid = product(extents)
         digits, at = self.decode(extents, grid)
-        batch, mo, no = self.cut(at)
+        self.piece = at[0]
+        batch, mo, no = self.cut(at[1:])
         m_block = self.block(at[-2], t.mc, self.m.size)
         n_block = self.block(at[-1], t.nc, self.n.size)
         task: list[Stmt] = []
@@ -372,10 +406,13 @@ class _Emitter:
         return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
 
     def k_loops(self, prefix: str = "k") -> tuple[At, list[tuple[str, int]], Affine]:
-        """Variables for the k ranges, their loops, and the flat k."""
-        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(self.problem.k)]
-        loops = [(f"{prefix}{i}", e) for i, e in enumerate(self.problem.k) if e != 1]
-        return at, loops, self.space.linear(at, self.problem.k)
+        """Indices of the k ranges, their loops, and the flat k within the task's piece."""
+        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(self.local_k)]
+        loops = [(f"{prefix}{i}", e) for i, e in enumerate(self.local_k) if e != 1]
+        flat = self.space.linear(at, self.local_k)
+        if self.pieces > 1:
+            at[0] = at[0] + self.piece * self.local_k[0]
+        return at, loops, flat
 
     def loop_variable(self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0) -> list[Stmt]:
         """A loop, or its body alone where the variable is the constant 0."""
@@ -526,6 +563,9 @@ class _Emitter:
         if self.long:
             return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
         at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
+        if self.partial is not None:
+            position = self.space.linear(at, static(self.group.anchor.shape)) + self.piece * self.group.anchor.type.size
+            return [Store(self.builder.buffer(self.partial, "w"), position.expr(), value)]
         return epilogue(self.group, self.reader, at, value, self.builder)
 
     def long_epilogue(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
