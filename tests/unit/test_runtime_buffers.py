@@ -121,6 +121,11 @@ def test_freed_memory_is_reused_within_a_bound() -> None:
     for block in blocks:
         pool.give(block)
     assert pool.held_bytes <= 10_000
+    large = pool.take(8000)
+    pool.give(large)
+    assert pool.take(8000) is large, "a full pool makes room for the sizes in use"
+    pool.give(Memory(20_000))
+    assert pool.held_bytes <= 10_000
     pool.clear()
     assert pool.held_bytes == 0
     assert pool.take(4000) not in blocks

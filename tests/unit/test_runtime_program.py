@@ -176,6 +176,35 @@ def test_a_busy_competitor_process_does_not_stall_runs() -> None:
         competitor.wait()
 
 
+def test_programs_share_an_arena_that_grows(threads: int) -> None:
+    x, y = np.arange(4 * N), zeros(4 * N)
+
+    def make(size: int) -> Program:
+        steps = [launch("increment", 1, 0, size), launch("increment", 0, 2, size, wait_for=0)]
+        return Program(steps, slots=3, arena_bytes=8 * size)
+
+    small = make(N)
+    for size in (2 * N, 4 * N):
+        small.run(addresses(x, y))
+        make(size).run(addresses(x, y))
+        np.testing.assert_array_equal(y[:size], x[:size] + 2)
+    y[:] = 0
+    small.run(addresses(x, y))
+    np.testing.assert_array_equal(y[:N], x[:N] + 2)
+
+
+def test_running_out_of_memory_for_an_arena_leaves_other_programs_usable() -> None:
+    x, y = np.arange(N), zeros()
+    steps = [launch("increment", 1, 0), launch("increment", 0, 2, wait_for=0)]
+    program = Program(steps, slots=3, arena_bytes=8 * N)
+    program.run(addresses(x, y))
+    with pytest.raises(MemoryError):
+        Program(steps, slots=3, arena_bytes=1 << 60).run(addresses(x, y))
+    y[:] = 0
+    program.run(addresses(x, y))
+    np.testing.assert_array_equal(y, x + 2)
+
+
 def test_scratch_belongs_to_one_thread_and_grows_on_demand(threads: int) -> None:
     x, y = np.arange(N), zeros()
     Program([launch("increment", 1, 2)], slots=3).run(addresses(x, y))
@@ -319,6 +348,16 @@ def test_a_program_without_host_steps_is_one_native_call(threads: int) -> None:
     gained = stats.since(before)
     assert gained["native_calls"] == 1
     assert gained["launches"] == 12
+
+
+def test_launches_that_wait_for_each_other_with_one_chunk_each_wake_nobody() -> None:
+    set_num_threads(4)
+    x = zeros()
+    Program([launch("count", 1, 1, chunk=N, wait_for=i - 1) for i in range(6)], slots=2).run(addresses(x))
+    np.testing.assert_array_equal(x, 6)
+    with state.lock:
+        assert state.current is not None
+        assert not state.current.threads
 
 
 def test_several_python_threads_take_turns(threads: int) -> None:

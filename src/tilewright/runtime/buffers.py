@@ -75,9 +75,11 @@ class MemoryPool:
             return Memory(size)
 
     def give(self, block: Memory) -> None:
-        """Keep a block for reuse, or let it go when the pool is full."""
+        """Keep a block for reuse. A full pool is emptied first: what it holds is not what is in use now."""
         with self._lock:
-            if self.held_bytes + block.nbytes <= self.limit:
+            if self.held_bytes + block.nbytes > self.limit:
+                self.clear()
+            if block.nbytes <= self.limit:
                 self.held_bytes += block.nbytes
                 self._free.setdefault(block.nbytes, []).append(block)
 

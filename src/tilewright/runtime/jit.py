@@ -40,9 +40,9 @@ __all__ = [
 # content hash).
 KernelSource = tuple[str, "str | Callable[[], str]", str]
 
-# Function passes, in order. Kernels arrive as explicit vector code with rotated loops, so this is most of what is
-# left to do. Measured on emitted GEMM, softmax, map and reduction kernels: the same speed as after -O2, which takes
-# six times as long; code generation, 3 to 11 ms a kernel, then takes most of the time.
+# Function passes, in order. Kernels arrive as explicit vector code with rotated loops, so this is most of
+# what is left to do. Measured on emitted GEMM, softmax, map and reduction kernels: the same speed as after
+# -O2, which takes six times as long; code generation, 3 to 11 ms a kernel, then takes most of the time.
 PIPELINE = ("sroa", "new_gvn")
 _CODEGEN_LEVEL = 2
 # Raise when the pipeline, the kernel calling convention or the entry format changes: old disk entries are
@@ -293,7 +293,10 @@ class KernelLibrary:
         try:
             library = builder.link(self._jit, f"kernels{self._link_count}")
         except RuntimeError as error:
-            raise KernelCompileError(", ".join(objects), str(error)) from None
+            first, others = next(iter(objects)), len(objects) - 1
+            raise KernelCompileError(
+                f"{first} (and {others} others)" if others else first, str(error)
+            ) from None
         finally:
             self._link_count += 1  # a name is used up even by a failure
         _loaded.append(library)
@@ -341,6 +344,8 @@ def _renew_locks() -> None:
     """A forked child has one thread: locks that others held at the fork would never be released."""
     for library in _live_libraries:
         library._lock = threading.RLock()
+    if hasattr(ffi.lib, "_lock"):  # llvmlite's own, around every short call
+        ffi.lib._lock._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -229,9 +229,9 @@ class State:
     def shared_arena(self, nbytes: int) -> Memory:
         """The arena that single-call programs share, grown to at least `nbytes`. Call with the lock held."""
         if self.arena is None or self.arena.nbytes < nbytes:
-            self.arena = None  # the old one goes first
+            self.generation += 1  # first: should memory run out, nobody may use the old arena either
+            self.arena = None
             self.arena = Memory(nbytes)
-            self.generation += 1
         return self.arena
 
     def bury(self, part: int, memory: Memory) -> None:
