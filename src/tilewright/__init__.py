@@ -7,6 +7,8 @@ such as `tw fmt` and `tw validate`, start without NumPy or llvmlite. To make a n
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 from tilewright.version import __version__
@@ -74,6 +76,20 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value  # the next use finds it without coming here
     return value
+
+
+class _Front(ModuleType):
+    """The package's own class: importing the module `tilewright.jit` must not hide the function `tw.jit`.
+
+    Python binds an imported submodule to its name in the package; where a function has the name, it keeps it.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _LAZY_NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Front
 
 
 def __dir__() -> list[str]:

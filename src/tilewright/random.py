@@ -120,13 +120,17 @@ def _bits(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
     return from_value(make("random_bits", (operand_value(key),), shape=shape), (key,))
 
 
+_PRECISION = {dt.bfloat16: 8, dt.float16: 11, dt.float32: 24}  # bits of a fraction that are never rounded up to 1
+
+
 def _unit(shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
-    """Uniform in [0, 1): the high 24 bits for float32 (and narrower, rounded), 53 bits of two words for float64."""
+    """Uniform in [0, 1): as many high bits as ``dtype`` holds exactly, in float32; 53 bits of two words for float64."""
     if dtype is dt.float64:
         words = _bits((2, *shape), generator)
         wide = _joined(words[0], words[1])
         return multiply(cast(bitwise_right_shift(wide, 11), dt.float64), 2.0**-53)
-    return multiply(cast(bitwise_right_shift(_bits(shape, generator), 8), dt.float32), 2.0**-24)
+    bits = _PRECISION[dtype]
+    return multiply(cast(bitwise_right_shift(_bits(shape, generator), 32 - bits), dt.float32), 2.0**-bits)
 
 
 def _joined(high: Tensor, low: Tensor) -> Tensor:
@@ -166,7 +170,7 @@ def normal(
 ) -> Tensor:
     """Numbers of the normal distribution, by the method of Box and Muller."""
     kind = _float_type(dtype, "normal")
-    unit = _unit((2, *shape_of(shape, "normal")), kind, generator)
+    unit = _unit((2, *shape_of(shape, "normal")), kind if kind is dt.float64 else dt.float32, generator)
     radius = sqrt(multiply(log1p(negative(unit[0])), -2.0))  # 1 - u is in (0, 1], so the logarithm is finite
     out = multiply(radius, cos(multiply(unit[1], 2 * math.pi)))
     if std != 1.0:

@@ -41,6 +41,7 @@ class Trace:
         self.history_outside = False  # a captured tensor has a graph outside: gradients would have to leave the trace
         self.captured: dict[int, Captured] = {}
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # tensor whose .grad was looked at, and what it was
+        self._owners: dict[int, Tensor] = {}  # gradient by identity -> whose it was
         self.watched: list[tuple[Any, str, Any]] = []  # object, attribute, value: plain Python state it depends on
 
     def capture(self, tensor: Tensor) -> None:
@@ -51,7 +52,7 @@ class Trace:
             lazy.realize_tensors((tensor,))
         before = tensor._value
         placeholder = input_value(before.type.dtype, before.type.shape)
-        owner = next((t for t, g in self.grads.values() if g is tensor), None)
+        owner = self._owners.get(id(tensor))
         self.captured[id(tensor)] = Captured(tensor, before, placeholder, owner)
         if tensor._leaf:
             lazy.register_role(placeholder, tensor)
@@ -65,6 +66,8 @@ class Trace:
         """Remember what ``tensor.grad`` was before the trace looked at it or changed it."""
         if id(tensor) not in self.grads and (tensor._trace is not self or id(tensor) in self.captured):
             self.grads[id(tensor)] = (tensor, tensor._grad)
+            if tensor._grad is not None:
+                self._owners[id(tensor._grad)] = tensor
 
     def watch(self, owner: Any, attribute: str) -> None:
         """The traced code depends on a Python attribute; another value of it needs another trace."""

@@ -1,0 +1,474 @@
+"""``tw.jit``: a Python function over tensors, traced once per kind of arguments and run as one compiled program.
+
+Tracing runs the function with stand-ins for its tensors. Tensors it reads without receiving them (parameters) are captured
+by handle: each call binds the memory they have then. Tensors it assigns (parameters, optimizer state, batch statistics,
+random state) are written back after the run, over their own memory when nobody else holds it. A later call with arguments
+of the same structure, shapes, types and static values costs a few microseconds of Python and one native call.
+
+A call whose results somebody may differentiate later (they require gradients when the call ends) is not compiled apart: the
+function then runs as ordinary lazy code, so that no gradient is lost. Evaluate under ``no_grad``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import numpy as np
+
+from tilewright.core import dtype as dt
+from tilewright.core.dtype import DType
+from tilewright.core.trees import Structure, flatten, unflatten
+from tilewright.graph.ir import TensorType, Value, input_value
+from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import DTypeError, Tensor, execute, lazy, modes
+from tilewright.tensor.handle import from_buffer, from_value
+from tilewright.tensor.trace import Captured, Trace
+
+__all__ = ["Jitted", "jit"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+VARIANT_LIMIT = 64  # traces kept per function; the least recently used goes first
+
+
+class _Holder:
+    __slots__ = ("item",)
+
+
+def _count_sole() -> int:
+    """What ``getrefcount`` says of an object held by one attribute and one local variable, in this Python version."""
+    holder = _Holder()
+    holder.item = object()
+    item = holder.item
+    return sys.getrefcount(item)
+
+
+_SOLE = _count_sole()
+
+
+class _Variant:
+    """One trace, compiled: where its inputs come from and where its results go."""
+
+    def __init__(self) -> None:
+        self.inline = False
+        self.program: execute.Program | None = None
+        # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
+        self.binds: list[tuple[int, Any, TensorType, int]] = []  # (kind, source, type, write it is donated to or -1)
+        self.guards: list[tuple[Any, str, Any]] = []
+        self.grad_guards: list[tuple[Tensor, bool]] = []
+        self.handles: set[int] = set()  # identities of captured tensors
+        self.structure: Structure = Structure("leaf")
+        self.results: list[tuple[int, Any]] = []  # (kind, output position | argument position | object)
+        self.writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
+        self.grads: list[tuple[Tensor, int]] = []  # tensor, output position or -1 for None
+        self.types: list[TensorType] = []  # of the program's outputs by position
+
+    def fits(self) -> bool:
+        """Whether what the trace depended on besides its arguments is as it was."""
+        for owner, attribute, value in self.guards:
+            if getattr(owner, attribute) != value:
+                return False
+        for tensor, absent in self.grad_guards:
+            if (tensor._grad is None) is not absent:
+                return False
+        for kind, source, type, _ in self.binds:
+            if kind == _CAPTURED:
+                if source._value.type is not type and source._value.type != type:
+                    return False
+            elif kind == _GRADIENT and source._grad._value.type != type:
+                return False
+        return True
+
+
+_CAPTURED, _GRADIENT, _ARGUMENT, _FIXED = range(4)  # kinds of inputs
+_OUTPUT, _RETURNED_ARGUMENT, _OBJECT = range(3)  # kinds of results
+
+
+class Jitted(Generic[P, R]):
+    """A function compiled by ``tw.jit``. Call it like the function; ``explain`` shows what it became."""
+
+    def __init__(self, function: Callable[P, R], keep_grads: bool = False) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._keep_grads = keep_grads
+        self._variants: OrderedDict[Any, list[_Variant]] = OrderedDict()
+        self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
+        self.traces = 0  # how many times the function was traced
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if modes.trace is not None:  # inside another jitted function: part of its program
+            return self._function(*args, **kwargs)
+        leaves, structure = flatten((args, kwargs))
+        key, dynamic = self._key(leaves, structure)
+        if key is None:
+            return self._function(*args, **kwargs)
+        variant = self._find(key) or self._trace(key, leaves, structure, dynamic)
+        if variant.inline or (variant.writes and _aliased(variant, dynamic)):
+            return self._function(*args, **kwargs)
+        return self._run(variant, dynamic)  # type: ignore[no-any-return]
+
+    def _key(self, leaves: Sequence[Any], structure: Structure) -> tuple[Any, list[Any]]:
+        """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside."""
+        key: list[Any] = [structure, modes.grad]
+        dynamic: list[Any] = []
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                if leaf._trace is not None:
+                    lazy.check_usable(leaf)
+                if leaf._requires_grad and modes.grad:
+                    if not leaf._leaf:
+                        return None, []
+                    key.append(leaf)  # a leaf of gradients is told apart by identity, like a captured parameter
+                    continue
+                type = leaf._value.type
+                key.append(type.dtype)
+                key.append(type.shape)
+                dynamic.append(leaf)
+            elif isinstance(leaf, (np.ndarray, np.generic)):
+                key.append(leaf.dtype)
+                key.append(leaf.shape)
+                dynamic.append(leaf)
+            else:
+                key.append(type_of(leaf))
+                key.append(repr(leaf) if isinstance(leaf, (float, complex)) else leaf)
+        result = _Key(key)
+        return result, dynamic
+
+    def _find(self, key: Any) -> _Variant | None:
+        found = self._variants.get(key)
+        if found is None:
+            return None
+        for variant in found:
+            if variant.fits():
+                return variant
+        return None
+
+    # ---- tracing ----------------------------------------------------------------------------------------------
+
+    def _trace(self, key: Any, leaves: Sequence[Any], structure: Structure, dynamic: Sequence[Any]) -> _Variant:
+        self.traces += 1
+        trace = Trace(self._name)
+        modes.trace = trace
+        grad = modes.grad
+        try:
+            arguments, placeholders = _stand_ins(leaves, dynamic)
+            args, kwargs = unflatten(structure, arguments)
+            result = self._function(*args, **kwargs)
+            variant = _Compiler(self, trace, leaves, arguments, placeholders).compile(result)
+        finally:
+            modes.trace = None
+            modes.grad = grad
+            trace.close()
+        self._variants.setdefault(key, []).insert(0, variant)
+        self._variants.move_to_end(key)
+        while len(self._variants) > VARIANT_LIMIT:
+            self._variants.popitem(last=False)
+        return variant
+
+    # ---- running ----------------------------------------------------------------------------------------------
+
+    def _run(self, variant: _Variant, dynamic: Sequence[Any]) -> Any:
+        program = variant.program
+        assert program is not None
+        buffers: list[Buffer] = []
+        for kind, source, _, donated in variant.binds:
+            if kind == _CAPTURED:
+                tensor = source
+            elif kind == _ARGUMENT:
+                tensor = dynamic[source]
+                if not isinstance(tensor, Tensor):
+                    buffers.append(Buffer.from_numpy(np.asarray(tensor)))
+                    continue
+            elif kind == _GRADIENT:
+                tensor = source._grad
+            else:
+                buffers.append(source)
+                continue
+            value = tensor._value
+            buffer = value.buffer
+            if buffer is None:
+                tensor._buffer()
+                value = tensor._value
+                buffer = value.buffer
+            if donated >= 0 and not _exclusive(tensor):
+                buffer = buffer.copy()  # somebody else still reads the old elements
+            buffers.append(buffer)
+        computed = program.executable.run(buffers) if program.executable is not None else []
+        outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
+        del buffers, computed
+        return self._deliver(variant, outputs, dynamic)
+
+    def _deliver(self, variant: _Variant, outputs: list[Buffer], dynamic: Sequence[Any]) -> Any:
+        types = variant.types
+        for kind, source, position in variant.writes:
+            tensor = source if kind == _CAPTURED else dynamic[source] if kind == _ARGUMENT else source._grad
+            if isinstance(tensor, Tensor):
+                _write(tensor, outputs[position], types[position])
+        for tensor, position in variant.grads:
+            if position < 0:
+                tensor._grad = None
+            else:
+                tensor._grad = from_buffer(outputs[position], types[position].dtype, types[position].shape)  # type: ignore[arg-type]
+        leaves: list[Any] = []
+        for kind, item in variant.results:
+            if kind == _OUTPUT:
+                type = types[item]
+                leaves.append(from_buffer(outputs[item], type.dtype, type.shape))  # type: ignore[arg-type]
+            elif kind == _RETURNED_ARGUMENT:
+                leaf = dynamic[item]
+                leaves.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf))
+            else:
+                leaves.append(item)
+        if variant.structure.kind == "leaf":
+            return leaves[0]
+        return unflatten(variant.structure, leaves)
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Every stage of the program that a call with these arguments runs, as text. Traces, but does not run."""
+        leaves, structure = flatten((args, kwargs))
+        key, dynamic = self._key(leaves, structure)
+        variant = None if key is None else self._find(key) or self._trace(key, leaves, structure, dynamic)
+        if variant is None or variant.inline:
+            return f"`{self._name}` runs as ordinary lazy code here: its results require gradients outside of it."
+        if variant.program is None or variant.program.executable is None:
+            return f"`{self._name}` computes nothing: every result is an argument or a constant."
+        return str(variant.program.executable.explain())
+
+
+class _Key:
+    """A hashable list of what selects a trace. Its hash is computed once."""
+
+    __slots__ = ("_hash", "items")
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+        try:
+            self._hash = hash(tuple(id(i) if isinstance(i, Tensor) else i for i in items))
+        except TypeError:
+            bad = next(i for i in items if not _hashable(i))
+            raise DTypeError(
+                f"jit: an argument of type {type_of(bad).__name__} is neither a tensor nor a hashable Python value;"
+                " pass tensors, NumPy arrays, numbers, strings, or tuples, lists and dicts of them"
+            ) from None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Key) or len(self.items) != len(other.items):
+            return False
+        return all(
+            a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+            for a, b in zip(self.items, other.items, strict=True)
+        )
+
+
+def type_of(item: Any) -> type:
+    """The class of an object (the name ``type`` means a tensor's type in this file)."""
+    return item.__class__  # type: ignore[no-any-return]
+
+
+def _hashable(item: Any) -> bool:
+    try:
+        hash(item)
+    except TypeError:
+        return False
+    return True
+
+
+def _stand_ins(leaves: Sequence[Any], dynamic: Sequence[Any]) -> tuple[list[Any], list[Value]]:
+    """The arguments with tensors and arrays replaced by traced tensors, and their placeholders in order."""
+    positions = {id(leaf): None for leaf in dynamic}
+    arguments: list[Any] = []
+    placeholders: list[Value] = []
+    for leaf in leaves:
+        if id(leaf) not in positions:
+            arguments.append(leaf)
+            continue
+        if isinstance(leaf, Tensor):
+            value = input_value(leaf.dtype, leaf.shape)
+        else:
+            value = input_value(_dtype_of_array(leaf), leaf.shape)
+        placeholders.append(value)
+        arguments.append(from_value(value))
+    return arguments, placeholders
+
+
+def _dtype_of_array(array: Any) -> DType:
+    try:
+        return dt.from_numpy(array.dtype)
+    except TypeError as error:
+        raise DTypeError(f"jit: an array argument: {error}") from None
+
+
+def _aliased(variant: _Variant, dynamic: Sequence[Any]) -> bool:
+    """Whether an argument is also another argument or a captured tensor, so that a write would be seen through both."""
+    seen: set[int] = set()
+    for leaf in dynamic:
+        if id(leaf) in variant.handles or id(leaf) in seen:
+            return True
+        seen.add(id(leaf))
+    return False
+
+
+def _exclusive(tensor: Tensor) -> bool:
+    """Whether only this handle can reach the tensor's memory: no pending graph, no other tensor, no NumPy view."""
+    value = tensor._value
+    if sys.getrefcount(value) > _SOLE:
+        return False
+    buffer = value.buffer
+    return sys.getrefcount(buffer) <= _SOLE and buffer.exclusive
+
+
+def _write(tensor: Tensor, buffer: Buffer, type: TensorType) -> None:
+    """Bind a captured tensor to its new memory: on its own leaf when nothing else refers to that."""
+    value = tensor._value
+    if sys.getrefcount(value) <= _SOLE and value.op == "input":
+        value.buffer = buffer
+        return
+    fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
+    if tensor._leaf:
+        lazy.register_role(fresh, tensor)
+    tensor._value = fresh
+
+
+class _Compiler:
+    """From a finished trace to a variant: which values to compute, what to bind, what to write back."""
+
+    def __init__(
+        self, jitted: Jitted[Any, Any], trace: Trace, leaves: Sequence[Any], arguments: Sequence[Any], placeholders: Sequence[Value]
+    ) -> None:
+        self.jitted = jitted
+        self.trace = trace
+        self.placeholders = placeholders
+        dynamic = [(a, leaf) for a, leaf in zip(arguments, leaves, strict=True) if a is not leaf]
+        self.arguments: dict[int, int] = {id(a): i for i, (a, _) in enumerate(dynamic)}
+        self.stand_ins: list[Tensor] = [a for a, _ in dynamic]
+        self.values: list[Value] = []
+        self.variant = _Variant()
+
+    def output(self, value: Value) -> int:
+        """The position of a value among the program's outputs."""
+        if value in self.values:
+            return self.values.index(value)
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def compile(self, result: Any) -> _Variant:
+        variant, trace = self.variant, self.trace
+        self._results(result)
+        self._writes()
+        self._gradients()
+        if trace.history_outside:
+            variant.inline = True
+        variant.guards = list(trace.watched)
+        if variant.inline:
+            return variant
+        by_placeholder: dict[Value, tuple[int, Any]] = {
+            p: (_ARGUMENT, i) for i, p in enumerate(self.placeholders)
+        }
+        for entry in trace.captured.values():
+            by_placeholder[entry.placeholder] = self._source(entry)
+            if entry.owner is None:
+                variant.handles.add(id(entry.tensor))
+        planned = execute.plan(self.values, eager=False, bound=by_placeholder)
+        donated = self._donations(planned)
+        variant.program = execute.program(planned, donated)
+        for position, leaf in enumerate(planned.leaves):
+            kind, source = by_placeholder.get(leaf, (_FIXED, leaf.buffer))
+            variant.binds.append((kind, source, leaf.type, donated.get(position, -1)))
+        variant.types = [v.type for v in self.values]
+        return variant
+
+    def _source(self, entry: Captured) -> tuple[int, Any]:
+        return (_CAPTURED, entry.tensor) if entry.owner is None else (_GRADIENT, entry.owner)
+
+    def _results(self, result: Any) -> None:
+        leaves, self.variant.structure = flatten(result)
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                self.variant.results.append((_OBJECT, leaf))
+            elif leaf._trace is not self.trace or id(leaf) in self.trace.captured:
+                self.variant.results.append((_OBJECT, leaf))
+            elif id(leaf) in self.arguments:
+                self.variant.results.append((_RETURNED_ARGUMENT, self.arguments[id(leaf)]))
+            else:
+                if leaf._requires_grad and lazy.role_of(leaf._value) != lazy.FREED:
+                    self.variant.inline = True  # somebody may want to differentiate it
+                self.variant.results.append((_OUTPUT, self.output(leaf._value)))
+
+    def _writes(self) -> None:
+        for entry in self.trace.captured.values():
+            tensor = entry.tensor
+            if tensor._value is entry.placeholder:
+                continue
+            if tensor._requires_grad and not tensor._leaf and lazy.role_of(tensor._value) != lazy.FREED:
+                self.variant.inline = True
+            self.variant.writes.append((*self._source(entry), self.output(tensor._value)))
+        for index, (stand_in, placeholder) in enumerate(zip(self.stand_ins, self.placeholders, strict=True)):
+            if stand_in._value is not placeholder:
+                if stand_in._requires_grad and lazy.role_of(stand_in._value) != lazy.FREED:
+                    self.variant.inline = True
+                self.variant.writes.append((_ARGUMENT, index, self.output(stand_in._value)))
+
+    def _gradients(self) -> None:
+        for tensor, before in self.trace.grads.values():
+            if tensor._trace is self.trace and id(tensor) not in self.trace.captured:
+                continue  # made by the trace itself
+            self.variant.grad_guards.append((tensor, before is None))
+            now = tensor._grad
+            if now is before:
+                continue
+            if now is None or not self.jitted._keep_grads:
+                self.variant.grads.append((tensor, -1))
+            else:
+                lazy.check_usable(now)
+                self.variant.grads.append((tensor, self.output(now._value)))
+
+    def _donations(self, planned: execute.Plan) -> dict[int, int]:
+        """Written tensors whose old elements are an input and not a result: leaf position -> output position."""
+        position = {leaf: i for i, leaf in enumerate(planned.leaves)}
+        passed = {planned.leaf_of[n] for n in planned.outputs if n in planned.leaf_of}
+        old = {id(e.tensor): e.placeholder for e in self.trace.captured.values()}
+        donated: dict[int, int] = {}
+        for kind, source, output in self.variant.writes:
+            if kind == _CAPTURED:
+                leaf = position.get(old[id(source)])
+            elif kind == _ARGUMENT:
+                leaf = position.get(self.placeholders[source])
+            else:
+                continue
+            if leaf is not None and leaf not in passed and planned.outputs[output] not in planned.leaf_of:
+                donated[leaf] = output
+        taken: dict[int, int] = {}
+        return {leaf: out for leaf, out in donated.items() if taken.setdefault(planned.outputs[out], leaf) == leaf}
+
+
+@overload
+def jit(function: Callable[P, R], *, keep_grads: bool = False) -> Jitted[P, R]: ...
+@overload
+def jit(function: None = None, *, keep_grads: bool = False) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
+def jit(function: Callable[P, R] | None = None, *, keep_grads: bool = False) -> Any:
+    """Compile a function over tensors as one program. Use it as ``@tw.jit`` or ``@tw.jit(keep_grads=True)``.
+
+    Arguments are tensors, NumPy arrays (bound anew at each call) and other Python values (constants of the trace), also
+    nested in tuples, lists, dicts, named tuples and dataclasses. The function is traced once for each combination of
+    structure, shapes, types and constants. Reading a tensor's elements inside raises ``TracedValueError``. Gradients that
+    the function leaves in ``.grad`` are dropped (None afterwards) unless ``keep_grads``.
+
+    >>> @jit
+    ... def double(x):
+    ...     return x + x
+    >>> double(Tensor([1.0, 2.0])).tolist()
+    [2.0, 4.0]
+    """
+    if function is None:
+        return lambda f: Jitted(f, keep_grads)
+    return Jitted(function, keep_grads)
