@@ -75,6 +75,15 @@ def gpt(batch: int, tokens: int, width: int, layers: int, vocabulary: int) -> nn
 MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "cnn": cnn, "gpt": gpt}
 
 
+def snapshot(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Copy an optimizer's state, whose tensors are its own and change with every step."""
+    state = {
+        index: {name: tensor.numpy().copy() for name, tensor in entries.items()}
+        for index, entries in state_dict["state"].items()
+    }
+    return {"state": state, "param_groups": state_dict["param_groups"]}
+
+
 class TrainingRunner:
     """One Adam step after another over the case's batches."""
 
@@ -84,7 +93,7 @@ class TrainingRunner:
         self.optimizer = optim.Adam(self.model.parameters(), lr=self.data.lr)
         self.batches = [(tw.asarray(x), tw.asarray(y.reshape(-1))) for x, y in self.data.batches]
         self.step = tw.jit(self.step_of) if mode == "jit" else self.step_of
-        self.fresh_optimizer = self.optimizer.state_dict()
+        self.fresh_optimizer = snapshot(self.optimizer.state_dict())
         self.reset()
 
     def step_of(self, x: Tensor, y: Tensor) -> Tensor:
