@@ -1,0 +1,1 @@
+"""Random graphs: what is compiled must agree with the reference whatever is combined with what."""
