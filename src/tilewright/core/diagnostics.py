@@ -244,6 +244,8 @@ def _snippet(labels: list[Label], text: str, width: int, style: str, paint: _Pai
             start = _cell(cells, label.span.col - 1 - offset)
             last = label.span.end_col if label.span.end_line == number else len(line) + 1 + offset
             length = max(1, _cell(cells, last - 1 - offset) - start)
+            if len(line) > MAX_LINE_WIDTH:
+                length = max(1, min(length, cells[-1] - start))  # the line was cut, and so is its mark
             mark = ("^" if label.primary else "-") * length
             words = f"{mark} {printable(label.message)}".rstrip()
             yield f"{bar} {' ' * start}{paint(style if label.primary else 'secondary', words)}"

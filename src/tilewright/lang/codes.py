@@ -293,6 +293,11 @@ _PAGES: Final = (
         "The path of a data set is relative to the `.kyn` file that declares it, then to the "
         "working directory.",
     ),
+    Explanation(
+        "KYN123",
+        "not in this version",
+        "The program is right, and this version cannot do it yet: a device, a precision or an export format.",
+    ),
     # --- KYN2xx: shapes --------------------------------------------------------------------------------
     Explanation(
         "KYN201",

@@ -347,8 +347,8 @@ class ListType:
             count = (
                 str(self.max_length) if self.max_length == self.min_length else f"at least {self.min_length}"
             )
-            values = "value" if count == "at least 1" else "values"
-            message = f"{subject} needs a list of {count} {values}, found {len(items)}"
+            noun = "value" if count == "at least 1" else "values"
+            message = f"{subject} needs a list of {count} {noun}, found {len(items)}"
             scope.report.add("KYN111", message, site.span, more=site.context)
             return None
         values = [self.item.read(item, subject, scope) for item in items]
