@@ -18,7 +18,11 @@ BENCH_VENV := .venv-bench
 PIP_FLAGS  := --quiet --disable-pip-version-check
 BENCH_ARGS ?=
 TEST_ARGS  ?=
-SOURCES    := src tests bench examples
+SOURCES    := .
+
+# PyPI's torch for x86-64 Linux brings CUDA libraries of several GB. The smaller CPU build gives the same figures:
+#   make bench BENCH_PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+BENCH_PIP_FLAGS ?=
 
 # The environments are made by hand here, so variables that point Python elsewhere must not leak in.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -61,7 +65,7 @@ $(VENV)/installed-test: pyproject.toml | $(VENV)/installed
 	touch $@
 
 $(BENCH_VENV)/installed: pyproject.toml | $(BENCH_VENV)/bin/python
-	$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --editable '.[bench]'
+	$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) $(BENCH_PIP_FLAGS) --editable '.[bench]'
 	touch $@
 
 # An environment that was only half made is removed, so that the next call starts afresh.
