@@ -271,7 +271,7 @@ class _Grower:
         return make(row.name, operands)
 
     def _clamp(self, v: Value, low: float, high: float) -> Value:
-        """The value itself when it lies in the range, else brought into it; ``ValueError`` if it is complex."""
+        """The value when it lies in the range, else brought into it; ``ValueError`` if it is complex."""
         if low == -np.inf:
             return v
         if v.dtype.is_complex:

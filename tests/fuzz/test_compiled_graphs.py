@@ -55,7 +55,7 @@ def compiled(case: RandomGraph, outputs: list[Value], inputs: Iterable[Value]) -
     return [wrong(case, v, a) for v, a in zip(outputs, results, strict=True)]
 
 
-def reduced(case: RandomGraph, outputs: list[Value], inputs: Iterable[Value]) -> tuple[Graph, str]:
+def reduced(case: RandomGraph, outputs: list[Value], inputs: list[Value]) -> tuple[Graph, str]:
     """A small graph that is still wrong, and what is wrong with it."""
     given = set(inputs)
     for value in topological(outputs, stop=given.__contains__):
@@ -74,7 +74,9 @@ def reduced(case: RandomGraph, outputs: list[Value], inputs: Iterable[Value]) ->
             if still is not None:
                 cuts, found = cuts | {v}, still
         return Graph.of([value], stop=cuts.__contains__), found
-    return Graph.of(outputs, stop=given.__contains__), "wrong only as a whole"
+    found = [f"output {n}: {f}" for n, f in enumerate(compiled(case, outputs, inputs)) if f]
+    whole = Graph.of(outputs, stop=given.__contains__)
+    return whole, "; ".join(found) or "wrong once, and right when it was compiled again"
 
 
 def count(nightly: bool) -> int:

@@ -27,7 +27,7 @@ def test_a_graph_built_again_has_the_same_identity(batch: int) -> None:
     seen: dict[str, int] = {}
     for seed in range(batch * 20, batch * 20 + 20):
         first, second = (random_graph(seed, 15).graph() for _ in range(2))
-        assert first != second  # other leaves
+        assert first != second or not first.inputs  # other leaves
         assert first.canonical == second.canonical
         assert first.content_hash == second.content_hash
         assert signature(first.outputs)[0] == signature(second.outputs)[0]
