@@ -20,7 +20,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-
 from tilewright.codegen import llvm as emitter
 from tilewright.core.shape import product, static
 from tilewright.graph import reference
@@ -44,7 +43,9 @@ __all__ = ["STAGES", "Executable", "compile"]
 
 def _emitter_version() -> str:
     """A hash of the code that turns kernels into LLVM IR: cached objects of another version are not found."""
-    files = sorted([*Path(emitter.__file__).parent.glob("*.py"), *Path(digest_module.__file__).parent.glob("*.py")])
+    files = sorted(
+        [*Path(emitter.__file__).parent.glob("*.py"), *Path(digest_module.__file__).parent.glob("*.py")]
+    )
     return blake2b(b"".join(f.read_bytes() for f in files), digest_size=8).hexdigest()
 
 
@@ -94,7 +95,9 @@ class Executable:
                 segments.append(Segment(args, call.grid, call.chunk))
             kernel = step.calls[0].kernel
             flops = sum(c.flops for c in step.calls)
-            steps.append(Launch(addresses[self.names[kernel]], segments, step.wait_for, step.calls[0].label, flops))
+            steps.append(
+                Launch(addresses[self.names[kernel]], segments, step.wait_for, step.calls[0].label, flops)
+            )
         scratch = max((emitter.scratch_bytes(k) for k in self.names), default=0)
         work = sum(-(-c.grid // c.chunk) - 1 for s in plan.steps for c in s.calls)
         return Program(
@@ -150,7 +153,9 @@ class Executable:
 
     def explain(self) -> str:
         """Every stage before machine code, as text."""
-        return "\n\n".join(f"== {name} ==\n{self.stage_text(name)}" for name in ("graph", "groups", "plan", "kernels"))
+        return "\n\n".join(
+            f"== {name} ==\n{self.stage_text(name)}" for name in ("graph", "groups", "plan", "kernels")
+        )
 
     def stage_text(self, name: str) -> str:
         """The text of one stage of ``STAGES``."""
@@ -186,7 +191,9 @@ class Executable:
                 continue
             call = step.calls[0]
             pieces = f" x {len(step.calls)} segments" if len(step.calls) > 1 else ""
-            lines.append(f"{n:4} {call.label}{pieces}: grid {call.grid} by {call.chunk}, after {step.wait_for}, {self.names[call.kernel]}")
+            lines.append(
+                f"{n:4} {call.label}{pieces}: grid {call.grid} by {call.chunk}, after {step.wait_for}, {self.names[call.kernel]}"
+            )
         lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
         return "\n".join(lines)
 
@@ -208,7 +215,9 @@ class _Checks(dict[int, Any]):
         return lambda words: IndexError(f"an index is out of range for an axis of size {code - 1}")
 
 
-def compile(inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int] | None = None) -> Executable:
+def compile(
+    inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int] | None = None
+) -> Executable:
     """Compile the graph that computes ``outputs`` from the leaves ``inputs``.
 
     ``donated`` maps an input's position to the output that may take over its memory (same type and shape): parameters

@@ -38,7 +38,11 @@ class ScalarOp:
 
 def _wide(x: Any) -> Any:
     """Half types are computed in float32 and rounded once, as compiled code does."""
-    return np.asarray(x, np.float32) if dt.from_numpy(np.asarray(x).dtype).bits == 16 and np.asarray(x).dtype.kind in "fV" else x
+    return (
+        np.asarray(x, np.float32)
+        if dt.from_numpy(np.asarray(x).dtype).bits == 16 and np.asarray(x).dtype.kind in "fV"
+        else x
+    )
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,13 +89,17 @@ def _shl(a: Any, b: Any) -> Any:
 
 def _shr(a: Any, b: Any) -> Any:
     width = np.asarray(a).dtype.itemsize * 8
-    return np.right_shift(a, np.where((b >= 0) & (b < width), b, width - 1)) if np.asarray(a).dtype.kind == "i" else np.where(
-        (b >= 0) & (b < width), np.right_shift(a, np.clip(b, 0, width - 1)), 0
+    return (
+        np.right_shift(a, np.where((b >= 0) & (b < width), b, width - 1))
+        if np.asarray(a).dtype.kind == "i"
+        else np.where((b >= 0) & (b < width), np.right_shift(a, np.clip(b, 0, width - 1)), 0)
     )
 
 
 def _pow(a: Any, b: Any) -> Any:
-    if np.asarray(a).dtype.kind in "iu":  # a negative exponent truncates towards zero, as integer division would
+    if (
+        np.asarray(a).dtype.kind in "iu"
+    ):  # a negative exponent truncates towards zero, as integer division would
         base, exponent = np.asarray(a), np.asarray(b)
         positive = np.power(base, np.maximum(exponent, 0))
         odd = np.where(exponent % 2 == 0, 1, base)
@@ -186,7 +194,9 @@ _ROWS: tuple[ScalarOp, ...] = (
 
 def _complex(re: Any, im: Any) -> Any:
     re = np.asarray(re)
-    out = np.empty(np.broadcast_shapes(re.shape, np.shape(im)), np.complex128 if re.dtype == np.float64 else np.complex64)
+    out = np.empty(
+        np.broadcast_shapes(re.shape, np.shape(im)), np.complex128 if re.dtype == np.float64 else np.complex64
+    )
     out.real, out.imag = re, im
     return out
 
@@ -206,7 +216,9 @@ def result_dtype(row: ScalarOp, operands: tuple[DType, ...]) -> DType:
             raise TypeError(f"{row.name} takes operands of one type, got {' and '.join(map(str, data))}")
         if d.kind not in row.kinds:
             names = {"b": "bool", "i": "signed", "u": "unsigned", "f": "float", "c": "complex"}
-            raise TypeError(f"{row.name} is not defined for {d}; it takes {', '.join(names[k] for k in row.kinds)} elements")
+            raise TypeError(
+                f"{row.name} is not defined for {d}; it takes {', '.join(names[k] for k in row.kinds)} elements"
+            )
     if row.result == "bool":
         return dt.bool_
     if row.result == "complex":

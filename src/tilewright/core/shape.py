@@ -70,7 +70,9 @@ def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
             if len(shape) < -axis or shape[axis] == 1:
                 continue
             if dim != 1 and not dim_equal(dim, shape[axis]):
-                raise ValueError("shapes " + " and ".join(str(s) for s in shapes) + " do not broadcast together")
+                raise ValueError(
+                    "shapes " + " and ".join(str(s) for s in shapes) + " do not broadcast together"
+                )
             dim = shape[axis]
         out.append(dim)
     return tuple(out)

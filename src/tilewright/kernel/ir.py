@@ -100,7 +100,9 @@ LO = var("lo")
 HI = var("hi")
 
 
-def load(buffer: str, at: Expr | int, dtype: DType, mask: Expr | None = None, other: Expr | None = None) -> Expr:
+def load(
+    buffer: str, at: Expr | int, dtype: DType, mask: Expr | None = None, other: Expr | None = None
+) -> Expr:
     """An element of a buffer or scratch area of type ``dtype``; where ``mask`` is false, ``other`` and no access."""
     if mask is None:
         return _make("load", (index(at),), dtype, buffer)

@@ -149,7 +149,9 @@ class Space:
             for other, j in a.terms.items():
                 kind2, operand2, c2 = self._split.get(other, ("", a, 1))
                 if kind2 == "idiv" and c2 == c and operand2 == operand and j == k * c:
-                    rest = Affine({t: v for t, v in a.terms.items() if t is not atom and t is not other}, a.constant)
+                    rest = Affine(
+                        {t: v for t, v in a.terms.items() if t is not atom and t is not other}, a.constant
+                    )
                     return self.recombine(rest + operand * k)
         return a
 

@@ -82,7 +82,14 @@ class Builder:
         """The finished call."""
         bufs = tuple(Buf(name, dtype, access) for name, dtype, access, _ in self.places.values())
         args = [Arg(place, access, offset) for place, (_, _, access, offset) in self.places.items()]
-        return Call(Kernel(bufs, body, tuple(self.scratch)), args, grid, max(1, min(chunk, grid)), label=label, flops=flops)
+        return Call(
+            Kernel(bufs, body, tuple(self.scratch)),
+            args,
+            grid,
+            max(1, min(chunk, grid)),
+            label=label,
+            flops=flops,
+        )
 
 
 def take_checks(reader: Reader) -> list[Stmt]:

@@ -22,7 +22,26 @@ from tilewright.core.dtype import DType
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value, topological
 from tilewright.kernel.ir import (
-    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, across, cast, const, fma, idiv, imod, index, load, op, reg, var,
+    HI,
+    LO,
+    Expr,
+    Let,
+    Loop,
+    Reg,
+    Set,
+    Stmt,
+    Store,
+    across,
+    cast,
+    const,
+    fma,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, Temporary, take_checks
@@ -33,7 +52,9 @@ from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_contraction"]
 
-LONG_EPILOGUE = 24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
+LONG_EPILOGUE = (
+    24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
+)
 MAX_PACK = 1 << 22  # bytes of scratch one packed block may take
 
 At = list[Affine]
@@ -55,7 +76,14 @@ class _Problem:
 
     def swapped(self) -> _Problem:
         return _Problem(
-            self.batch, self.n, self.m, self.k, self.b, self.a, lambda b, m, n: self.out(b, n, m), kind=self.kind
+            self.batch,
+            self.n,
+            self.m,
+            self.k,
+            self.b,
+            self.a,
+            lambda b, m, n: self.out(b, n, m),
+            kind=self.kind,
         )
 
 
@@ -152,7 +180,6 @@ class _Analysis:
         self.group, self.problem, self.stored = group, problem, stored
         self.m = self.flat_side("m")
         self.n = self.flat_side("n")
-        self.k = self.merged_k()
 
     def reader(self, space: Space) -> Reader:
         return Reader(space, lambda v: "x" if self.stored(v) else None)
@@ -198,7 +225,12 @@ class _Analysis:
     def direct(self, which: str, contiguous: str = "") -> bool:
         """Whether an operand is a plain load, affine in every range, and contiguous along ``free`` or ``k`` if asked."""
         positions, expr, flat, k, space = self.operand(which)
-        if expr.op != "load" or len(expr.args) != 1 or len(positions) != 1 or not space.is_plain(positions[0]):
+        if (
+            expr.op != "load"
+            or len(expr.args) != 1
+            or len(positions) != 1
+            or not space.is_plain(positions[0])
+        ):
             return False
         if contiguous == "free":
             return not flat.terms or positions[0].coefficient(next(iter(flat.terms))) == 1
@@ -214,11 +246,6 @@ class _Analysis:
             return False
         (atom,) = line.terms
         return all(p.coefficient(atom) in (0, 1) and _plain_in(p, line) for p in positions)
-
-    def merged_k(self) -> list[tuple[int, ...]]:
-        """K ranges in runs that both operands walk as one."""
-        runs = [(e,) for e in self.problem.k if e != 1]
-        return runs or [(1,)]
 
 
 def _plain_in(a: Affine, flat: Affine) -> bool:
@@ -292,7 +319,11 @@ class _Emitter:
         single = self.m.size <= 8  # nothing would read a packed element twice
         self.pack_b = not self.inner and not self.direct_b and not (single and look.streams("b", "free"))
         self.pack_a = not self.inner and not self.direct_a
-        unit = product(self.n.inner[1:]) if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free") else 1
+        unit = (
+            product(self.n.inner[1:])
+            if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free")
+            else 1
+        )
         self.unit = unit
         self.tiling: Tiling = choose_tiling(
             self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
@@ -337,7 +368,9 @@ class _Emitter:
             *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
         lanes = self.tiling.lanes
-        return self.builder.call((Loop("e", LO, HI, tuple(body), "vector", lanes),), size, 1 << 14, f"sum of pieces: {label}")
+        return self.builder.call(
+            (Loop("e", LO, HI, tuple(body), "vector", lanes),), size, 1 << 14, f"sum of pieces: {label}"
+        )
 
     def start(self) -> None:
         self.builder = Builder()
@@ -362,7 +395,11 @@ class _Emitter:
             task += self.packed_a(batch, mo, m_block)
         if self.long:
             self.block_area = self.builder.area(p.kind, t.mc * t.nc)
-        task += self.inner_tiles(batch, mo, no, m_block, n_block) if self.inner else self.column_tiles(batch, mo, no, m_block, n_block)
+        task += (
+            self.inner_tiles(batch, mo, no, m_block, n_block)
+            if self.inner
+            else self.column_tiles(batch, mo, no, m_block, n_block)
+        )
         if self.long:
             task += self.long_epilogue(batch, mo, no, m_block, n_block)
         body = (Loop("g", LO, HI, (*digits, *task)),)
@@ -414,7 +451,9 @@ class _Emitter:
             at[0] = at[0] + self.piece * self.local_k[0]
         return at, loops, flat
 
-    def loop_variable(self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0) -> list[Stmt]:
+    def loop_variable(
+        self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
+    ) -> list[Stmt]:
         """A loop, or its body alone where the variable is the constant 0."""
         if extent == 1 and kind == "serial":
             return list(body)
@@ -437,12 +476,18 @@ class _Emitter:
         if self.unit > 1:
             # whole rows of the trailing ranges: their indices stay plain variables
             rows = self.space.loop("q0", t.nc // self.unit)
-            first, _ = self.space.divmod(n_block, self.unit) if not n_block.terms else (self._block_rows(n_block), None)
+            first, _ = (
+                self.space.divmod(n_block, self.unit)
+                if not n_block.terms
+                else (self._block_rows(n_block), None)
+            )
             rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(inner[1:])]
             at = [*no, first + rows, *rest]
             within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
             lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
-            return self.copy_loops(p.b(self.reader, batch, at, k), self.area_b, flat_k * self.pitch + within_block, loops, lines)
+            return self.copy_loops(
+                p.b(self.reader, batch, at, k), self.area_b, flat_k * self.pitch + within_block, loops, lines
+            )
         column = self.space.loop("q", t.nc)
         at = self.full(self.n, no, n_block + column)
         value = p.b(self.reader, batch, at, k)
@@ -469,7 +514,12 @@ class _Emitter:
         return self.copy_loops(value, self.area_a, position, [("pt", count), *loops], [("r", t.mr)])
 
     def copy_loops(
-        self, value: Expr, area: str, position: Affine, outer: list[tuple[str, int]], lines: list[tuple[str, int]]
+        self,
+        value: Expr,
+        area: str,
+        position: Affine,
+        outer: list[tuple[str, int]],
+        lines: list[tuple[str, int]],
     ) -> list[Stmt]:
         """Loops that copy into scratch; the vector loop is the one along which the source is contiguous."""
         t = self.tiling
@@ -538,7 +588,9 @@ class _Emitter:
             for j in range(t.nr):
                 lane = self.lane(j, width)
                 value = reg(acc, p.kind, index(i), index(j))
-                tile += self.lane_loop(j, width, self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + lane, value))
+                tile += self.lane_loop(
+                    j, width, self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + lane, value)
+                )
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
     def lane(self, j: int, width: int) -> Affine:
@@ -551,7 +603,9 @@ class _Emitter:
 
     def lane_loop(self, j: int, width: int, body: list[Stmt]) -> list[Stmt]:
         t = self.tiling
-        return [Loop(f"v{j}", index(0), index(min(t.lanes, width - j * t.lanes)), tuple(body), "vector", t.lanes)]
+        return [
+            Loop(f"v{j}", index(0), index(min(t.lanes, width - j * t.lanes)), tuple(body), "vector", t.lanes)
+        ]
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
@@ -564,7 +618,10 @@ class _Emitter:
             return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
         at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
         if self.partial is not None:
-            position = self.space.linear(at, static(self.group.anchor.shape)) + self.piece * self.group.anchor.type.size
+            position = (
+                self.space.linear(at, static(self.group.anchor.shape))
+                + self.piece * self.group.anchor.type.size
+            )
             return [Store(self.builder.buffer(self.partial, "w"), position.expr(), value)]
         return epilogue(self.group, self.reader, at, value, self.builder)
 
@@ -588,7 +645,9 @@ class _Emitter:
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         rows = [p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k) for i in range(t.mr)]
-        columns = [p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + j), k) for j in range(t.nr)]
+        columns = [
+            p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + j), k) for j in range(t.nr)
+        ]
         step: list[Stmt] = take_checks(self.reader)
         for i, a in enumerate(rows):
             for j, b in enumerate(columns):
@@ -604,7 +663,9 @@ class _Emitter:
                 value = across("add", reg(acc, p.kind, index(i), index(j)))
                 name = f"c{i}_{j}"
                 tile.append(Let(name, value))
-                tile += self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + j, var(name, p.kind))
+                tile += self.finish(
+                    batch, mo, no, m_block, n_block, m_start + i, n_start + j, var(name, p.kind)
+                )
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
 
@@ -615,4 +676,3 @@ def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Ma
     if all(v.type.size == 0 for v in group.outputs):
         return []
     return _Emitter(group, stored, machine).calls()
-

@@ -54,11 +54,15 @@ def is_small_reduction(v: Value) -> bool:
     if v.op == "fold":
         return True
     x = v.inputs[0]
-    while x.op in SCALAR_OPS or x.op in ("cast", "reshape") and x.inputs:
+    while x.op in SCALAR_OPS or (x.op in ("cast", "reshape") and x.inputs):
         x = max(x.inputs, key=lambda i: len(i.shape))
         if x.op == "window":
             break
-    return x.op == "window" and all(a >= len(x.inputs[0].shape) for a in v["axes"]) and len(x.shape) == len(v.inputs[0].shape)
+    return (
+        x.op == "window"
+        and all(a >= len(x.inputs[0].shape) for a in v["axes"])
+        and len(x.shape) == len(v.inputs[0].shape)
+    )
 
 
 @dataclass(eq=False)
@@ -164,7 +168,9 @@ class _Former:
             return True
         if u.op == "window":
             return product(u["size"]) > 1
-        return (u.op in REWRITES or u.op in ("pad", "cast")) and any(self.read_widely(w) for w in self.uses[u])
+        return (u.op in REWRITES or u.op in ("pad", "cast")) and any(
+            self.read_widely(w) for w in self.uses[u]
+        )
 
     def elementwise(self, v: Value) -> None:
         number = self.newest[v]
@@ -182,7 +188,9 @@ class _Former:
         shape = static(v.shape)
         if shape == group.dims:
             yield group.loops
-        if group.kind == "row" and shape == tuple(n for k, n in enumerate(group.dims) if k not in group.reduced):
+        if group.kind == "row" and shape == tuple(
+            n for k, n in enumerate(group.dims) if k not in group.reduced
+        ):
             yield group.outer()
         for x in v.inputs:
             pushed = self.push(x, group)
@@ -221,7 +229,9 @@ class _Former:
     def _touches(self, v: Value, group: Group) -> bool:
         return self.newest[v] == group.number
 
-    def _consistent(self, x: Value, index: Index, group: Group, seen: dict[tuple[Value, Index], bool]) -> bool:
+    def _consistent(
+        self, x: Value, index: Index, group: Group, seen: dict[tuple[Value, Index], bool]
+    ) -> bool:
         if self.newest[x] < group.number:
             return True
         key = (x, index)
@@ -258,7 +268,9 @@ class _Former:
         group.reductions.append(v)
         self.place(group, v, group.outer())
 
-    def joins_rows(self, v: Value, x: Value, group: Group, dims: tuple[int, ...], axes: frozenset[int]) -> bool:
+    def joins_rows(
+        self, v: Value, x: Value, group: Group, dims: tuple[int, ...], axes: frozenset[int]
+    ) -> bool:
         if group.dims != dims or group.kind not in ("row", "map"):
             return False
         if group.kind == "row" and group.reduced != axes:
@@ -321,4 +333,3 @@ def form_groups(outputs: Sequence[Value]) -> list[Group]:
     """The fusion groups that compute ``outputs``, in an order of execution."""
     groups = _Former(outputs).run()
     return [g for g in groups if g.outputs]
-

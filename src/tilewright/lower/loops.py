@@ -15,7 +15,25 @@ from dataclasses import dataclass
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
-    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, across, cast, const, idiv, imod, index, load, op, reg, var,
+    HI,
+    LO,
+    Expr,
+    Let,
+    Loop,
+    Reg,
+    Set,
+    Stmt,
+    Store,
+    across,
+    cast,
+    const,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, take_checks
@@ -24,7 +42,9 @@ from tilewright.lower.read import COMBINE, Access, Index, Reader, accumulator, i
 
 __all__ = ["lower_loops"]
 
-CHUNK_COST = 1 << 17  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+CHUNK_COST = (
+    1 << 17
+)  # cheap element operations that make a piece of work worth handing to another core (a few µs)
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
@@ -79,12 +99,20 @@ class _Nest:
     def split(self, k: int, size: int) -> _Nest:
         """Dim ``k`` cut into an outer and an inner one of ``size``."""
         old = self.dims[k]
-        parts = [_Dim(old.name + "o", old.extent // size, old.reduced), _Dim(old.name + "i", size, old.reduced)]
+        parts = [
+            _Dim(old.name + "o", old.extent // size, old.reduced),
+            _Dim(old.name + "i", size, old.reduced),
+        ]
         before = self.origin
 
         def origin(nest: _View) -> list[Affine]:
             merged = nest.dims[k].at * size + nest.dims[k + 1].at
-            return before(_View(nest.space, [*nest.dims[:k], _Dim(old.name, old.extent, old.reduced, merged), *nest.dims[k + 2 :]]))
+            return before(
+                _View(
+                    nest.space,
+                    [*nest.dims[:k], _Dim(old.name, old.extent, old.reduced, merged), *nest.dims[k + 2 :]],
+                )
+            )
 
         dims = [_Dim(d.name, d.extent, d.reduced) for d in self.dims]
         return _Nest(self.group, [*dims[:k], *parts, *dims[k + 1 :]], origin)
@@ -304,7 +332,7 @@ class _Emitter:
             stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
-            kept = {}
+            kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
             for v in stores:
@@ -312,7 +340,9 @@ class _Emitter:
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-                body.append(Reg(name, kind, identity(COMBINE[v.op], kind), (), self.lanes if self.by_rows else 0))
+                body.append(
+                    Reg(name, kind, identity(COMBINE[v.op], kind), (), self.lanes if self.by_rows else 0)
+                )
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
                 inside += take_checks(reader)
                 inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
@@ -444,9 +474,10 @@ class _Emitter:
 
 def lower_loops(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
     """The kernel call of a map or row group. ``width``: bytes of a vector register."""
-    if any(n == 0 for v in group.outputs for n in static(v.shape)) and all(v.type.size == 0 for v in group.outputs):
+    if any(n == 0 for v in group.outputs for n in static(v.shape)) and all(
+        v.type.size == 0 for v in group.outputs
+    ):
         return []
     ops = ", ".join(dict.fromkeys(v.op for v in group.members))
     label = f"{group.kind} {ops} {list(group.dims)}"
     return [_Emitter(group, stored, width).call(label)]
-

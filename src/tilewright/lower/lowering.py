@@ -10,8 +10,8 @@ from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
-from tilewright.lower.single import lower_single
 from tilewright.lower.schedule import HostCall, Step
+from tilewright.lower.single import lower_single
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_groups"]

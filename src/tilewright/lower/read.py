@@ -16,15 +16,21 @@ from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import static
 from tilewright.graph.ir import Value
-from tilewright.kernel.ir import Expr, bitcast, cast, const, load, op
 from tilewright.kernel import math as scalar_math
+from tilewright.kernel.ir import Expr, bitcast, cast, const, load, op
 from tilewright.lower.affine import Affine, Space
 
 __all__ = ["COMBINE", "Access", "Reader", "Unsupported", "accumulator", "identity", "reduction_terms"]
 
 Index = tuple[Affine, ...]
 
-COMBINE = {"reduce_sum": "add", "reduce_prod": "mul", "reduce_max": "maximum", "reduce_min": "minimum", "fold": "add"}
+COMBINE = {
+    "reduce_sum": "add",
+    "reduce_prod": "mul",
+    "reduce_max": "maximum",
+    "reduce_min": "minimum",
+    "fold": "add",
+}
 
 
 class Unsupported(Exception):
@@ -178,7 +184,10 @@ def rewrite_index(space: Space, v: Value, index: Index) -> Index:
         return tuple(i * s + a for i, a, s in zip(index, v["start"], v["step"], strict=True))
     if v.op == "flip":
         shape = static(v.shape)
-        return tuple(i * -1 + (n - 1) if k in v["axes"] else i for k, (i, n) in enumerate(zip(index, shape, strict=True)))
+        return tuple(
+            i * -1 + (n - 1) if k in v["axes"] else i
+            for k, (i, n) in enumerate(zip(index, shape, strict=True))
+        )
     if v.op == "window":
         rank = len(x.shape)
         out = list(index[:rank])
@@ -269,7 +278,9 @@ def reduction_terms(r: Reader, v: Value, index: Index, inner: Index, mask: Expr 
             at[axis] = moved
         condition = conjunction(*conditions)
         term = r.read(x, (*at, *inner), conjunction(mask, condition))
-        if condition is not None and not (term.op == "load" and len(term.args) == 3 and term.args[1] is condition):
+        if condition is not None and not (
+            term.op == "load" and len(term.args) == 3 and term.args[1] is condition
+        ):
             term = op("where", condition, term, const(0, term.dtype))
         return cast(term, accumulator(v.dtype))
     axes = v["axes"]
@@ -303,8 +314,8 @@ def _rules() -> dict[str, Callable[[Reader, Value, Index, Expr | None], Expr]]:
         "constant": _constant, "iota": _iota, "random_bits": _random_bits, "cast": _cast, "bitcast": _bitcast,
         "stop_gradient": _same, "mark": _same, "pad": _pad, "gather": _gather,
     }  # fmt: skip
-    rules.update({name: _rewrite for name in REWRITES})
-    rules.update({name: _inline_reduction for name in COMBINE})
+    rules.update(dict.fromkeys(REWRITES, _rewrite))
+    rules.update(dict.fromkeys(COMBINE, _inline_reduction))
     return rules
 
 

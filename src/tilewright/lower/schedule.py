@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.graph.ir import Value
-from tilewright.lower.calls import Call, Place, Temporary
 from tilewright.lower.arena import Block, plan_arena
+from tilewright.lower.calls import Call, Place, Temporary
 
 __all__ = ["HostCall", "Location", "Schedule", "Step", "schedule"]
 
@@ -62,7 +62,9 @@ class Schedule:
     arena_bytes: int
     planned_bytes: int
     taken: dict[int, int] = field(default_factory=dict)
-    fresh: list[int] = field(default_factory=list)  # output numbers that get memory of their own, in slot order
+    fresh: list[int] = field(
+        default_factory=list
+    )  # output numbers that get memory of their own, in slot order
 
 
 def _order(steps: list[Step]) -> list[Step]:
@@ -87,14 +89,16 @@ def _order(steps: list[Step]) -> list[Step]:
     return early + merged
 
 
-def _take_over(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]) -> dict[int, int]:
+def _take_over(
+    steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
+) -> dict[int, int]:
     """Which outputs may be written over their donated inputs: the writing call reads the input at the same elements or
     not at all, and every other reader is complete before."""
     taken: dict[int, int] = {}
     used: set[int] = set()
     for i, o in donated.items():
         source, target = inputs[i], outputs[o]
-        if source in outputs or target in taken.values() or target.type != source.type or o in taken or i in used:
+        if source in outputs or target.type != source.type or o in taken or i in used:
             continue
         if outputs.index(target) != o or inputs.index(source) != i or target.op == "input":
             continue
@@ -102,7 +106,10 @@ def _take_over(steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Val
         readers = [n for n, s in enumerate(steps) if source in s.reads()]
         if len(writers) != 1 or any(n > writers[0] for n in readers):
             continue
-        if all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls) and steps[writers[0]].host is None:
+        if (
+            all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls)
+            and steps[writers[0]].host is None
+        ):
             taken[o] = i
             used.add(i)
     return taken
@@ -144,7 +151,9 @@ def schedule(
                 first.setdefault(p, n)
                 last[p] = n
     places = list(first)
-    blocks = [Block(p.nbytes if isinstance(p, Temporary) else p.type.nbytes, first[p], last[p]) for p in places]
+    blocks = [
+        Block(p.nbytes if isinstance(p, Temporary) else p.type.nbytes, first[p], last[p]) for p in places
+    ]
     plan = plan_arena(blocks)
     reused = dict(zip(places, plan.waits, strict=True))
     locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})

@@ -11,7 +11,24 @@ from tilewright.core import dtype as dt
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
-    HI, LO, Expr, Let, Loop, Reg, Set, Stmt, Store, cast, const, idiv, imod, index, load, op, reg, var,
+    HI,
+    LO,
+    Expr,
+    Let,
+    Loop,
+    Reg,
+    Set,
+    Stmt,
+    Store,
+    cast,
+    const,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, take_checks
@@ -32,7 +49,9 @@ class _Single:
         self.builder, self.space = Builder(), Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
 
-    def outer(self, sizes: Sequence[int], vector_last: bool) -> tuple[list[Affine], Callable[[list[Stmt]], tuple[Stmt, ...]], int]:
+    def outer(
+        self, sizes: Sequence[int], vector_last: bool
+    ) -> tuple[list[Affine], Callable[[list[Stmt]], tuple[Stmt, ...]], int]:
         """Loops over ``sizes``: the grid runs over all of them or, with ``vector_last``, all but a vector loop over the last."""
         at = [self.space.loop(f"i{k}", n) for k, n in enumerate(sizes)]
         count = len(sizes) - 1 if vector_last else len(sizes)
@@ -57,7 +76,9 @@ class _Single:
 
     def finish(self, body: tuple[Stmt, ...], grid: int, work: int) -> Call:
         chunk = max(1, CHUNK_ELEMENTS * grid // max(work, 1))
-        return self.builder.call(body, grid, chunk, f"{self.value.op} {list(static(self.value.inputs[0].shape))}")
+        return self.builder.call(
+            body, grid, chunk, f"{self.value.op} {list(static(self.value.inputs[0].shape))}"
+        )
 
 
 def _better(name: str, x: Expr, best: Expr) -> Expr:
@@ -141,7 +162,11 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     value = copy.reader.read(x, tuple(copy.space.unravel(element, shape)))
     body = [*take_checks(copy.reader), Store(copy.builder.buffer(v, "w"), element.expr(), value)]
     loop = Loop("i", LO, HI, tuple(body), "vector", lanes)
-    calls = [copy.builder.call((loop,) if total > 1 else tuple(body), total, CHUNK_ELEMENTS, f"scatter: copy {list(shape)}")]
+    calls = [
+        copy.builder.call(
+            (loop,) if total > 1 else tuple(body), total, CHUNK_ELEMENTS, f"scatter: copy {list(shape)}"
+        )
+    ]
     count = product(indices[0].shape)
     if not count or not total:
         return calls
@@ -151,12 +176,17 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     rest = [n for k, n in enumerate(shape) if k not in axes]
     at = [s.space.loop(f"r{k}", n) for k, n in enumerate(rest)]
     where = [s.space.loop(f"j{k}", n) for k, n in enumerate(static(indices[0].shape))]
-    chosen = {a: index_atom(s.reader, s.reader.read(i, tuple(where)), shape[a], None) for a, i in zip(axes, indices, strict=True)}
+    chosen = {
+        a: index_atom(s.reader, s.reader.read(i, tuple(where)), shape[a], None)
+        for a, i in zip(axes, indices, strict=True)
+    }
     good: Expr | None = None
     for condition, _ in s.reader.checks:
         good = condition if good is None else op("bitand", good, condition)
     free = iter(at)
-    target = s.space.linear([chosen[a] if a in chosen else next(free) for a in range(len(shape))], shape).expr()
+    target = s.space.linear(
+        [chosen[a] if a in chosen else next(free) for a in range(len(shape))], shape
+    ).expr()
     update = s.reader.read(updates, (*where, *at))
     name = s.builder.buffer(v, "rw")
     if v["mode"] == "set":
@@ -182,7 +212,9 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     if grid == 1:
         inner = [Loop("g", LO, HI, tuple(inner))]
     chunk = max(lanes, -(-grid // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else grid
-    calls.append(s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(static(updates.shape))}"))
+    calls.append(
+        s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(static(updates.shape))}")
+    )
     return calls
 
 
@@ -199,10 +231,17 @@ def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[C
         rows = product(sizes[:axis])
         if tail and rows:
             row, column = s.space.loop("g", rows), s.space.loop("c", tail)
-            at = [*s.space.unravel(row, sizes[:axis]), *s.space.unravel(column, sizes[axis:])] if axis else s.space.unravel(column, sizes)
+            at = (
+                [*s.space.unravel(row, sizes[:axis]), *s.space.unravel(column, sizes[axis:])]
+                if axis
+                else s.space.unravel(column, sizes)
+            )
             value = s.reader.read(x, tuple(at))
             position = row * product(shape[axis:]) + column + start
-            body: tuple[Stmt, ...] = (*take_checks(s.reader), Store(s.builder.buffer(v, "w"), position.expr(), value))
+            body: tuple[Stmt, ...] = (
+                *take_checks(s.reader),
+                Store(s.builder.buffer(v, "w"), position.expr(), value),
+            )
             if rows == 1:
                 body = (Loop("c", LO, HI, body, "vector", lanes),) if tail > 1 else body
                 calls.append(s.builder.call(body, tail, CHUNK_ELEMENTS, f"concat {list(sizes)}"))
@@ -216,7 +255,9 @@ def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[C
 def lower_single(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
     """The kernel calls of one operation. ``width``: bytes of a vector register."""
     v = group.anchor
-    lanes = max(1, width // v.inputs[-1].dtype.itemsize if v.op == "concat" else width // max(v.dtype.itemsize, 4))
+    lanes = max(
+        1, width // v.inputs[-1].dtype.itemsize if v.op == "concat" else width // max(v.dtype.itemsize, 4)
+    )
     if v.type.size == 0:
         return []
     if v.op in ("argmax", "argmin"):

@@ -75,7 +75,9 @@ def _div(v: Value) -> Value | None:
     c = scalar_of(y)
     if c is not None and v.dtype.is_float and c["value"] and math.isfinite(c["value"]):
         mantissa, exponent = math.frexp(c["value"])
-        if abs(mantissa) == 0.5 and abs(exponent) < 100 and v.dtype.bits >= 32:  # a power of two: the reciprocal is exact
+        if (
+            abs(mantissa) == 0.5 and abs(exponent) < 100 and v.dtype.bits >= 32
+        ):  # a power of two: the reciprocal is exact
             return make("mul", [x, broadcast_to(constant(1 / c["value"], v.dtype), v.shape)])
     return None
 
@@ -211,7 +213,11 @@ def _reduce(v: Value) -> Value | None:
         count = product([x.shape[a] for a in axes])
         if v.op in ("reduce_max", "reduce_min"):
             return broadcast_to(c, v.shape)
-        if v.op == "reduce_sum" and not (c.dtype.is_float and c.dtype.bits == 16) and (count < 1 << 24 or not c.dtype.is_float):
+        if (
+            v.op == "reduce_sum"
+            and not (c.dtype.is_float and c.dtype.bits == 16)
+            and (count < 1 << 24 or not c.dtype.is_float)
+        ):
             return broadcast_to(make("mul", [c, constant(count, c.dtype)]), v.shape)
     return None
 
@@ -239,7 +245,9 @@ def _scatter(v: Value) -> Value | None:
     if v["mode"] != "add" or not v.dtype.is_float or v.dtype.bits != 16:
         return None
     x, updates = (make("cast", [i], dtype=float32) for i in v.inputs[:2])
-    return make("cast", [make("scatter", [x, updates, *v.inputs[2:]], axes=v["axes"], mode="add")], dtype=v.dtype)
+    return make(
+        "cast", [make("scatter", [x, updates, *v.inputs[2:]], axes=v["axes"], mode="add")], dtype=v.dtype
+    )
 
 
 _RULES: dict[str, Callable[[Value], Value | None]] = {

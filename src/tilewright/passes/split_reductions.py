@@ -34,7 +34,7 @@ def _split(v: Value) -> Value:
     axes, shape = v["axes"], static(x.shape)
     rows = product(v.shape)
     inner_kept = (len(shape) - 1) not in axes
-    if rows >= MIN_ROWS * (16 if inner_kept else 1) or rows and x.type.size // rows < 1024:
+    if rows >= MIN_ROWS * (16 if inner_kept else 1) or (rows and x.type.size // rows < 1024):
         return v
     axis = axes[0]  # the outermost: blocks of it are contiguous
     blocks = _blocks(shape[axis])

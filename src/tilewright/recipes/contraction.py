@@ -53,7 +53,16 @@ def _rounded(size: int, unit: int, total: int) -> int:
 
 
 def choose_tiling(
-    machine: Machine, itemsize: int, outer: int, m: int, n: int, k: int, *, inner: bool, packs_b: bool, unit: int
+    machine: Machine,
+    itemsize: int,
+    outer: int,
+    m: int,
+    n: int,
+    k: int,
+    *,
+    inner: bool,
+    packs_b: bool,
+    unit: int,
 ) -> Tiling:
     """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_b``: B is copied into panels first; ``unit``: blocks of n
     are multiples of it (1: free)."""
