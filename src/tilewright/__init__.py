@@ -18,6 +18,7 @@ from tilewright.version import __version__
 _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
+    "autograd": "tilewright.functions",
     "bool": "tilewright.core.dtype:bool_",
     "jit": "tilewright.jit",
     "manual_seed": "tilewright.random",
@@ -55,7 +56,8 @@ _rows(
     repeat reshape roll split squeeze stack swapaxes tile unflatten unstack
     nonzero take take_along_axis
     dot matmul outer tensordot vecdot
-    log_softmax logsumexp relu sigmoid silu softmax gelu""",
+    log_softmax logsumexp relu sigmoid silu softmax gelu
+    astype bitcast can_cast finfo iinfo isdtype result_type einsum grad value_and_grad""",
 )
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...

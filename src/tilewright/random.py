@@ -27,6 +27,7 @@ from tilewright.functions.elementwise import (
     negative,
     remainder,
     sqrt,
+    where,
 )
 from tilewright.graph.ir import make
 from tilewright.runtime.buffers import Buffer
@@ -44,7 +45,7 @@ from tilewright.tensor import (
 )
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "manual_seed", "normal", "permutation", "rand", "randint", "randn",
+    "Generator", "bernoulli", "default_generator", "dropout", "manual_seed", "normal", "permutation", "rand", "randint", "randn",
     "uniform",
 ]  # fmt: skip
 
@@ -216,6 +217,17 @@ def bernoulli(p: Any = 0.5, shape: Any = None, dtype: Any = dt.bool_, generator:
     else:
         probability, sizes = p, shape_of(shape, "bernoulli")
     return cast(less(_unit(sizes, dt.float32, generator), probability), dtype_of(dtype, "bernoulli"))
+
+
+def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
+    """Each element 0 with probability ``p``, else divided by 1 - p; x itself when not ``training``."""
+    if not 0.0 <= p <= 1.0:
+        raise ArgumentError(f"dropout: `p` is a probability from 0 to 1, got {p}")
+    x = as_tensor(x, "dropout")
+    if not training or p == 0.0:
+        return x
+    keep = less(_unit(x.shape, dt.float32, generator), 1.0 - p)
+    return where(keep, multiply(x, 1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0)
 
 
 def permutation(x: int | Tensor, generator: Generator | None = None) -> Tensor:

@@ -3,11 +3,19 @@
 Every public name of a family is also a name of this package.
 """
 
+from tilewright.functions import autograd as autograd
 from tilewright.functions import methods as methods  # installs the methods
 from tilewright.functions.activations import *  # noqa: F403
+from tilewright.functions.attention import *  # noqa: F403
+from tilewright.functions.contraction import *  # noqa: F403
+from tilewright.functions.convolution import *  # noqa: F403
 from tilewright.functions.creation import *  # noqa: F403
 from tilewright.functions.elementwise import *  # noqa: F403
 from tilewright.functions.indexing import *  # noqa: F403
 from tilewright.functions.linalg import *  # noqa: F403
+from tilewright.functions.losses import *  # noqa: F403
 from tilewright.functions.movement import *  # noqa: F403
+from tilewright.functions.normalization import *  # noqa: F403
 from tilewright.functions.reductions import *  # noqa: F403
+from tilewright.functions.transforms import *  # noqa: F403
+from tilewright.functions.types import *  # noqa: F403

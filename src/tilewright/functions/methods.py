@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tilewright.core.dtype import DType
-from tilewright.functions import activations, creation, elementwise, indexing, linalg, movement, reductions
-from tilewright.functions.arguments import as_tensor, cast, dtype_of
+from tilewright.functions import activations, creation, elementwise, indexing, linalg, movement, reductions, types
+from tilewright.functions.arguments import cast
 from tilewright.functions.indexing import At
 from tilewright.tensor import DTypeError, Tensor
 
@@ -117,11 +117,6 @@ _ALIASES = {
 }
 
 
-def astype(x: Tensor, dtype: Any, copy: bool = True) -> Tensor:
-    """x in another element type. Floats saturate into integers, NaN becomes 0, and to bool means ``x != 0``."""
-    return cast(as_tensor(x, "astype"), dtype_of(dtype, "astype"))
-
-
 def _transpose(self: Tensor, *axes: Any) -> Tensor:
     """Axes reversed, or in the order given; two axes given are exchanged."""
     if len(axes) == 2:
@@ -145,7 +140,7 @@ def _install() -> None:
             setattr(Tensor, name, getattr(module, name))
     for name, function in _ALIASES.items():
         setattr(Tensor, name, function)
-    for name, method in {"astype": astype, "to": astype, "type": astype, "transpose": _transpose, "__pos__": _positive}.items():
+    for name, method in {"astype": types.astype, "to": types.astype, "transpose": _transpose, "__pos__": _positive}.items():
         setattr(Tensor, name, method)
     for name, reader in {
         "T": _transpose,
@@ -162,7 +157,7 @@ def _install() -> None:
 
 def _converter(kind: str) -> Callable[[Tensor], Tensor]:
     def convert(self: Tensor) -> Tensor:
-        return astype(self, kind)
+        return types.astype(self, kind)
 
     convert.__name__, convert.__doc__ = kind, f"x as {kind}."
     return convert

@@ -18,7 +18,7 @@ from tilewright.tensor.modes import modes
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["backward", "gradients", "history"]
+__all__ = ["backward", "gradients", "history", "marked", "reaches_leaf"]
 
 
 def history(outputs: Sequence[Value]) -> list[Value]:
@@ -108,6 +108,57 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
             _accumulate(target, value, operands, nodes, create_graph)
     if not retain_graph:
         _free(order)
+
+
+def gradients(
+    outputs: Sequence[Tensor],
+    weights: Sequence[Tensor | None],
+    inputs: Sequence[Tensor | Sequence[Value]],
+    what: str,
+    free: bool = False,
+) -> list[Value | None]:
+    """The gradient of the outputs with respect to each input, as values. An input is a tensor or the values of one."""
+    for tensor in outputs:
+        lazy.check_usable(tensor)
+    seeds = _seeds(outputs, weights, what)
+    order = history([t._value for t in outputs])
+    leaves = _leaves(order)
+    targets: list[tuple[int, Value]] = []
+    for i, given in enumerate(inputs):
+        if isinstance(given, Sequence):
+            targets += [(i, v) for v in given]
+        else:
+            lazy.check_usable(given)
+            own = [v for v, t in leaves if t is given] if given._leaf else []
+            targets += [(i, v) for v in (own or [given._value])]
+    found = vjp([t._value for t in outputs], seeds, [v for _, v in targets])
+    sums: list[Value | None] = [None] * len(inputs)
+    for (i, _), value in zip(targets, found, strict=True):
+        before = sums[i]
+        sums[i] = value if before is None else before if value is None else make("add", (before, value))
+    if free:
+        _free(order)
+    return sums
+
+
+def marked(tensor: Tensor) -> Tensor:
+    """The tensor under a mark of its own: a variable that a derivative is taken with respect to."""
+    lazy.check_usable(tensor)
+    value = tensor._value
+    if tensor._requires_grad and not modes.grad:
+        value = make("stop_gradient", (value,))
+    value = make("mark", (value,), id=next(lazy.marks))
+    return tensor._like(value, True, (tensor,))
+
+
+def reaches_leaf(value: Value, marks: Sequence[Tensor]) -> bool:
+    """Whether a derivative of ``value`` may be wanted outside: it depends on a leaf, or on a variable not among ``marks``."""
+    own = {m._value for m in marks}
+    order = history((value,))
+    return any(
+        (v.op == "mark" and v not in own and lazy.handles_of(v)) or (v.op in ("input", "mark") and lazy.role_of(v) is not None)
+        for v in order
+    )
 
 
 def _accumulate(target: Tensor, value: Value, operands: Sequence[Tensor], nodes: int, create_graph: bool) -> None:
