@@ -419,6 +419,26 @@ def test_a_serial_program_wakes_nobody() -> None:
         assert not state.current.threads
 
 
+def test_without_more_system_threads_the_others_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse_the_second(thread: threading.Thread) -> None:
+        if thread.name == "tilewright-worker-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    set_num_threads(4)
+    x = zeros()
+    program = Program([launch("count", 1, 1, chunk=8, wait_for=i - 1) for i in range(3)], slots=2)
+    for _ in range(50):
+        program.run(addresses(x))
+    np.testing.assert_array_equal(x, 150)
+    with state.lock:
+        assert state.current is not None
+        assert len(state.current.threads) == 1
+
+
 def test_idle_workers_sleep_and_wake_again() -> None:
     set_num_threads(3)
     x = zeros(64)

@@ -160,11 +160,14 @@ class Team:
                 name=f"tilewright-worker-{number}",
                 daemon=True,
             )
+            # Listed first: were start() interrupted by a signal, a second worker of this number would share its
+            # scratch and its hazard line.
+            self.threads.append(thread)
             try:
                 thread.start()
             except RuntimeError:  # the system has no more threads: the others do this one's share
+                self.threads.pop()
                 break
-            self.threads.append(thread)
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Ask every worker to return and wait up to `timeout` seconds for each; whether all did."""
@@ -173,7 +176,8 @@ class Team:
         signal.value = (signal.value + 1) & 0x7FFFFFFF
         self._wake(self.address, self.size)
         for thread in self.threads:
-            thread.join(timeout)
+            if thread.ident is not None:
+                thread.join(timeout)
         return not any(thread.is_alive() for thread in self.threads)
 
     @property
