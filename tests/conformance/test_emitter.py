@@ -26,6 +26,7 @@ from tilewright.kernel.ir import (
     HI, LO, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store, across, bitcast, cast, const, fma,
     idiv, imod, index, load, op, reg, var,
 )  # fmt: skip
+from tilewright.kernel.text import parse_kernel, print_kernel
 from tilewright.kernel.verify import verify
 from tilewright.runtime.jit import KernelLibrary
 from tilewright.runtime.target import Target, host_target
@@ -39,7 +40,8 @@ HOST = host_target()
 LEVELS = [HOST] + [
     replace(Target.named(name), triple=HOST.triple)
     for name in ("avx2", "generic")
-    if HOST.triple.startswith("x86_64") and HOST.name in ("avx512", "avx2", "sse")[: 1 if name == "avx2" else 3]
+    if HOST.triple.startswith("x86_64")
+    and HOST.name in ("avx512", "avx2", "sse")[: 1 if name == "avx2" else 3]
 ]
 LIBRARIES = {t.name: KernelLibrary(t) for t in LEVELS}
 targets = pytest.mark.parametrize("target", LEVELS, ids=lambda t: t.name)
@@ -47,13 +49,17 @@ _counter = iter(range(10**9))
 x, i, j, k = var("x"), var("i"), var("j"), var("k")
 
 
-def execute(kernel: Kernel, target: Target, arrays: Mapping[str, Array], lo: int, hi: int) -> tuple[Arrays, int]:
+def execute(
+    kernel: Kernel, target: Target, arrays: Mapping[str, Array], lo: int, hi: int
+) -> tuple[Arrays, int]:
     """Run a kernel compiled for ``target`` on copies; returns the copies and the code of a failed check (0: none)."""
     kernel = replace(kernel, name=f"{kernel.name}_{next(_counter)}")
     verify(kernel)
     address = LIBRARIES[target.name].compile([(kernel.name, emit(kernel, target), "")])[kernel.name]
     copies = {name: a.copy() for name, a in arrays.items()}
-    table = (ctypes.c_void_p * max(1, len(kernel.buffers)))(*(copies[b.name].ctypes.data for b in kernel.buffers))
+    table = (ctypes.c_void_p * max(1, len(kernel.buffers)))(
+        *(copies[b.name].ctypes.data for b in kernel.buffers)
+    )
     scratch = np.full(scratch_bytes(kernel) + 64, 0xA5, np.uint8)
     aligned = scratch.ctypes.data + (-scratch.ctypes.data) % 64
     status = ctypes.c_int32(0)
@@ -80,18 +86,27 @@ def assert_equal(got: Array, expected: Array, ulps: int, what: str) -> None:
     if ulps and dt.from_numpy(got.dtype).is_float:
         a, b = got.astype(np.float64), expected.astype(np.float64)
         with np.errstate(all="ignore"):
-            bound = ulps * 2.0 ** -{2: 7, 4: 23, 8: 52}[got.dtype.itemsize] * np.abs(b) + np.finfo(np.float32).tiny
+            bound = (
+                ulps * 2.0 ** -{2: 7, 4: 23, 8: 52}[got.dtype.itemsize] * np.abs(b)
+                + np.finfo(np.float32).tiny
+            )
             near = (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= bound)
         assert near.all(), f"{what}: {got[~near][:5]} instead of {expected[~near][:5]}"
         return
     same = bits(got) == bits(expected)
-    assert same.all(), f"{what} at {np.flatnonzero(~same)[:5]}: {got[~same][:5]} instead of {expected[~same][:5]}"
+    assert same.all(), (
+        f"{what} at {np.flatnonzero(~same)[:5]}: {got[~same][:5]} instead of {expected[~same][:5]}"
+    )
 
 
 def compare(
     kernel: Kernel, target: Target, arrays: Mapping[str, Array], lo: int = 0, hi: int = 1, ulps: int = 0
 ) -> Arrays:
-    """Run interpreted and compiled; everything in memory and the checks must agree. Returns the memory afterwards."""
+    """Print and parse, then run interpreted and compiled; all of memory and the checks must agree.
+
+    Returns the memory afterwards.
+    """
+    assert parse_kernel(print_kernel(kernel)) == kernel
     expected = {name: a.copy() for name, a in arrays.items()}
     failed = run(kernel, expected, lo, hi)
     got, status = execute(kernel, target, arrays, lo, hi)
@@ -180,7 +195,10 @@ def test_every_operation(dtype: DType, inexact: bool, target: Target) -> None:
     n = 83 if not inexact else 40
     arrays = {name: sample(dtype, n) for name in "abc"} | {"p": sample(dt.bool_, n)}
     if inexact:  # the functions' special cases are tested where the functions are
-        arrays = {name: np.where(np.abs(a.astype(np.float64)) < 1e4, a, 1).astype(a.dtype) for name, a in arrays.items()}
+        arrays = {
+            name: np.where(np.abs(a.astype(np.float64)) < 1e4, a, 1).astype(a.dtype)
+            for name, a in arrays.items()
+        }
     inputs = {"a": dtype, "b": dtype, "c": dtype, "p": dt.bool_}
     kernel = element_kernel(f"ops_{dtype}", inputs, {f"o_{m}": e for m, e in outputs.items()}, 16)
     arrays |= {f"o_{m}": np.zeros(n, e.dtype.numpy) for m, e in outputs.items()}
@@ -235,7 +253,10 @@ def test_tails_of_every_type_leave_their_surroundings_alone(dtype: DType, target
     kernel = element_kernel("tail", {"a": dtype}, {"o": load("a", i + 1, dtype)}, 16)
     arrays = {"a": sample(dtype, 41), "o": sample(dtype, 41)}
     compare(kernel, target, arrays, 4, 4 + 21)
-    static = replace(kernel, body=tuple(replace(s, start=index(5), stop=index(28)) for s in kernel.body if isinstance(s, Loop)))
+    static = replace(
+        kernel,
+        body=tuple(replace(s, start=index(5), stop=index(28)) for s in kernel.body if isinstance(s, Loop)),
+    )
     compare(static, target, arrays)
 
 
@@ -257,7 +278,9 @@ def test_serial_loops_with_bounds_from_outer_loops(target: Target) -> None:
         Store("o", i, reg("s", dt.float32)),
     )  # fmt: skip
     kernel = Kernel(
-        (Buf("a", dt.float32, "r"), Buf("b", dt.float32, "r"), Buf("o", dt.float32, "w")), (Loop("i", LO, HI, body),), name="tri"
+        (Buf("a", dt.float32, "r"), Buf("b", dt.float32, "r"), Buf("o", dt.float32, "w")),
+        (Loop("i", LO, HI, body),),
+        name="tri",
     )
     arrays = {"a": sample(dt.float32, 20), "b": sample(dt.float32, 12), "o": np.zeros(12, np.float32)}
     compare(kernel, target, arrays, 0, 12)
@@ -277,7 +300,16 @@ def test_branches(target: Target) -> None:
     bufs = (Buf("a", f, "r"), Buf("b", f, "r"), Buf("o", f, "w"), Buf("p", f, "w"))
     arrays = {n: sample(f, 11) for n in "abop"}
     compare(Kernel(bufs, (Loop("i", LO, HI, body),), name="branch"), target, arrays, 0, 11)
-    inside = (Loop("j", index(0), index(10), (If(op("gt", i, const(3)), (Store("o", j, load("a", j, f)),)),), "vector", 8),)
+    inside = (
+        Loop(
+            "j",
+            index(0),
+            index(10),
+            (If(op("gt", i, const(3)), (Store("o", j, load("a", j, f)),)),),
+            "vector",
+            8,
+        ),
+    )
     compare(Kernel(bufs, (Loop("i", LO, HI, inside),), name="inside"), target, arrays, 0, 5)
 
 
@@ -316,7 +348,9 @@ _BUFFERS = (Buf("m", dt.bool_, "r"), Buf("t", dt.int64, "r"), Buf("u", dt.int32,
 
 
 @targets
-@pytest.mark.parametrize("dtype", [dt.bool_, dt.int8, dt.uint16, dt.bfloat16, dt.float32, dt.int64, dt.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [dt.bool_, dt.int8, dt.uint16, dt.bfloat16, dt.float32, dt.int64, dt.float64], ids=str
+)
 def test_loads_at_every_kind_of_index(dtype: DType, target: Target) -> None:
     buffers = [Buf("a", dtype, "r"), *_BUFFERS]
     stores: list[Stmt] = []
@@ -339,7 +373,17 @@ def test_loads_at_every_kind_of_index(dtype: DType, target: Target) -> None:
 @pytest.mark.parametrize("dtype", [dt.bool_, dt.float16, dt.float32, dt.int64], ids=str)
 def test_stores_at_every_kind_of_index(dtype: DType, target: Target) -> None:
     for name, at in _INDICES.items():
-        if name in ("same", "divided", "divided_far", "remainder", "clamped", "chosen", "table", "narrow_table", "table_divided"):
+        if name in (
+            "same",
+            "divided",
+            "divided_far",
+            "remainder",
+            "clamped",
+            "chosen",
+            "table",
+            "narrow_table",
+            "table_divided",
+        ):
             continue  # lanes would store to one place
         for mask in (None, load("m", i, dt.bool_)):
             body = (Store("o", at(i), load("a", i, dtype), mask),)
@@ -364,7 +408,12 @@ def test_masked_reads_touch_nothing_outside(target: Target) -> None:
         (Buf("a", f, "r"), Buf("o", f, "w"), Buf("p", f, "w"), Buf("q", f, "w")),
         (Loop("j", LO, HI, (Loop("i", index(0), index(20), body, "vector", 8),)),), name="padding",
     )  # fmt: skip
-    arrays = {"a": sample(f, 250)[:30], "o": np.zeros(20, f.numpy), "p": np.zeros(20, f.numpy), "q": np.zeros(20, f.numpy)}
+    arrays = {
+        "a": sample(f, 250)[:30],
+        "o": np.zeros(20, f.numpy),
+        "p": np.zeros(20, f.numpy),
+        "q": np.zeros(20, f.numpy),
+    }
     for part in (0, 1):
         wide = arrays | {"a": sample(f, 250)} if part == 0 else arrays
         lo, hi = (0, 3) if part == 0 else (4, 6)
@@ -382,7 +431,14 @@ def test_a_store_is_seen_by_later_loads(target: Target) -> None:
         Store("a", i, op("add", var("before", f), const(1.0, f))),
         Store("o", i, op("mul", load("a", i, f), var("before", f))),
     )
-    total = (Loop("j", index(0), index(5), (Store("a", index(0), op("add", load("a", index(0), f), load("a", index(1), f))),)),)
+    total = (
+        Loop(
+            "j",
+            index(0),
+            index(5),
+            (Store("a", index(0), op("add", load("a", index(0), f), load("a", index(1), f))),),
+        ),
+    )
     kernel = Kernel(
         (Buf("a", f, "rw"), Buf("o", f, "w")),
         (Loop("k", index(0), index(3), (Loop("i", LO, HI, step, "vector", 8),)), *total), name="rw",
@@ -431,15 +487,25 @@ def matmul(m: int, n: int, depth: int, lanes: int, unroll: int, dtype: DType) ->
     start = j * lanes
     stop = op("minimum", start + lanes, index(n)) if n % lanes else start + lanes
     at = k * unroll + var("u")
-    step = Set("c", fma(load("a", at * m + i, dtype), load("b", at * n + x, dtype), reg("c", dtype, i, j)), (i, j))
+    step = Set(
+        "c", fma(load("a", at * m + i, dtype), load("b", at * n + x, dtype), reg("c", dtype, i, j)), (i, j)
+    )
 
     def tile(body: Stmt) -> tuple[Stmt, ...]:
         vector = Loop("x", start, stop, (body,), "vector", lanes)
         return loops(("i", m, "unroll", 0), ("j", blocks, "unroll", 0), body=(vector,))
 
     inner = loops(("k", depth // unroll, "serial", 0), ("u", unroll, "unroll", 0), body=tile(step))
-    body = (Reg("c", dtype, const(0, dtype), (m, blocks), lanes), *inner, *tile(Store("o", i * n + x, reg("c", dtype, i, j))))
-    return Kernel((Buf("a", dtype, "r"), Buf("b", dtype, "r"), Buf("o", dtype, "w")), body, name=f"matmul_{m}_{n}_{lanes}")
+    body = (
+        Reg("c", dtype, const(0, dtype), (m, blocks), lanes),
+        *inner,
+        *tile(Store("o", i * n + x, reg("c", dtype, i, j))),
+    )
+    return Kernel(
+        (Buf("a", dtype, "r"), Buf("b", dtype, "r"), Buf("o", dtype, "w")),
+        body,
+        name=f"matmul_{m}_{n}_{lanes}",
+    )
 
 
 @targets
@@ -447,7 +513,10 @@ def matmul(m: int, n: int, depth: int, lanes: int, unroll: int, dtype: DType) ->
 @pytest.mark.parametrize(("m", "n", "lanes"), [(3, 16, 8), (2, 13, 8), (1, 3, 4)])
 def test_register_tiles(m: int, n: int, lanes: int, dtype: DType, target: Target) -> None:
     kernel = matmul(m, n, 6, lanes, 2, dtype)
-    arrays = {"a": _RANDOM.standard_normal(6 * m).astype(dtype.numpy), "b": _RANDOM.standard_normal(6 * n).astype(dtype.numpy)}
+    arrays = {
+        "a": _RANDOM.standard_normal(6 * m).astype(dtype.numpy),
+        "b": _RANDOM.standard_normal(6 * n).astype(dtype.numpy),
+    }
     compare(kernel, target, arrays | {"o": np.zeros(m * n, dtype.numpy)})
 
 
@@ -483,7 +552,9 @@ def test_registers_private_to_an_iteration(target: Target) -> None:
         Loop("j", index(0), index(0), (Set("s", const(0.0, f)),)),
         Store("o", i, reg("s", f)),
     )
-    kernel = Kernel((Buf("a", f, "r"), Buf("o", f, "w")), (Loop("i", LO, HI, body, "vector", 16),), name="private")
+    kernel = Kernel(
+        (Buf("a", f, "r"), Buf("o", f, "w")), (Loop("i", LO, HI, body, "vector", 16),), name="private"
+    )
     compare(kernel, target, {"a": sample(f, 180), "o": np.zeros(30, f.numpy)}, 0, 30)
 
 
@@ -495,8 +566,16 @@ def test_names_are_bound_anew(target: Target) -> None:
     use = Store("o", i * 4 + j, op("add", var("y", f), cast(i * j, f)))
     body = (
         *loops(("i", 3, "unroll", 0), ("j", 4, "vector", 4), body=(doubled, use)),
-        *loops(("i", 3, "serial", 0), ("j", 4, "unroll", 0), body=(Let("y", load("a", j, f)), Store("p", i * 4 + j, var("y", f)))),
-        *loops(("i", 1, "serial", 0), ("j", 12, "vector", 8), body=(Let("y", load("a", j + i, f)), Store("q", j, var("y", f)))),
+        *loops(
+            ("i", 3, "serial", 0),
+            ("j", 4, "unroll", 0),
+            body=(Let("y", load("a", j, f)), Store("p", i * 4 + j, var("y", f))),
+        ),
+        *loops(
+            ("i", 1, "serial", 0),
+            ("j", 12, "vector", 8),
+            body=(Let("y", load("a", j + i, f)), Store("q", j, var("y", f))),
+        ),
     )
     kernel = Kernel((Buf("a", f, "r"), *(Buf(n, f, "w") for n in "opq")), body, name="names")
     compare(kernel, target, {"a": sample(f, 30), **{n: np.zeros(12, f.numpy) for n in "opq"}})
@@ -522,7 +601,9 @@ def test_checks(bad: int | None, target: Target) -> None:
 
 # ---- random expressions -------------------------------------------------------------------------------------------
 
-_EXACT = [name for name in SCALAR_OPS if name not in _INEXACT and name not in ("complex", "real", "imag", "conj")]
+_EXACT = [
+    name for name in SCALAR_OPS if name not in _INEXACT and name not in ("complex", "real", "imag", "conj")
+]
 
 
 @st.composite
@@ -550,7 +631,11 @@ def expressions(draw: st.DrawFn, dtype: DType, depth: int) -> Expr:
         name = draw(st.sampled_from(["eq", "ne", "lt", "le", "gt", "ge"]))
         of = draw(st.sampled_from(REAL))
         return op(name, draw(expressions(of, depth - 1)), draw(expressions(of, depth - 1)))
-    name = draw(st.sampled_from([n for n in _EXACT if dtype.kind in SCALAR_OPS[n].kinds and SCALAR_OPS[n].result != "bool"]))
+    name = draw(
+        st.sampled_from(
+            [n for n in _EXACT if dtype.kind in SCALAR_OPS[n].kinds and SCALAR_OPS[n].result != "bool"]
+        )
+    )
     args = [draw(expressions(dtype, depth - 1)) for _ in range(SCALAR_OPS[name].arity - (name == "where"))]
     if name == "where":
         args.insert(0, draw(expressions(dt.bool_, depth - 1)))

@@ -273,6 +273,9 @@ class Indices:
     def _choose(self, e: Expr) -> Index | None:
         """maximum, minimum and where on lanes whose values fit 32 bits."""
         a, b = self.of(e.args[-2]), self.of(e.args[-1])
+        constants = a.base is None and b.base is None and not (a.varies or b.varies)
+        if constants and e.op != "where":
+            return Index(None, max(a.k, b.k) if e.op == "maximum" else min(a.k, b.k))
         spans = self.total_span(a), self.total_span(b)
         if not self.lanes or not (a.varies or b.varies or e.op == "where"):
             return None

@@ -59,7 +59,9 @@ class _Machine:
         for buf in kernel.buffers:
             array = buffers[buf.name]
             if array.dtype != buf.dtype.numpy or array.ndim != 1:
-                raise KernelFault(f"buffer {buf.name} must be a flat array of {buf.dtype}, got {array.dtype} {array.shape}")
+                raise KernelFault(
+                    f"buffer {buf.name} must be a flat array of {buf.dtype}, got {array.dtype} {array.shape}"
+                )
             self.memory[buf.name] = array
         for area in kernel.scratch:
             self.memory[area.name] = np.full(area.size, _unwritten(area.dtype), area.dtype.numpy)
@@ -88,13 +90,17 @@ class _Machine:
                 self.names[s.name] = self.value(s.value)
             case Store():
                 if s.mask is None or self.value(s.mask):
-                    self.memory[s.buffer][self.place(s.buffer, int(self.value(s.index)))] = self.value(s.value)
+                    self.memory[s.buffer][self.place(s.buffer, int(self.value(s.index)))] = self.value(
+                        s.value
+                    )
             case Reg():
                 self.registers[s.name] = _Registers(s.shape, s.lanes, self.value(s.init))
             case Set():
                 value = self.value(s.value)
                 register = self.registers[s.name]
-                register.element([int(self.value(i)) for i in s.at])[self.position if register.lanes else 0] = value
+                register.element([int(self.value(i)) for i in s.at])[
+                    self.position if register.lanes else 0
+                ] = value
             case Check():
                 if not self.value(s.condition):
                     self.failed.append(s.code)

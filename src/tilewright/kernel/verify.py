@@ -18,7 +18,9 @@ from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, S
 
 __all__ = ["KernelError", "verify"]
 
-KEYWORDS = frozenset(("check", "else", "for", "if", "in", "kernel", "let", "pass", "reg", "scratch", "unroll", "vector"))
+KEYWORDS = frozenset(
+    ("check", "else", "for", "if", "in", "kernel", "let", "pass", "reg", "scratch", "unroll", "vector")
+)
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
 
@@ -84,7 +86,9 @@ class _Verifier:
         areas = [*kernel.buffers, *kernel.scratch]
         for area in areas:
             if area.dtype.is_complex:
-                self.fail(f"buffer {area.name}: kernels have no complex elements; take real and imaginary parts apart")
+                self.fail(
+                    f"buffer {area.name}: kernels have no complex elements; take real and imaginary parts apart"
+                )
         names = [a.name for a in areas]
         for name in names:
             self.check_name(name)
@@ -148,7 +152,9 @@ class _Verifier:
         if varies:
             self.fail("the bounds must be the same in every lane of the vector loop around")
         if s.kind == "unroll" and not (self.is_static(s.start) and self.is_static(s.stop)):
-            self.fail("the bounds of an unrolled loop must be constants or depend on unrolled variables alone")
+            self.fail(
+                "the bounds of an unrolled loop must be constants or depend on unrolled variables alone"
+            )
         self.declare(s.var)
         before = self.lanes
         self.lanes = s.lanes or self.lanes
@@ -159,7 +165,9 @@ class _Verifier:
 
     def branch(self, s: If) -> None:
         if self.typed(s.condition, dt.bool_, "the condition"):
-            self.fail("the condition must be the same in every lane; choose values with where, or mask the store")
+            self.fail(
+                "the condition must be the same in every lane; choose values with where, or mask the store"
+            )
         self.body(s.then)
         self.body(s.orelse)
 
@@ -192,14 +200,18 @@ class _Verifier:
         register = self.registers[s.name]
         self.element(register.declared, s.at)
         if register.declared.lanes and register.declared.lanes != self.lanes:
-            self.fail(f"a register of {register.declared.lanes} lanes is set in a vector loop of as many, not of {self.lanes}")
+            self.fail(
+                f"a register of {register.declared.lanes} lanes is set in a vector loop of as many, not of {self.lanes}"
+            )
         if self.lanes and not register.declared.lanes and not register.inside:
             self.fail("a register without lanes declared outside the vector loop cannot be set inside")
         self.typed(s.value, register.declared.dtype, "the value")
 
     def element(self, register: Reg, at: Sequence[Expr]) -> None:
         if len(at) != len(register.shape):
-            self.fail(f"register {register.name} has the shape {register.shape}, and {len(at)} indices are given")
+            self.fail(
+                f"register {register.name} has the shape {register.shape}, and {len(at)} indices are given"
+            )
         for i, size in zip(at, register.shape, strict=True):
             self.typed(i, dt.int64, "a register's index")
             if not self.is_static(i):
@@ -262,14 +274,18 @@ class _Verifier:
                 if e.args[0].dtype.bits != e.dtype.bits:
                     self.fail(f"bitcast from {e.args[0].dtype} to {e.dtype}: the widths differ")
             case "fma":
-                expected = e.args[0].dtype if e.dtype.is_float and len({a.dtype for a in e.args}) == 1 else None
+                expected = (
+                    e.args[0].dtype if e.dtype.is_float and len({a.dtype for a in e.args}) == 1 else None
+                )
             case "idiv" | "imod":
                 if e.args[1].op != "const" or e.args[1].attr < 1 or e.args[0].dtype is not dt.int64:
                     self.fail(f"{e.op} takes an int64 and a positive constant")
             case _:
                 expected = self.scalar(e)
         if expected is not e.dtype:
-            self.fail(f"{e.op} {e.attr or ''} has the type {expected}, and {e.dtype} is stated".replace("  ", " "))
+            self.fail(
+                f"{e.op} {e.attr or ''} has the type {expected}, and {e.dtype} is stated".replace("  ", " ")
+            )
         return varies
 
     def scalar(self, e: Expr) -> DType | None:
@@ -291,7 +307,9 @@ class _Verifier:
             self.fail(f"load from {e.attr}: the buffer is write-only")
         kinds = [a.dtype for a in e.args]
         if kinds not in ([dt.int64], [dt.int64, dt.bool_, dtype]):
-            self.fail(f"load from {e.attr} takes an int64 index and maybe a bool mask and a {dtype}, got {kinds}")
+            self.fail(
+                f"load from {e.attr} takes an int64 index and maybe a bool mask and a {dtype}, got {kinds}"
+            )
         return dtype
 
     def read(self, e: Expr) -> tuple[DType, bool]:
@@ -307,7 +325,11 @@ class _Verifier:
 
     def across(self, e: Expr) -> DType:
         register = e.args[0]
-        if register.op != "reg" or register.attr not in self.registers or not self.registers[register.attr].declared.lanes:
+        if (
+            register.op != "reg"
+            or register.attr not in self.registers
+            or not self.registers[register.attr].declared.lanes
+        ):
             self.fail("across combines the lanes of a register declared with lanes")
         declared = self.registers[register.attr].declared
         self.element(declared, register.args)
