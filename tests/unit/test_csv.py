@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tilewright.data import csv
@@ -252,6 +252,8 @@ def test_too_many_categories() -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"1,2\r\x00")
+@example(b'1,"2\r\n')
 def test_any_bytes_give_a_table_or_a_data_error(data: bytes) -> None:
     path = write(b"a,y\n" + data)
     try:

@@ -197,6 +197,8 @@ def read_table(path: str, target: str, *, kind: TargetKind = "values", delimiter
         line = data.count(b"\n", 0, error.start) + 1
         message = f"`{path}` is not UTF-8: byte 0x{data[error.start]:02x} in line {line}"
         raise DataError(Diagnostic("DAT003", message, help=("save the file as UTF-8",))) from None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _Reader(path, text, delimiter).read(target, kind, hashlib.sha256(data).hexdigest())
 
 
@@ -258,7 +260,7 @@ class _Reader:
         """The columns, found by polars; None when the file has anything but plain, complete rows."""
         first, _, body = self.text.partition("\n")
         plain = '"' not in self.text and f"{self.delimiter} " not in self.text
-        if not plain or not first.strip() or self.text.count("\r") != self.text.count("\r\n"):
+        if not plain or not first.strip():
             return None
         try:
             import polars
@@ -464,7 +466,7 @@ class _Reader:
         raise DataError(diagnostic, {self.path: self.text})
 
     def text_line(self, line: int) -> str:
-        return self.text.split("\n", line)[line - 1].removesuffix("\r")
+        return self.text.split("\n", line)[line - 1]
 
     def cell_span(self, line: int, index: int) -> Span:
         """Where a cell stands in its line.
