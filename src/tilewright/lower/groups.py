@@ -124,9 +124,6 @@ class _Former:
             else:
                 self.open("host", v, reason=f"no native lowering for {v.op}")
         for v in self.outputs:
-            if v not in self.home and not is_leaf(v):
-                self.open("map", v)
-        for v in self.outputs:
             if is_leaf(v) and v.op != "input":
                 self.open("map", v)
         self.find_outputs()
@@ -152,8 +149,11 @@ class _Former:
         terms = product(reduced_shape(v)) if v.op in COMBINE else 1
         self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in v.inputs)) - 1
         uses = self.uses[v]
+        if v in self.outputs:
+            self.open("map", v)
+            return
         moving = v.op in REWRITES
-        if moving and v not in self.outputs and self.cost[v] == 0:
+        if moving and self.cost[v] == 0:
             return
         several = len(uses) > 1 and self.cost[v] > STORE_COST
         wide = any(self.read_widely(u) for u in uses) and self.cost[v] > 2 * STORE_COST

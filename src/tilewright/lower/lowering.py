@@ -24,7 +24,7 @@ def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
     for group in groups:
 
         def stored(v: Value, group: Group = group) -> bool:
-            return v.op == "input" or (v in home and home[v] is not group)
+            return v.op == "input" or (v in home and not is_leaf(v) and home[v] is not group)
 
         if group.kind == "host":
             steps.append(_host(group, stored, group.reason))
