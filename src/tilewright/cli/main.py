@@ -25,11 +25,14 @@ from tilewright.version import __version__
 
 # Name -> what `tw --help` says. The module is `tilewright.cli.NAME`.
 COMMANDS: dict[str, str] = {
+    "train": "check a program, train it, evaluate it and export it",
     "validate": "check a program: names, values, types and shapes",
+    "show": "print a stage of the compilation of a program's training step",
     "ast": "print the syntax tree of a program",
     "fmt": "rewrite programs in the canonical format",
     "lock": "record the digests of a program's sources and data",
     "explain": "say what an error code means",
+    "doctor": "say what this machine has, what code is made for it, and whether it works",
 }
 
 
@@ -48,12 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TilewrightError as error:
         print_error(error)
         return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        else:
+            reason = (error.strerror or str(error)).lower()
+            print_error(TilewrightError(f"{error.filename}: {reason}" if error.filename else reason))
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; no more to say
-        return 1
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
