@@ -19,6 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
+from tilewright import compiler
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.trees import Structure, flatten, unflatten
@@ -37,6 +38,7 @@ VARIANT_LIMIT = 64  # traces kept per function; the least recently used goes fir
 
 class _Holder:
     __slots__ = ("item",)
+    item: object
 
 
 def _count_sole() -> int:
@@ -230,6 +232,16 @@ class Jitted(Generic[P, R]):
             return leaves[0]
         return unflatten(variant.structure, leaves)
 
+    def executable(self, *args: P.args, **kwargs: P.kwargs) -> compiler.Executable | None:
+        """The compiled program that a call with these arguments runs. Traces, but does not run.
+
+        None when the call runs as ordinary lazy code, or computes nothing.
+        """
+        leaves, structure = flatten((args, kwargs))
+        key, dynamic = self._key(leaves, structure)
+        variant = None if key is None else self._find(key) or self._trace(key, leaves, structure, dynamic)
+        return None if variant is None or variant.inline or variant.program is None else variant.program.executable
+
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Every stage of the program that a call with these arguments runs, as text. Traces, but does not run."""
         leaves, structure = flatten((args, kwargs))
@@ -343,7 +355,12 @@ class _Compiler:
     """From a finished trace to a variant: which values to compute, what to bind, what to write back."""
 
     def __init__(
-        self, jitted: Jitted[Any, Any], trace: Trace, leaves: Sequence[Any], arguments: Sequence[Any], placeholders: Sequence[Value]
+        self,
+        jitted: Jitted[Any, Any],
+        trace: Trace,
+        leaves: Sequence[Any],
+        arguments: Sequence[Any],
+        placeholders: Sequence[Value],
     ) -> None:
         self.jitted = jitted
         self.trace = trace
@@ -393,9 +410,7 @@ class _Compiler:
     def _results(self, result: Any) -> None:
         leaves, self.variant.structure = flatten(result)
         for leaf in leaves:
-            if not isinstance(leaf, Tensor):
-                self.variant.results.append((_OBJECT, leaf))
-            elif leaf._trace is not self.trace or id(leaf) in self.trace.captured:
+            if not isinstance(leaf, Tensor) or leaf._trace is not self.trace or id(leaf) in self.trace.captured:
                 self.variant.results.append((_OBJECT, leaf))
             elif id(leaf) in self.arguments:
                 self.variant.results.append((_RETURNED_ARGUMENT, self.arguments[id(leaf)]))

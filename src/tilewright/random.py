@@ -223,11 +223,11 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator 
     """Each element 0 with probability ``p``, else divided by 1 - p; x itself when not ``training``."""
     if not 0.0 <= p <= 1.0:
         raise ArgumentError(f"dropout: `p` is a probability from 0 to 1, got {p}")
-    x = as_tensor(x, "dropout")
+    source = as_tensor(x, "dropout")
     if not training or p == 0.0:
-        return x
-    keep = less(_unit(x.shape, dt.float32, generator), 1.0 - p)
-    return where(keep, multiply(x, 1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0)
+        return source
+    keep = less(_unit(source.shape, dt.float32, generator), 1.0 - p)
+    return where(keep, multiply(source, 1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0)
 
 
 def permutation(x: int | Tensor, generator: Generator | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from tilewright.functions.arguments import Axes, TensorLike, as_tensor, axes_of, axis_of, float_tensor
+from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.elementwise import (
     add,
     divide,
@@ -24,7 +25,6 @@ from tilewright.functions.elementwise import (
     tanh,
     where,
 )
-from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.elementwise import equal as equals
 from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import sum as sum_over

@@ -15,7 +15,16 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.shape import broadcast_shapes
 from tilewright.graph.ir import Value, constant, make
-from tilewright.tensor import ArgumentError, AxisError, DTypeError, ShapeError, Tensor, apply, from_value, modes
+from tilewright.tensor import (
+    ArgumentError,
+    AxisError,
+    DTypeError,
+    ShapeError,
+    Tensor,
+    apply,
+    from_value,
+    modes,
+)
 
 __all__ = [
     "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "dtype_of",
@@ -170,7 +179,7 @@ def from_constant(number: Any, dtype: DType, shape: tuple[int, ...], function: s
     if dtype.kind in "biu" and isinstance(number, (float, complex)) and not isinstance(number, bool):
         raise DTypeError(f"{function}: the number {number!r} does not fit a tensor of {dtype}")
     if dtype.is_integer and isinstance(number, int):
-        info = np.iinfo(dtype.numpy)
+        info = np.iinfo(dtype.name)
         if not info.min <= number <= info.max:
             raise ArgumentError(f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})")
     return from_value(filled(number, dtype, shape))

@@ -35,7 +35,8 @@ def grad(
     for i, target in enumerate(targets):
         if not target._requires_grad:
             raise GradientError(f"autograd.grad: `inputs[{i}]` does not require gradients")
-    found = gradients(sources, weights, targets, "autograd.grad", free=not (create_graph if retain_graph is None else retain_graph))
+    keep = create_graph if retain_graph is None else retain_graph
+    found = gradients(sources, weights, targets, "autograd.grad", free=not keep)
     results: list[Tensor | None] = []
     for i, value in enumerate(found):
         if value is None:

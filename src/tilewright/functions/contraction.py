@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from tilewright.core import dtype as dt
 from tilewright.functions.arguments import TensorLike, as_tensor, broadcast_to_shape, cast
 from tilewright.functions.linalg import contract
 from tilewright.functions.movement import moveaxis, permute_dims, reshape
 from tilewright.functions.reductions import sum as sum_over
-from tilewright.core import dtype as dt
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply
 
 __all__ = ["einsum"]
@@ -38,8 +38,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
         second, first = terms.pop(j), terms.pop(i)
         terms.insert(i, _pair(first, second, {x for _, labels in terms for x in labels} | set(output)))
     tensor, labels = _sum_out(*terms[0], set(output))
-    tensor = permute_dims(tensor, [labels.index(x) for x in output if x in labels])
-    return tensor
+    return permute_dims(tensor, [labels.index(x) for x in output if x in labels])
 
 
 Term = tuple[Tensor, list[str]]

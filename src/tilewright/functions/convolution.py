@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,8 @@ def _convolve(
     for size, k, d, (low, high) in zip(x.shape[2:], weight.shape[2:], dilations, widths, strict=True):
         if size + low + high < (k - 1) * d + 1:
             raise ShapeError(
-                f"{name}: a kernel spanning {(k - 1) * d + 1} does not fit into an axis of size {size} padded by {low + high}"
+                f"{name}: a kernel spanning {(k - 1) * d + 1} does not fit into an axis of size {size}"
+                f" padded by {low + high}"
             )
     out = apply(
         "conv", x, weight, stride=strides, padding=widths, lhs_dilation=(1,) * n, rhs_dilation=dilations, groups=groups,
@@ -73,7 +75,7 @@ def _with_bias(name: str, out: Tensor, bias: TensorLike | None, unbatched: bool)
     if bias is not None:
         bias = as_tensor(bias, name, "bias")
         if bias.shape != (out.shape[1],):
-            raise ShapeError(f"{name}: `bias` has one element for each of the {out.shape[1]} output channels, got shape {bias.shape}")
+            raise ShapeError(f"{name}: `bias` has shape ({out.shape[1]},), one per output channel, got {bias.shape}")
         out = add(out, reshape(bias, (1, bias.size, *(1,) * (out.ndim - 2))))
     return reshape(out, out.shape[1:]) if unbatched else out
 
@@ -196,7 +198,7 @@ def _windows(
         span = (k - 1) * d + 1
         room = size + 2 * p - span
         if room < 0:
-            raise ShapeError(f"{name}: a window spanning {span} does not fit into axis {lead + i} of shape {x.shape} padded by {p}")
+            raise ShapeError(f"{name}: a window of {span} does not fit into axis {lead + i} of shape {x.shape} padded by {p}")
         extra = 0
         if ceil_mode and room % s and (room // s + 1) * s < size + p:  # a last window that starts inside
             extra = s - room % s
@@ -207,10 +209,10 @@ def _windows(
 
 
 def _pool_input(name: str, n: int, x: TensorLike) -> Tensor:
-    x = as_tensor(x, name)
-    if x.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {x.shape}")
-    return x
+    image = as_tensor(x, name)
+    if image.ndim not in (n + 1, n + 2):
+        raise ShapeError(f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {image.shape}")
+    return image
 
 
 def _max_pool(
@@ -311,26 +313,26 @@ def avg_pool3d(
 
 def _adaptive(name: str, n: int, x: TensorLike, output_size: int | Sequence[int | None], largest: bool) -> Tensor:
     """Windows from floor(i * size / out) to ceil((i + 1) * size / out), axis by axis."""
-    x = _pool_input(name, n, x)
+    pooled = _pool_input(name, n, x)
     if not largest:
-        x = float_tensor(x, name)
-    wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
+        pooled = float_tensor(pooled, name)
+    wanted: tuple[Any, ...] = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
     if len(wanted) != n:
         raise ArgumentError(f"{name}: `output_size` is one number or {n} of them, got {output_size!r}")
     for i, out in enumerate(wanted):
-        axis = x.ndim - n + i
-        size = x.shape[axis]
-        out = size if out is None else int(out)  # type: ignore[call-overload]
+        axis = pooled.ndim - n + i
+        size = pooled.shape[axis]
+        out = size if out is None else int(out)
         if out < 1:
             raise ArgumentError(f"{name}: `output_size` is at least 1, got {output_size!r}")
         reduce = maximum_over if largest else mean
         if size % out == 0:
-            x = reduce(reshape(x, (*x.shape[:axis], out, size // out, *x.shape[axis + 1 :])), axis + 1)
+            pooled = reduce(reshape(pooled, (*pooled.shape[:axis], out, size // out, *pooled.shape[axis + 1 :])), axis + 1)
         else:
             lead = (slice(None),) * axis
-            parts = [x[(*lead, slice(j * size // out, -(-(j + 1) * size // out)))] for j in range(out)]
-            x = stack([reduce(p, axis) for p in parts], axis)
-    return x
+            parts = [pooled[(*lead, slice(j * size // out, -(-(j + 1) * size // out)))] for j in range(out)]
+            pooled = stack([reduce(p, axis) for p in parts], axis)
+    return pooled
 
 
 def adaptive_avg_pool1d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:

@@ -13,7 +13,16 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.functions.arguments import TensorLike, as_tensor, cast, dtype_of, filled, from_constant, is_scalar, shape_of
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    cast,
+    dtype_of,
+    filled,
+    from_constant,
+    is_scalar,
+    shape_of,
+)
 from tilewright.functions.elementwise import add, equal, greater_equal, less_equal, multiply, where
 from tilewright.functions.movement import broadcast_arrays, expand_dims, reshape
 from tilewright.graph.ir import make

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
-from tilewright.functions.arguments import TensorLike, as_tensor, axis_of, broadcast_to_shape, cast, common_shape
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    axis_of,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+)
 from tilewright.functions.creation import iota
 from tilewright.functions.elementwise import add, less, maximum, minimum, where
 from tilewright.functions.movement import broadcast_to, flip, moveaxis, reshape
@@ -177,7 +184,7 @@ def _prepared(index: Any, size: int, axis: int) -> Tensor:
 
 
 def _fits(size: int, index: Tensor) -> bool:
-    return size <= np.iinfo(index.dtype.numpy).max
+    return size <= np.iinfo(index.dtype.name).max
 
 
 def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[int, ...], int]:

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.functions.arguments import TensorLike, as_tensor, axis_of, broadcast_to_shape, cast, common_shape
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    axis_of,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+)
 from tilewright.functions.elementwise import add, conj
 from tilewright.functions.movement import reshape
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
@@ -93,7 +100,9 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
         return out
     bias = as_tensor(bias, "linear", "bias")
     if bias.shape != (weight.shape[0],):
-        raise ShapeError(f"linear: `bias` has shape ({weight.shape[0]},) to fit `weight` of shape {weight.shape}, got {bias.shape}")
+        raise ShapeError(
+            f"linear: `bias` has shape ({weight.shape[0]},) to fit `weight` of shape {weight.shape}, got {bias.shape}"
+        )
     return add(out, bias)
 
 

@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import math
 
-
 from tilewright.core import dtype as dt
 from tilewright.functions.activations import log_softmax
-from tilewright.functions.arguments import TensorLike, as_tensor, broadcast_to_shape, cast, common_shape, float_tensor
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+    float_tensor,
+)
 from tilewright.functions.creation import iota
+from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.elementwise import (
     add,
     bitwise_and,
@@ -32,7 +39,6 @@ from tilewright.functions.elementwise import (
     subtract,
     where,
 )
-from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.movement import expand_dims, reshape
 from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tilewright.core.dtype import DType
-from tilewright.functions import activations, creation, elementwise, indexing, linalg, movement, reductions, types
+from tilewright.functions import (
+    activations,
+    creation,
+    elementwise,
+    indexing,
+    linalg,
+    movement,
+    reductions,
+    types,
+)
 from tilewright.functions.arguments import cast
 from tilewright.functions.indexing import At
 from tilewright.tensor import DTypeError, Tensor
@@ -99,7 +108,7 @@ _SHARED = {
     indexing: ("take", "take_along_axis", "nonzero"),
     creation: ("tril", "triu"),
 }  # fmt: skip
-_ALIASES = {
+_ALIASES: dict[str, Callable[..., Any]] = {
     "permute": movement.permute_dims,
     "view": movement.reshape,
     "unsqueeze": movement.expand_dims,
@@ -114,6 +123,17 @@ _ALIASES = {
     "__invert__": elementwise.bitwise_invert,
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
+    "astype": types.astype,
+    "to": types.astype,
+}
+_CONVERSIONS = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "int": "int32",
+    "long": "int64",
+    "bool": "bool",
 }
 
 
@@ -128,6 +148,15 @@ def _positive(self: Tensor) -> Tensor:
     return self
 
 
+_PROPERTIES: dict[str, Callable[[Any], Any]] = {
+    "T": _transpose,
+    "mT": movement.matrix_transpose,
+    "at": At,
+    "real": elementwise.real,
+    "imag": elementwise.imag,
+}
+
+
 def _install() -> None:
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _operator(function))
@@ -138,20 +167,11 @@ def _install() -> None:
     for module, names in _SHARED.items():
         for name in names:
             setattr(Tensor, name, getattr(module, name))
-    for name, function in _ALIASES.items():
-        setattr(Tensor, name, function)
-    for name, method in {"astype": types.astype, "to": types.astype, "transpose": _transpose, "__pos__": _positive}.items():
+    for name, method in {**_ALIASES, "transpose": _transpose, "__pos__": _positive}.items():
         setattr(Tensor, name, method)
-    for name, reader in {
-        "T": _transpose,
-        "mT": movement.matrix_transpose,
-        "at": At,
-        "real": elementwise.real,
-        "imag": elementwise.imag,
-    }.items():
+    for name, reader in _PROPERTIES.items():
         setattr(Tensor, name, property(reader))
-    for name, kind in {"float": "float32", "double": "float64", "half": "float16", "bfloat16": "bfloat16", "int": "int32",
-                       "long": "int64", "bool": "bool"}.items():  # fmt: skip
+    for name, kind in _CONVERSIONS.items():
         setattr(Tensor, name, _converter(kind))
 
 

@@ -243,7 +243,7 @@ def flip(x: TensorLike, axis: Axes = None) -> Tensor:
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor:
     """Elements moved on by ``shift`` along axes; those that leave at the end come in at the start."""
-    x = as_tensor(x, "roll")
+    x = out = as_tensor(x, "roll")
     if axis is None:
         if not isinstance(shift, int):
             raise ArgumentError("roll: several shifts need as many axes in `axis`")
@@ -255,8 +255,8 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor
         if size and s % size:
             cut = size - s % size
             lead = (slice(None),) * a
-            x = concat([x[(*lead, slice(cut, None))], x[(*lead, slice(None, cut))]], a)
-    return x
+            out = concat([out[(*lead, slice(cut, None))], out[(*lead, slice(None, cut))]], a)
+    return out
 
 
 def tile(x: TensorLike, repetitions: int | Sequence[int]) -> Tensor:
@@ -273,9 +273,10 @@ def tile(x: TensorLike, repetitions: int | Sequence[int]) -> Tensor:
 
 def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | None = None) -> Tensor:
     """Each element repeated ``repeats`` times along ``axis`` (in the flattened tensor by default)."""
-    x = as_tensor(x, "repeat")
+    source = as_tensor(x, "repeat")
     if axis is None:
-        x, axis = reshape(x, (x.size,)), 0
+        source, axis = reshape(source, (source.size,)), 0
+    x = source
     at = axis_of(axis, x.ndim, "repeat")
     if isinstance(repeats, int):
         if repeats < 0:
@@ -286,7 +287,7 @@ def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | Non
     if counts.ndim != 1 or len(counts) not in (1, x.shape[at]) or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise ArgumentError(f"repeat: `repeats` is one count or {x.shape[at]} of them, got shape {counts.shape}")
     where = np.repeat(np.arange(x.shape[at]), counts)
-    return x[(*(slice(None),) * at, where)]
+    return source[(*(slice(None),) * at, where)]
 
 
 def pad(
@@ -297,16 +298,16 @@ def pad(
     >>> pad(Tensor([1, 2]), (1, 0)).tolist()
     [0, 1, 2]
     """
-    x = as_tensor(x, "pad")
+    source = as_tensor(x, "pad")
     if mode != "constant":
         raise ArgumentError(f"pad: `mode` is 'constant', got {mode!r}")
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
+    widths = np.broadcast_to(np.asarray(pad_width), (source.ndim, 2))
     if widths.dtype.kind not in "iu" or (widths < 0).any():
         raise ArgumentError(f"pad: `pad_width` holds non-negative integers, got {pad_width!r}")
     if not widths.any():
-        return x
-    fill = Tensor(constant_values, x.dtype)
+        return source
+    fill = Tensor(constant_values, source.dtype)
     low, high = (tuple(int(w) for w in side) for side in widths.T)
-    return apply("pad", x, fill, low=low, high=high, interior=(0,) * x.ndim)
+    return apply("pad", source, fill, low=low, high=high, interior=(0,) * source.ndim)
 
 

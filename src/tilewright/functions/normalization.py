@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, float_tensor
-from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, sqrt, subtract
 from tilewright.functions.elementwise import abs as absolute
+from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, sqrt, subtract
 from tilewright.functions.movement import reshape
 from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean

@@ -10,13 +10,34 @@ import math
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.functions.arguments import Axes, TensorLike, as_tensor, axes_of, axis_of, cast, dtype_of, float_tensor
+from tilewright.functions.arguments import (
+    Axes,
+    TensorLike,
+    as_tensor,
+    axes_of,
+    axis_of,
+    cast,
+    dtype_of,
+    float_tensor,
+)
 from tilewright.functions.elementwise import divide, multiply, not_equal, sqrt, subtract
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
 
 __all__ = [
-    "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_sum", "cumsum", "max", "mean", "min", "prod", "std",
-    "sum", "var",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "cumsum",
+    "cumulative_sum",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "std",
+    "sum",
+    "var",
 ]  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def finfo(type: Any) -> FloatInfo:
         kind = dt.float64 if kind is dt.complex128 else dt.float32
     if not kind.is_float:
         raise DTypeError(f"finfo: {kind} is not a floating type; see `iinfo`")
-    info = ml_dtypes.finfo(kind.numpy)
+    info: Any = ml_dtypes.finfo(kind.numpy)  # type: ignore[no-untyped-call]
     return FloatInfo(kind, kind.bits, float(info.eps), float(info.max), float(info.min), float(info.smallest_normal))
 
 
@@ -112,5 +112,5 @@ def iinfo(type: Any) -> IntegerInfo:
     kind = type.dtype if isinstance(type, Tensor) else dtype_of(type, "iinfo")
     if not kind.is_integer:
         raise DTypeError(f"iinfo: {kind} is not an integer type; see `finfo`")
-    info = np.iinfo(kind.numpy)
+    info = np.iinfo(kind.name)
     return IntegerInfo(kind, kind.bits, int(info.max), int(info.min))

@@ -12,7 +12,14 @@ from tilewright.tensor.errors import (
 )
 from tilewright.tensor.handle import Tensor, apply, from_buffer, from_value, literal, operand_value, to_array
 from tilewright.tensor.lazy import realize_tensors
-from tilewright.tensor.modes import enable_grad, is_grad_enabled, modes, no_grad, set_grad_enabled, suspend_trace
+from tilewright.tensor.modes import (
+    enable_grad,
+    is_grad_enabled,
+    modes,
+    no_grad,
+    set_grad_enabled,
+    suspend_trace,
+)
 
 __all__ = [
     "ArgumentError", "AxisError", "DTypeError", "GradientError", "IndexingError", "LeakedTensorError", "ShapeError",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from types import FrameType
 
 from tilewright.core.diagnostics import Diagnostic, Label, Span, TilewrightError
 
@@ -54,15 +55,17 @@ class LeakedTensorError(TilewrightError, RuntimeError):
 
 def user_frame() -> tuple[str, int, str] | None:
     """File, line and function of the innermost call that is not this package's own code."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_PACKAGE):
             return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
-def located(code: str, message: str, label: str, notes: tuple[str, ...], help: tuple[str, ...]) -> tuple[Diagnostic, dict[str, str]]:
+def located(
+    code: str, message: str, label: str, notes: tuple[str, ...], help: tuple[str, ...]
+) -> tuple[Diagnostic, dict[str, str]]:
     """A diagnostic that points at the user's line, and the source text it points into."""
     place = user_frame()
     if place is None:

@@ -3,8 +3,8 @@
 A tensor is lazy: ``apply`` adds a typed node; reading (``numpy``, ``item``, ``bool``, printing) computes what is needed.
 Tensors are immutable in the graph; writing in place (``x[i] = v``, ``x += y``) binds the handle to a new value.
 
-The functions that most methods stand for live in ``tilewright.functions``, which installs them here; this file declares
-their types. It does not know how values are computed (``lazy``) nor differentiated (``gradients``).
+The functions that most methods stand for live in ``tilewright.functions``, which installs them here; their types are
+declared in ``signatures``. It does not know how values are computed (``lazy``) nor differentiated (``gradients``).
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ from tilewright.tensor.errors import DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
 
-__all__ = ["Axes", "Scalar", "Tensor", "TensorLike", "apply", "from_buffer", "from_value", "operand_value"]
+__all__ = ["Axes", "Scalar", "Tensor", "apply", "from_buffer", "from_value", "operand_value"]
 
 Scalar = bool | int | float | complex
 Axes = int | Sequence[int] | None
 
 
-class Tensor:
+if TYPE_CHECKING:
+    from tilewright.tensor.signatures import Methods
+else:
+    Methods = object  # the functions that these methods stand for are installed by tilewright.functions
+
+
+class Tensor(Methods):
     """An n-dimensional array of one element type, computed when it is read.
 
     Make one with ``tw.tensor``, ``tw.zeros``, ``tw.from_numpy``, ...; ``Tensor(data)`` is ``tw.tensor(data)``.
@@ -372,8 +378,6 @@ class Tensor:
         """A plain tensor over ``value``, pending together with ``operands``."""
         return from_value(value, operands, requires_grad, nodes)
 
-    # STUBS
-
 
 # ---- applying operations ----------------------------------------------------------------------------------------
 
@@ -443,7 +447,7 @@ def to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             array = array.astype(np.float32)
         elif array.dtype == np.complex128 and dtype is None and not _has_numpy(data):
             array = array.astype(np.complex64)
-    if array.dtype == object or array.dtype.kind in "SUVMm" and array.dtype != dt.bfloat16.numpy:
+    if array.dtype == object or (array.dtype.kind in "SUVMm" and array.dtype != dt.bfloat16.numpy):
         raise DTypeError(f"tensor: {_describe(data)} does not hold numbers of a supported type")
     if dtype is not None and array.dtype != dtype.numpy:
         array = cast_numpy(array, dtype)
