@@ -102,6 +102,9 @@ def test_fmt(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("messy.kyn").read_text() == GOOD
     assert Path("messy.kyn").stat().st_mode & 0o777 == 0o640
     assert main(["fmt", "--check", "messy.kyn"]) == 0
+    Path("marked.kyn").write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert main(["fmt", "marked.kyn"]) == 0 and Path("marked.kyn").read_bytes() == GOOD.encode()
+    Path("marked.kyn").unlink()
     assert sorted(p.name for p in Path().iterdir()) == ["bad.kyn", "good.kyn", "messy.kyn"]
 
 

@@ -141,3 +141,11 @@ def test_the_reporter_keeps_one_of_each_and_sorts() -> None:
     spans = [d.span for d in report.in_order()]
     assert [span.line for span in spans if span] == [1, 2, 3]
     assert report.has_errors and report.diagnostics[0].help == ("h",)
+
+
+def test_the_reporter_keeps_a_hundred() -> None:
+    report = Reporter()
+    for line in range(1, 1_000):
+        report.add("X", "m", at(line, 1, 2))
+    shown = report.in_order()
+    assert len(shown) == 101 and shown[-1].message == "899 more problems are not shown"

@@ -6,6 +6,7 @@ A file is replaced as a whole or left as it was; one that does not parse is neve
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 
 from tilewright.cli.output import print_error
@@ -47,15 +48,16 @@ def _format_stdin(only_check: bool) -> bool:
 def _format_file(path: str, only_check: bool) -> bool:
     """Format one file; True if it was (or would be) changed."""
     try:
-        text, _ = read_source(path)
+        text, digest = read_source(path)
     except ReadError as error:
         raise KynParseError(Diagnostic("KYN001", f"cannot read `{path}`: {error}")) from None
     formatted = format_text(text, path)
-    if formatted == text:
+    data = formatted.encode()
+    if hashlib.sha256(data).hexdigest() == digest:  # of the bytes: a byte order mark goes too
         return False
     if only_check:
         print(f"{path} would be reformatted")
     else:
-        write_atomic(path, [formatted.encode()])
+        write_atomic(path, [data])
         print(f"{path} reformatted")
     return True

@@ -30,7 +30,13 @@ def run(args: argparse.Namespace) -> int:
     except KynError as error:
         if not args.json:
             raise
-        _print_json({"valid": False, "diagnostics": [d.to_dict() for d in error.diagnostics]})
+        _print_json(
+            {
+                "valid": False,
+                "error": type(error).__name__,
+                "diagnostics": [d.to_dict() for d in error.diagnostics],
+            }
+        )
         return 1
     if args.json:
         _print_json({"valid": True, **program.to_dict()})

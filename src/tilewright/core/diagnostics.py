@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+MAX_DIAGNOSTICS = 100  # a file that is no program at all would have millions
 MAX_LINE_WIDTH = 120  # source lines wider than this are cut to a window around the span
 
 
@@ -366,8 +367,14 @@ def join_names(names: Iterable[str], word: str = "and") -> str:
 class Reporter:
     """Collects diagnostics while work goes on, so that one run reports several problems."""
 
-    diagnostics: list[Diagnostic] = field(default_factory=list)
     notes: tuple[str, ...] = ()  # added to every diagnostic
+    dropped: int = 0  # diagnostics beyond the limit
+    _seen: dict[Diagnostic, None] = field(default_factory=dict)
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was recorded, in the order in which it came."""
+        return list(self._seen)
 
     def add(
         self,
@@ -388,8 +395,14 @@ class Reporter:
         self.extend([Diagnostic(code, message, labels, remarks, advice, severity)])
 
     def extend(self, diagnostics: Iterable[Diagnostic]) -> None:
-        """Take over diagnostics that are not known yet."""
-        self.diagnostics.extend(d for d in diagnostics if d not in self.diagnostics)
+        """Take over diagnostics that are not known yet; beyond `MAX_DIAGNOSTICS` they are only counted."""
+        for diagnostic in diagnostics:
+            if diagnostic in self._seen:
+                continue
+            if len(self._seen) < MAX_DIAGNOSTICS:
+                self._seen[diagnostic] = None
+            else:
+                self.dropped += 1
 
     def warn(
         self,
@@ -406,10 +419,10 @@ class Reporter:
 
     @property
     def has_errors(self) -> bool:
-        return any(d.is_error for d in self.diagnostics)
+        return any(d.is_error for d in self._seen)
 
     def in_order(self) -> list[Diagnostic]:
-        """By file and place; files in the order in which they first came up."""
+        """By file and place; files in the order in which they first came up. A note tells of dropped ones."""
         files: dict[str, int] = {}
         for diagnostic in self.diagnostics:
             if diagnostic.span:
@@ -419,4 +432,6 @@ class Reporter:
             span = diagnostic.span
             return (files[span.file], span.line, span.col) if span else (len(files), 0, 0)
 
-        return sorted(self.diagnostics, key=key)
+        rest = f"{self.dropped} more problems are not shown"
+        note = [Diagnostic("", rest, severity=Severity.NOTE)] if self.dropped else []
+        return [*sorted(self.diagnostics, key=key), *note]

@@ -289,7 +289,7 @@ _PAGES: Final = (
     ),
     Explanation(
         "KYN122",
-        "data file that does not exist",
+        "data file that does not exist or cannot be read",
         "The path of a data set is relative to the `.kyn` file that declares it, then to the "
         "working directory.",
     ),

@@ -58,12 +58,21 @@ def find_data_files(program: Program) -> dict[str, str]:
         except KynSemanticError as error:
             raise KynSemanticError(error.diagnostics, program.texts) from None
         if path not in digests:
-            digests[path] = hash_file(path)
+            digests[path] = _hash_data(path, run.train.data, program)
     return digests
 
 
+def _hash_data(path: str, dataset: Dataset, program: Program) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        message = f"cannot read `{path}`: {(error.strerror or str(error)).lower()}"
+        label = Label(dataset.source.span, "named here", True)
+        raise KynSemanticError(Diagnostic("KYN122", message, (label,)), program.texts) from None
+
+
 def hash_file(path: str) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """The sha256 of a file's bytes, in hexadecimal. Raises `OSError`."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while chunk := stream.read(_CHUNK):

@@ -142,10 +142,14 @@ class _ModelChecker:
         self.shape = resolved.output_shape
 
     def split_activation(self, layer: nodes.Layer) -> tuple[tuple[nodes.Value, ...], nodes.Value | None]:
-        """Positional values and activation. A last `$name` that stands for a word is the activation."""
+        """Positional values and activation. A last `$name` that is a word and no needed value is the activation."""
         if layer.activation is None and layer.args and isinstance(last := layer.args[-1], nodes.Param):
             value = self.scope.params.get(last.name)
-            if isinstance(value, nodes.Name | nodes.String):
+            signature = LAYERS.get(layer.name.name, Signature())
+            needed = sum(field.is_required for field in signature.fields[: signature.positional])
+            if layer.name.name in VARIADIC_LAYERS:
+                needed = 1
+            if isinstance(value, nodes.Name | nodes.String) and len(layer.args) > needed:
                 return layer.args[:-1], last
         return layer.args, layer.activation
 
