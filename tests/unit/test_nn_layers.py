@@ -45,9 +45,7 @@ def test_embedding_and_its_padding_row() -> None:
     layer(Tensor(index)).sum().backward()
     grad = layer.weight.grad.numpy()
     np.testing.assert_array_equal(grad[:, 0], [1, 0, 2, 0, 0])  # no gradient for the padding row
-def convolve(
-    x: Array, w: Array, stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int
-) -> Array:
+
 
 def convolve(
     x: Array,
