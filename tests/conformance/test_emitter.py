@@ -23,8 +23,32 @@ from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.kernel.interpret import run
 from tilewright.kernel.ir import (
-    HI, LO, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store, across, bitcast, cast, const, fma,
-    idiv, imod, index, load, op, reg, var,
+    HI,
+    LO,
+    Buf,
+    Check,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Loop,
+    Reg,
+    Scratch,
+    Set,
+    Stmt,
+    Store,
+    across,
+    bitcast,
+    cast,
+    const,
+    fma,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.kernel.text import parse_kernel, print_kernel
 from tilewright.kernel.verify import verify

@@ -6,7 +6,24 @@ import pytest
 from tilewright.core import dtype as dt
 from tilewright.kernel.interpret import KernelFault, fused, run
 from tilewright.kernel.ir import (
-    HI, LO, Buf, Check, Kernel, Let, Loop, Reg, Scratch, Set, Store, across, const, index, load, op, reg, var,
+    HI,
+    LO,
+    Buf,
+    Check,
+    Kernel,
+    Let,
+    Loop,
+    Reg,
+    Scratch,
+    Set,
+    Store,
+    across,
+    const,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.kernel.text import parse_kernel
 

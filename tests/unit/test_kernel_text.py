@@ -4,8 +4,31 @@ import pytest
 
 from tilewright.core import dtype as dt
 from tilewright.kernel.ir import (
-    HI, LO, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Store, across, bitcast, cast, const, fma, idiv,
-    imod, index, load, op, reg, var,
+    HI,
+    LO,
+    Buf,
+    Check,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Loop,
+    Reg,
+    Scratch,
+    Set,
+    Store,
+    across,
+    bitcast,
+    cast,
+    const,
+    fma,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.kernel.text import KernelSyntaxError, parse_kernel, print_expression, print_kernel
 from tilewright.kernel.verify import verify

@@ -7,7 +7,27 @@ import pytest
 from tilewright.core import dtype as dt
 from tilewright.kernel import ir
 from tilewright.kernel.ir import (
-    HI, LO, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store, across, const, index, load, op, reg, var,
+    HI,
+    LO,
+    Buf,
+    Check,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Loop,
+    Reg,
+    Scratch,
+    Set,
+    Stmt,
+    Store,
+    across,
+    const,
+    index,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 from tilewright.kernel.verify import KernelError, verify
 

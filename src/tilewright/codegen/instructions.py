@@ -269,8 +269,39 @@ def fused(out: Writer, dtype: DType, lanes: int, a: str, b: str, c: str) -> str:
     if dtype.bits == 16:
         wide = [_widen(out, dtype, lanes, x) for x in (a, b, c)]
         return _narrow(out, dtype, lanes, fused(out, dt.float32, lanes, *wide))
+    if dtype is dt.float32 and not out.machine.has_fma:
+        return _fused_in_double(out, lanes, a, b, c)
     t = type_name(dtype, lanes)
     return out.call(t, "llvm.fma", (t, a), (t, b), (t, c))
+
+
+def _fused_in_double(out: Writer, lanes: int, a: str, b: str, c: str) -> str:
+    """Fused float32 arithmetic without the instruction, where a library call for every lane would be the alternative.
+
+    The product is exact in double. The sum is rounded to odd with the help of its exact error (Knuth's two-sum), so that
+    rounding it to float is the only rounding that shows.
+    """
+    f32, f64, i64, i1 = (of_type(t, lanes) for t in ("float", "double", "i64", "i1"))
+
+    def f(name: str, x: str, y: str) -> str:
+        return out.write(f"{name} {f64} {x}, {y}")
+
+    x, y, z = (out.write(f"fpext {f32} {v} to {f64}") for v in (a, b, c))
+    product = f("fmul", x, y)
+    total = f("fadd", product, z)
+    part = f("fsub", total, product)
+    error = f("fadd", f("fsub", product, f("fsub", total, part)), f("fsub", z, part))
+    raw, error_bits = (out.write(f"bitcast {f64} {v} to {i64}") for v in (total, error))
+    # Bits are sign and magnitude: an error of the other sign means that the magnitude was rounded up.
+    zero, one, sign = (constant(v, dt.int64, lanes) for v in (0, 1, 63))
+    opposite = out.write(f"xor {i64} {raw}, {error_bits}")
+    step = out.write(f"or {i64} {out.write(f'ashr {i64} {opposite}, {sign}')}, {one}")
+    even = out.write(f"icmp eq {i64} {out.write(f'and {i64} {raw}, {one}')}, {zero}")
+    inexact = out.write(
+        f"and {i1} {even}, {out.write(f'fcmp one {f64} {error}, {constant(0.0, dt.float64, lanes)}')}"
+    )
+    odd = out.write(f"select {i1} {inexact}, {i64} {out.write(f'add {i64} {raw}, {step}')}, {i64} {raw}")
+    return out.write(f"fptrunc {f64} {out.write(f'bitcast {i64} {odd} to {f64}')} to {f32}")
 
 
 def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], known: tuple[bool, ...]) -> str:

@@ -23,8 +23,8 @@ from tilewright.codegen.scopes import Function, Val
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
-from tilewright.kernel.math import EXPANSIONS
 from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store, walk
+from tilewright.kernel.math import EXPANSIONS
 
 __all__ = ["emit", "scratch_bytes"]
 
@@ -507,11 +507,29 @@ class _Emitter:
             self.scoped(s, self.indices.stepped(start))
         elif full:
             self.rolled(s, start, self.indices.whole(end), lanes, None, self.indices.span_of_loop(start, end))
-        if rest:
+        if rest and self.single_steps(s):
+            self.vector = _Lanes(1, None)
+            last = self.indices.add(start, Index(None, trips))
+            self.rolled(s, end, self.indices.whole(last), 1, None, self.indices.span_of_loop(end, last))
+        elif rest:
             active = ", ".join(f"i1 {'true' if i < rest else 'false'}" for i in range(lanes))
             self.vector = _Lanes(lanes, Val(f"<{active}>", lanes))
             self.scoped(s, self.indices.stepped(end))
         self.vector = None
+
+    def single_steps(self, s: Loop) -> bool:
+        """Whether what is left of a vector loop runs one element at a time: where masks are taken apart into branches.
+
+        That is so without masks of the instruction set (AVX2 has them for four and eight bytes). Registers with lanes
+        need their lane's position, so their loops keep the masks.
+        """
+        if self.target.has_masks:
+            return False
+        names = _names(s.body)
+        if any(n in names and r.lanes for n, r in self.registers.items()):
+            return False
+        areas = self.memory.areas
+        return self.target.vector_bytes < 32 or any(n in areas and areas[n].dtype.itemsize < 4 for n in names)
 
     def vector_loop_dynamic(self, s: Loop, start: Index, stop: Index) -> None:
         lanes, ix = s.lanes, self.indices
@@ -528,10 +546,15 @@ class _Emitter:
         span = ix.span_of_loop(start, stop)
         self.vector = _Lanes(lanes, None)
         self.rolled(s, start, end, lanes, any_block, span)
+        if self.single_steps(s):
+            self.vector = _Lanes(1, None)
+            self.rolled(s, Index(end), last, 1, any_rest, span)
+            self.vector = None
+            return
         label, done = self.fn.fresh("rest"), self.fn.fresh("done")
         for name in self.mutated(s.body):
             self.touch(name)
-        self.fn.open(label, self.mutated(s.body))
+        self.fn.open(label, self.mutated(s.body), branch=True)
         out = self.fn.here()
         left = out.write(f"trunc i64 {out.write(f'sub i64 {last.text}, {end.text}')} to i32")
         vector = of_type("i32", lanes)
@@ -555,6 +578,37 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
     Loop: _Emitter.loop, Store: _Emitter.store, Let: _Emitter.let, Reg: _Emitter.declare, Set: _Emitter.set,
     Check: _Emitter.check, If: _Emitter.branch,
 }  # fmt: skip
+
+
+def _names(body: Sequence[Stmt]) -> set[str]:
+    """Buffers and registers that statements read or change."""
+    names: set[str] = set()
+    stack: list[Expr] = []
+    for s in walk(body):
+        match s:
+            case Store():
+                names.add(s.buffer)
+                stack += [s.index, s.value] + ([s.mask] if s.mask is not None else [])
+            case Set():
+                names.add(s.name)
+                stack.append(s.value)
+            case Let():
+                stack.append(s.value)
+            case Reg():
+                stack.append(s.init)
+            case Check() | If():
+                stack.append(s.condition)
+            case Loop():
+                stack += [s.start, s.stop]
+    seen: set[Expr] = set()
+    while stack:
+        e = stack.pop()
+        if e not in seen:
+            seen.add(e)
+            stack += e.args
+            if e.op in ("load", "reg"):
+                names.add(e.attr)
+    return names
 
 
 def _areas(kernel: Kernel) -> list[Area]:

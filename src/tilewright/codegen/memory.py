@@ -137,11 +137,7 @@ class Memory:
                 out, area, "gather", t, f"{vector.replace('ptr', 'ptr')}", pointers.text, lanes_mask
             )
         text = self._into_register(out, area.dtype, lanes, raw)
-        if (
-            other is not None
-            and mask is not None
-            and not (other.text in ("0", "false", "0x0000000000000000"))
-        ):
+        if other is not None and mask is not None and other.text not in ("0", "false", "0x0000000000000000"):
             scalar = type_name(area.dtype)
             condition = self.fn.splat(mask, "i1", lanes)
             value = self.fn.splat(other, scalar, lanes)

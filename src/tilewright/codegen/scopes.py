@@ -157,7 +157,7 @@ class Level:
 
     def call(self, result: str, name: str, *args: tuple[str, str]) -> str:
         """Append a call of a pure function; intrinsics are overloaded on the result (and a differing first operand)."""
-        overloads = (result,)
+        overloads: tuple[str, ...] = (result,)
         if name.startswith("llvm.vector.reduce"):
             overloads = (args[0][0],)
         elif name.endswith(".sat"):

@@ -196,7 +196,7 @@ class _Machine:
 def _unwritten(dtype: DType) -> Any:
     if dtype.is_float:
         return np.nan
-    return True if dtype.is_bool else np.iinfo(dtype.numpy).max
+    return True if dtype.is_bool else 2 ** (dtype.bits - (dtype.kind == "i")) - 1
 
 
 def _scalar(value: bool | int | float, dtype: DType) -> Any:

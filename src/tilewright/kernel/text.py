@@ -20,8 +20,29 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.kernel.ir import (
-    Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store, across, bitcast, cast, const, fma, idiv,
-    imod, load, op, reg, var,
+    Buf,
+    Check,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Loop,
+    Reg,
+    Scratch,
+    Set,
+    Stmt,
+    Store,
+    across,
+    bitcast,
+    cast,
+    const,
+    fma,
+    idiv,
+    imod,
+    load,
+    op,
+    reg,
+    var,
 )  # fmt: skip
 
 __all__ = ["KernelSyntaxError", "parse_kernel", "print_expression", "print_kernel"]
@@ -296,7 +317,7 @@ class _Parser:
         line.expect("kernel")
         name = line.name()
         line.expect("(")
-        buffers = []
+        buffers: list[Buf] = []
         while not line.accept(")"):
             if buffers:
                 line.expect(",")
@@ -513,17 +534,17 @@ class _Parser:
         head, _, rest = name.partition(".")
         try:
             if name in dt.BY_NAME:
-                return cast(*args, dt.BY_NAME[name])
+                return cast(args[0], dt.BY_NAME[name])
             if head == "bitcast":
-                return bitcast(*args, dt.BY_NAME[rest])
+                return bitcast(args[0], dt.BY_NAME[rest])
             if head == "across":
-                return across(rest, *args)
+                return across(rest, args[0])
             if name == "fma":
                 return fma(*args)
             if name in ("idiv", "imod"):
                 return (idiv if name == "idiv" else imod)(args[0], args[1].attr)
-            if name in SCALAR_OPS:
-                return op(name, *args)
-        except (TypeError, KeyError, AssertionError) as error:
+            if name not in SCALAR_OPS:
+                line.fail(f"there is no operation {name}")
+            return op(name, *args)
+        except (TypeError, KeyError, IndexError, AssertionError) as error:
             line.fail(f"{name}: {error}")
-        line.fail(f"there is no operation {name}")

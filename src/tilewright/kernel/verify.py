@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, result_dtype
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
+from tilewright.kernel.ir import Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store
 
 __all__ = ["KernelError", "verify"]
 
@@ -83,7 +83,7 @@ class _Verifier:
         for s in kernel.scratch:
             if s.size < 0:
                 self.fail(f"scratch area {s.name}: its size must not be negative, got {s.size}")
-        areas = [*kernel.buffers, *kernel.scratch]
+        areas: list[Buf | Scratch] = [*kernel.buffers, *kernel.scratch]
         for area in areas:
             if area.dtype.is_complex:
                 self.fail(
@@ -138,7 +138,7 @@ class _Verifier:
                         if not 0 < s.code < 2**31:
                             self.fail("the code must be a positive 32-bit integer")
                 case _:
-                    self.fail(f"{s!r} is not a statement")
+                    self.fail(f"{s!r} is not a statement")  # type: ignore[unreachable]
         self.names, self.registers = names, registers
 
     def loop(self, s: Loop) -> None:
