@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.codegen import llvm as emitter
+from tilewright.core.settings import settings
 from tilewright.core.shape import product, static
 from tilewright.graph import reference
 from tilewright.graph.graph import Graph
@@ -50,6 +51,7 @@ def _emitter_version() -> str:
 
 
 _EMITTER = _emitter_version()
+DETERMINISTIC_THREADS = 8
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 
 
@@ -64,7 +66,9 @@ class Executable:
         # buffers are flat: a reshaped output is the value below it
         self.final = [_unshaped(v) for v in run_passes(self.outputs)]
         self.groups: list[Group] = form_groups(self.final)
-        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, default_threads())
+        # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
+        threads = DETERMINISTIC_THREADS if settings.deterministic else default_threads()
+        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, threads)
         steps = lower_groups(self.groups, machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
         self.names: dict[Kernel, str] = {}

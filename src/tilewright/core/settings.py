@@ -6,6 +6,7 @@
                           set to nothing: no cache on disk
     TW_CACHE_SIZE  bytes  bound of that directory, with an optional K, M or G; default 512M
     TW_SPIN_US     float  microseconds an idle worker thread waits for work before it sleeps; default 50
+    TW_DETERMINISTIC  0/1  results do not depend on the number of threads, at some cost in speed; default 0
     TW_TARGET      word   compile for "avx512", "avx2", "sse" or "generic" instead of the host's features
 
 What it does not do: nothing here is read at import, and nothing is written back to the environment.
@@ -98,6 +99,14 @@ def _default_cache_directory() -> Path | None:
         return None
 
 
+def _parse_flag(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    word = text.strip().lower()
+    if word not in words:
+        raise ValueError(f"{text!r} is neither 1 nor 0")
+    return words[word]
+
+
 _UNSET = object()
 
 
@@ -151,6 +160,7 @@ class Settings:
     threads: Setting[int | None] = Setting("TW_THREADS", _parse_threads, lambda: None)
     cache_dir: Setting[Path | None] = Setting("TW_CACHE_DIR", _parse_directory, _default_cache_directory)
     cache_size = Setting("TW_CACHE_SIZE", parse_size, lambda: 512 << 20)
+    deterministic = Setting("TW_DETERMINISTIC", _parse_flag, lambda: False)
     spin_us = Setting("TW_SPIN_US", _parse_microseconds, lambda: 50.0)
     target = Setting("TW_TARGET", _parse_target, lambda: "host")
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from tilewright import nn, random
 from tilewright.core.files import check_writable
+from tilewright.core.settings import settings
 from tilewright.data.csv import Data
 from tilewright.interop.safetensors import save_file
 from tilewright.lang.build import (
@@ -178,6 +179,11 @@ def train_run(
     written. Files are written whole or not at all, and places that cannot be written are refused before
     training.
     """
+    with settings.override(deterministic=run.train.deterministic or settings.deterministic):
+        return _train_run(program, run, out, observer)
+
+
+def _train_run(program: Program, run: Run, out: str | None, observer: Observer | None) -> Outcome:
     start = time.perf_counter()
     places = find_places(program, run, out)
     for path in filter(None, (places.model, places.manifest, places.checkpoint)):
