@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import math
 import subprocess
 import sys
+import weakref
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tilewright.autodiff import vjp
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Size
-from tilewright.graph import build
+from tilewright.graph import build, graph, reference, text
 from tilewright.graph.graph import Graph, rebuild, signature
 from tilewright.graph.ir import OPS, TensorType, Value, constant, input_value, make, topological
 from tilewright.graph.reference import evaluate
@@ -44,8 +48,6 @@ def test_a_fresh_leaf_is_never_a_numbered_one() -> None:
 def test_unused_values_are_freed() -> None:
     x = leaf(3)
     gc.collect()
-    import weakref
-
     ref = weakref.ref(make("exp", (make("neg", (x,)),)))
     gc.collect()
     assert ref() is None
@@ -354,3 +356,9 @@ def test_a_leaf_from_nowhere_is_a_problem() -> None:
 def test_every_row_of_the_op_table_is_complete() -> None:
     for name, row in OPS.items():
         assert row.name == name and row.doc and len(set(row.attrs)) == len(row.attrs)
+
+
+@pytest.mark.parametrize("module", [graph, reference, text, vjp], ids=lambda m: str(m.__name__))
+def test_examples_in_docstrings_run(module: ModuleType) -> None:
+    failed, _ = doctest.testmod(module)
+    assert not failed
