@@ -10,6 +10,7 @@ This file prints nothing and opens no file: the caller hands over the source tex
 from __future__ import annotations
 
 import enum
+import functools
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,9 +223,10 @@ def _files_in_order(labels: Iterable[Label]) -> list[str]:
     return list(dict.fromkeys(label.span.file for label in ordered))
 
 
-def split_lines(text: str) -> list[str]:
+@functools.lru_cache(maxsize=4)  # many diagnostics are drawn from the same source
+def split_lines(text: str) -> tuple[str, ...]:
     """The lines of a source, without their ends. Only `\\n` and `\\r\\n` end a line, as in the lexer."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
+    return tuple(line.removesuffix("\r") for line in text.split("\n"))
 
 
 def _snippet(labels: list[Label], text: str, width: int, style: str, paint: _Painter) -> Iterator[str]:

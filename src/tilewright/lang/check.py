@@ -68,6 +68,7 @@ def check(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, text: 
         own_report = Reporter(notes=(f"in the run {where}",) if number else ())
         run = _RunChecker(sources, Scope(own_report, {**params.fixed, **point}, used)).run(point)
         report.extend(d for d in own_report.diagnostics if d.is_error or not number)
+        report.dropped += own_report.dropped
         if run is None:
             break
         runs.append(run)
