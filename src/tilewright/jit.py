@@ -12,9 +12,9 @@ function then runs as ordinary lazy code, so that no gradient is lost. Evaluate 
 from __future__ import annotations
 
 import functools
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -46,7 +46,7 @@ def _count_sole() -> int:
     holder = _Holder()
     holder.item = object()
     item = holder.item
-    return sys.getrefcount(item)
+    return getrefcount(item)
 
 
 _SOLE = _count_sole()
@@ -57,6 +57,7 @@ class _Variant:
 
     def __init__(self) -> None:
         self.inline = False
+        self.written = False  # whether tensors from outside are written
         self.program: execute.Program | None = None
         # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
         self.binds: list[tuple[int, Any, TensorType, int]] = []  # (kind, source, type, write it is donated to or -1)
@@ -65,7 +66,11 @@ class _Variant:
         self.handles: set[int] = set()  # identities of captured tensors
         self.structure: Structure = Structure("leaf")
         self.results: list[tuple[int, Any]] = []  # (kind, output position | argument position | object)
-        self.writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
+        self.captured_types: list[tuple[Tensor, TensorType]] = []
+        self.gradient_types: list[tuple[Tensor, TensorType]] = []
+        self.writes: list[tuple[Tensor, int]] = []  # captured tensor, output position
+        self.other_writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
+        self.keep: list[Tensor] = []  # arguments told apart by identity
         self.grads: list[tuple[Tensor, int]] = []  # tensor, output position or -1 for None
         self.types: list[TensorType] = []  # of the program's outputs by position
 
@@ -77,13 +82,10 @@ class _Variant:
         for tensor, absent in self.grad_guards:
             if (tensor._grad is None) is not absent:
                 return False
-        for kind, source, type, _ in self.binds:
-            if kind == _CAPTURED:
-                if source._value.type is not type and source._value.type != type:
-                    return False
-            elif kind == _GRADIENT and source._grad._value.type != type:
+        for tensor, type in self.captured_types:
+            if tensor._value.type is not type and tensor._value.type != type:
                 return False
-        return True
+        return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
 
 
 _CAPTURED, _GRADIENT, _ARGUMENT, _FIXED = range(4)  # kinds of inputs
@@ -107,16 +109,20 @@ class Jitted(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if modes.trace is not None:  # inside another jitted function: part of its program
             return self._function(*args, **kwargs)
-        leaves, structure = flatten((args, kwargs))
+        leaves, structure = _flat(args, kwargs)
         key, dynamic = self._key(leaves, structure)
         if key is None:
             return self._function(*args, **kwargs)
-        variant = self._find(key) or self._trace(key, leaves, structure, dynamic)
-        if variant.inline or (variant.writes and _aliased(variant, dynamic)):
+        for variant in self._variants.get(key, ()):
+            if variant.fits():
+                break
+        else:
+            variant = self._trace(key, leaves, structure, dynamic)
+        if variant.inline or (variant.written and _aliased(variant, dynamic)):
             return self._function(*args, **kwargs)
         return self._run(variant, dynamic)  # type: ignore[no-any-return]
 
-    def _key(self, leaves: Sequence[Any], structure: Structure) -> tuple[Any, list[Any]]:
+    def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Any, list[Any]]:
         """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside."""
         key: list[Any] = [structure, modes.grad]
         dynamic: list[Any] = []
@@ -127,7 +133,8 @@ class Jitted(Generic[P, R]):
                 if leaf._requires_grad and modes.grad:
                     if not leaf._leaf:
                         return None, []
-                    key.append(leaf)  # a leaf of gradients is told apart by identity, like a captured parameter
+                    # A leaf of gradients is told apart by identity, like a captured parameter; its trace keeps it alive.
+                    key.append(id(leaf))
                     continue
                 type = leaf._value.type
                 key.append(type.dtype)
@@ -138,30 +145,29 @@ class Jitted(Generic[P, R]):
                 key.append(leaf.shape)
                 dynamic.append(leaf)
             else:
-                key.append(type_of(leaf))
+                key.append(leaf.__class__)
                 key.append(repr(leaf) if isinstance(leaf, (float, complex)) else leaf)
-        result = _Key(key)
-        return result, dynamic
-
-    def _find(self, key: Any) -> _Variant | None:
-        found = self._variants.get(key)
-        if found is None:
-            return None
-        for variant in found:
-            if variant.fits():
-                return variant
-        return None
+        selector = tuple(key)
+        try:
+            hash(selector)
+        except TypeError:
+            bad = next(leaf for leaf in leaves if not _hashable(leaf))
+            raise DTypeError(
+                f"jit: an argument of type {bad.__class__.__name__} is neither a tensor nor a hashable Python value;"
+                " pass tensors, NumPy arrays, numbers, strings, or tuples, lists and dicts of them"
+            ) from None
+        return selector, dynamic
 
     # ---- tracing ----------------------------------------------------------------------------------------------
 
-    def _trace(self, key: Any, leaves: Sequence[Any], structure: Structure, dynamic: Sequence[Any]) -> _Variant:
+    def _trace(self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any]) -> _Variant:
         self.traces += 1
         trace = Trace(self._name)
         modes.trace = trace
         grad = modes.grad
         try:
             arguments, placeholders = _stand_ins(leaves, dynamic)
-            args, kwargs = unflatten(structure, arguments)
+            args, kwargs = _nested(structure, arguments)
             result = self._function(*args, **kwargs)
             variant = _Compiler(self, trace, leaves, arguments, placeholders).compile(result)
         finally:
@@ -199,8 +205,10 @@ class Jitted(Generic[P, R]):
                 tensor._buffer()
                 value = tensor._value
                 buffer = value.buffer
-            if donated >= 0 and not _exclusive(tensor):
-                buffer = buffer.copy()  # somebody else still reads the old elements
+            # The program may write over a donated input. Not when somebody else still reads the old elements: a pending
+            # graph or another tensor (more references than the handle's and ours), or a NumPy view of the memory.
+            if donated >= 0 and (getrefcount(value) > _SOLE or getrefcount(buffer) > _SOLE or not buffer.exclusive):
+                buffer = buffer.copy()
             buffers.append(buffer)
         computed = program.executable.run(buffers) if program.executable is not None else []
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
@@ -209,10 +217,16 @@ class Jitted(Generic[P, R]):
 
     def _deliver(self, variant: _Variant, outputs: list[Buffer], dynamic: Sequence[Any]) -> Any:
         types = variant.types
-        for kind, source, position in variant.writes:
-            tensor = source if kind == _CAPTURED else dynamic[source] if kind == _ARGUMENT else source._grad
-            if isinstance(tensor, Tensor):
-                _write(tensor, outputs[position], types[position])
+        for tensor, position in variant.writes:
+            value = tensor._value
+            if value.op == "input" and getrefcount(value) <= _SOLE:
+                value.buffer = outputs[position]  # nobody else refers to the leaf: bind it to its new memory
+            else:
+                _rebind(tensor, outputs[position], types[position])
+        for kind, source, position in variant.other_writes:
+            written = dynamic[source] if kind == _ARGUMENT else source._grad
+            if isinstance(written, Tensor):
+                _rebind(written, outputs[position], types[position])
         for tensor, position in variant.grads:
             if position < 0:
                 tensor._grad = None
@@ -222,7 +236,7 @@ class Jitted(Generic[P, R]):
         for kind, item in variant.results:
             if kind == _OUTPUT:
                 type = types[item]
-                leaves.append(from_buffer(outputs[item], type.dtype, type.shape))  # type: ignore[arg-type]
+                leaves.append(from_buffer(outputs[item], type.dtype, type.shape))
             elif kind == _RETURNED_ARGUMENT:
                 leaf = dynamic[item]
                 leaves.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf))
@@ -237,16 +251,22 @@ class Jitted(Generic[P, R]):
 
         None when the call runs as ordinary lazy code, or computes nothing.
         """
-        leaves, structure = flatten((args, kwargs))
+        leaves, structure = _flat(args, kwargs)
         key, dynamic = self._key(leaves, structure)
-        variant = None if key is None else self._find(key) or self._trace(key, leaves, structure, dynamic)
+        variant = None
+        if key is not None:
+            fitting = (v for v in self._variants.get(key, ()) if v.fits())
+            variant = next(fitting, None) or self._trace(key, leaves, structure, dynamic)
         return None if variant is None or variant.inline or variant.program is None else variant.program.executable
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Every stage of the program that a call with these arguments runs, as text. Traces, but does not run."""
-        leaves, structure = flatten((args, kwargs))
+        leaves, structure = _flat(args, kwargs)
         key, dynamic = self._key(leaves, structure)
-        variant = None if key is None else self._find(key) or self._trace(key, leaves, structure, dynamic)
+        variant = None
+        if key is not None:
+            fitting = (v for v in self._variants.get(key, ()) if v.fits())
+            variant = next(fitting, None) or self._trace(key, leaves, structure, dynamic)
         if variant is None or variant.inline:
             return f"`{self._name}` runs as ordinary lazy code here: its results require gradients outside of it."
         if variant.program is None or variant.program.executable is None:
@@ -254,37 +274,26 @@ class Jitted(Generic[P, R]):
         return str(variant.program.executable.explain())
 
 
-class _Key:
-    """A hashable list of what selects a trace. Its hash is computed once."""
-
-    __slots__ = ("_hash", "items")
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-        try:
-            self._hash = hash(tuple(id(i) if isinstance(i, Tensor) else i for i in items))
-        except TypeError:
-            bad = next(i for i in items if not _hashable(i))
-            raise DTypeError(
-                f"jit: an argument of type {type_of(bad).__name__} is neither a tensor nor a hashable Python value;"
-                " pass tensors, NumPy arrays, numbers, strings, or tuples, lists and dicts of them"
-            ) from None
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Key) or len(self.items) != len(other.items):
-            return False
-        return all(
-            a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
-            for a, b in zip(self.items, other.items, strict=True)
-        )
+_PLAIN = frozenset((Tensor, np.ndarray, int, float, bool, str))
 
 
-def type_of(item: Any) -> type:
-    """The class of an object (the name ``type`` means a tensor's type in this file)."""
-    return item.__class__  # type: ignore[no-any-return]
+def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sequence[Any], Any]:
+    """The leaves of the arguments and their structure. Without containers that is the arguments and their number."""
+    if not kwargs:
+        for arg in args:
+            if arg.__class__ not in _PLAIN:
+                break
+        else:
+            return args, len(args)
+    return flatten((args, kwargs))
+
+
+def _nested(structure: Any, leaves: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The inverse of ``_flat``."""
+    if isinstance(structure, int):
+        return leaves, {}
+    args, kwargs = unflatten(structure, leaves)
+    return args, kwargs
 
 
 def _hashable(item: Any) -> bool:
@@ -330,21 +339,8 @@ def _aliased(variant: _Variant, dynamic: Sequence[Any]) -> bool:
     return False
 
 
-def _exclusive(tensor: Tensor) -> bool:
-    """Whether only this handle can reach the tensor's memory: no pending graph, no other tensor, no NumPy view."""
-    value = tensor._value
-    if sys.getrefcount(value) > _SOLE:
-        return False
-    buffer = value.buffer
-    return sys.getrefcount(buffer) <= _SOLE and buffer.exclusive
-
-
-def _write(tensor: Tensor, buffer: Buffer, type: TensorType) -> None:
-    """Bind a captured tensor to its new memory: on its own leaf when nothing else refers to that."""
-    value = tensor._value
-    if sys.getrefcount(value) <= _SOLE and value.op == "input":
-        value.buffer = buffer
-        return
+def _rebind(tensor: Tensor, buffer: Buffer, type: TensorType) -> None:
+    """Bind a tensor to a fresh leaf over new memory; who refers to the old leaf keeps the old elements."""
     fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
     if tensor._leaf:
         lazy.register_role(fresh, tensor)
@@ -364,6 +360,7 @@ class _Compiler:
     ) -> None:
         self.jitted = jitted
         self.trace = trace
+        self.leaves = [leaf for a, leaf in zip(arguments, leaves, strict=True) if a is leaf]
         self.placeholders = placeholders
         dynamic = [(a, leaf) for a, leaf in zip(arguments, leaves, strict=True) if a is not leaf]
         self.arguments: dict[int, int] = {id(a): i for i, (a, _) in enumerate(dynamic)}
@@ -386,6 +383,7 @@ class _Compiler:
         if trace.history_outside:
             variant.inline = True
         variant.guards = list(trace.watched)
+        variant.keep = [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
         if variant.inline:
             return variant
         by_placeholder: dict[Value, tuple[int, Any]] = {
@@ -402,6 +400,9 @@ class _Compiler:
             kind, source = by_placeholder.get(leaf, (_FIXED, leaf.buffer))
             variant.binds.append((kind, source, leaf.type, donated.get(position, -1)))
         variant.types = [v.type for v in self.values]
+        variant.captured_types = [(s, t) for kind, s, t, _ in variant.binds if kind == _CAPTURED]
+        variant.gradient_types = [(s, t) for kind, s, t, _ in variant.binds if kind == _GRADIENT]
+        variant.written = bool(variant.writes or variant.other_writes)
         return variant
 
     def _source(self, entry: Captured) -> tuple[int, Any]:
@@ -426,12 +427,16 @@ class _Compiler:
                 continue
             if tensor._requires_grad and not tensor._leaf and lazy.role_of(tensor._value) != lazy.FREED:
                 self.variant.inline = True
-            self.variant.writes.append((*self._source(entry), self.output(tensor._value)))
+            position = self.output(tensor._value)
+            if entry.owner is None:
+                self.variant.writes.append((tensor, position))
+            else:
+                self.variant.other_writes.append((_GRADIENT, entry.owner, position))
         for index, (stand_in, placeholder) in enumerate(zip(self.stand_ins, self.placeholders, strict=True)):
             if stand_in._value is not placeholder:
                 if stand_in._requires_grad and lazy.role_of(stand_in._value) != lazy.FREED:
                     self.variant.inline = True
-                self.variant.writes.append((_ARGUMENT, index, self.output(stand_in._value)))
+                self.variant.other_writes.append((_ARGUMENT, index, self.output(stand_in._value)))
 
     def _gradients(self) -> None:
         for tensor, before in self.trace.grads.values():
@@ -453,13 +458,10 @@ class _Compiler:
         passed = {planned.leaf_of[n] for n in planned.outputs if n in planned.leaf_of}
         old = {id(e.tensor): e.placeholder for e in self.trace.captured.values()}
         donated: dict[int, int] = {}
-        for kind, source, output in self.variant.writes:
-            if kind == _CAPTURED:
-                leaf = position.get(old[id(source)])
-            elif kind == _ARGUMENT:
-                leaf = position.get(self.placeholders[source])
-            else:
-                continue
+        written = [(old[id(t)], output) for t, output in self.variant.writes]
+        written += [(self.placeholders[i], output) for kind, i, output in self.variant.other_writes if kind == _ARGUMENT]
+        for placeholder, output in written:
+            leaf = position.get(placeholder)
             if leaf is not None and leaf not in passed and planned.outputs[output] not in planned.leaf_of:
                 donated[leaf] = output
         taken: dict[int, int] = {}
