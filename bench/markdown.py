@@ -16,7 +16,7 @@ BEGIN, END = "<!-- bench:begin", "<!-- bench:end -->"
 
 
 def table(content: dict[str, Any], threads: int) -> list[str]:
-    """Median and, in brackets, minimum in ms; the last column compares the best peer's median with ours."""
+    """Median and, in brackets, minimum in ms; the last column compares the best peer with ours."""
     results = [r for r in content["results"] if r["threads"] == threads]
     frameworks = list(dict.fromkeys(r["framework"] for r in results))
     ours = any(r["framework"] == "tilewright" and r["median"] for r in results)
@@ -24,14 +24,21 @@ def table(content: dict[str, Any], threads: int) -> list[str]:
     lines = [heads + ["best peer / tilewright"] * ours]
     for case in dict.fromkeys(r["case"] for r in results):
         row = {r["framework"]: r for r in results if r["case"] == case}
-        peers = [r["median"] for name, r in row.items() if r["median"] and not name.startswith("tilewright")]
+        peers = [r for name, r in row.items() if r["median"] and not name.startswith("tilewright")]
         cells = [case, *(cell(row.get(name)) for name in frameworks)]
-        mine = row.get("tilewright", {}).get("median")
         if ours:
-            cells.append(f"{min(peers) / mine:.2f}" if peers and mine else "-")
+            cells.append(best_ratio(peers, row.get("tilewright")))
         lines.append(cells)
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     return ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
+
+
+def best_ratio(peers: list[dict[str, Any]], ours: dict[str, Any] | None) -> str:
+    """The best peer's median over ours, and in brackets the smallest minimum over ours."""
+    if not peers or not ours or not ours["median"]:
+        return "-"
+    median, minimum = (min(r[key] for r in peers) / ours[key] for key in ("median", "minimum"))
+    return f"{median:.2f} ({minimum:.2f})"
 
 
 def cell(result: dict[str, Any] | None) -> str:
