@@ -22,6 +22,7 @@ import numpy as np
 
 from tilewright import compiler
 from tilewright.core.dtype import DType
+from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.runtime.buffers import Buffer
 
@@ -126,7 +127,7 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None) -> Program:
 
     ``donated`` maps leaf positions to positions in the plan's outputs that may take over their memory.
     """
-    key = (planned.signature, tuple(sorted(donated.items())) if donated else ())
+    key = (planned.signature, tuple(sorted(donated.items())) if donated else (), settings.deterministic)
     with _lock:
         found = _programs.get(key)
         if found is not None:
