@@ -47,7 +47,7 @@ from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, Temporary, take_checks
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.read import Index, Reader, Unsupported, accumulator, conjunction, within
-from tilewright.recipes.contraction import Tiling, choose_tiling
+from tilewright.recipes.contraction import Tiling, choose_tiling, inner_wins
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_contraction"]
@@ -55,6 +55,8 @@ __all__ = ["lower_contraction"]
 LONG_EPILOGUE = (
     24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
+LONG_K = 1024
+MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MAX_PACK = 1 << 22  # bytes of scratch one packed block may take
 
 At = list[Affine]
@@ -308,17 +310,30 @@ class _Emitter:
     def choose(self) -> None:
         """How the operands are read, and the tiling."""
         look, p = self.analysis, self.problem
+        self.split_k()
         self.direct_a = look.direct("a")
         self.direct_b = look.direct("b", "free")
         tail = p.k[-1] if p.k else 1
         contiguous_k = look.streams("a", "k") and look.streams("b", "k")
-        few = self.m.size <= 64 or self.n.size <= 64 or self.k >= 4096
         lanes = max(1, self.machine.vector_bytes // p.kind.itemsize)
         fills = -(-tail // lanes) * lanes <= 1.35 * tail
-        self.inner = contiguous_k and fills and p.kind.is_float and few and not self.direct_b
+        self.inner = (
+            contiguous_k
+            and fills
+            and p.kind.is_float
+            and not self.direct_b
+            and inner_wins(self.machine, p.kind.itemsize, self.m.size, self.k)
+        )
         single = self.m.size <= 8  # nothing would read a packed element twice
-        self.pack_b = not self.inner and not self.direct_b and not (single and look.streams("b", "free"))
-        self.pack_a = not self.inner and not self.direct_a
+        # long rows far apart fill neither the caches' sets nor the address translation well
+        far = self.m.size >= 96 and self.k * self.n.size * p.kind.itemsize > 2 * self.machine.l2
+        self.pack_b = (
+            not self.inner and (far or not self.direct_b) and not (single and look.streams("b", "free"))
+        )
+        # columns of A that lie together are copied together; other strides are walked as they are
+        plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32)
+        crowded = far and self.k * p.kind.itemsize % 4096 == 0
+        self.pack_a = not self.inner and (crowded or not plain_a)
         unit = (
             product(self.n.inner[1:])
             if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free")
@@ -327,17 +342,21 @@ class _Emitter:
         self.unit = unit
         self.tiling: Tiling = choose_tiling(
             self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
+            packs_a=self.pack_a,
             packs_b=self.pack_b, unit=unit,
         )  # fmt: skip
-        self.split_k()
         if self.pack_b and self.tiling.nc * self.k * p.kind.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
         self.long = epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1
 
     def split_k(self) -> None:
-        """Share a long K out over tasks where M and N give too few: each piece leaves a partial result, summed afterwards."""
+        """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
         first = self.problem.k[0] if self.problem.k else 1
-        self.pieces = max(d for d in range(1, max(self.tiling.ks, 1) + 1) if first % d == 0)
+        room = MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize)
+        if self.k > LONG_K:
+            fitting = [d for d in range(2, min(first, room) + 1) if first % d == 0]
+            short = [d for d in fitting if self.k // d <= LONG_K]
+            self.pieces = min(short) if short else max(fitting, default=1)
         self.k //= self.pieces
         self.local_k = (first // self.pieces, *self.problem.k[1:]) if self.problem.k else ()
         if self.pieces > 1:
@@ -569,18 +588,23 @@ class _Emitter:
                 rows.append(load(self.area_a, position.expr(), p.kind))
             else:
                 rows.append(p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k))
-        for j in range(t.nr):
-            lane = self.lane(j, width)
-            column = n_start + lane
-            if self.pack_b:
-                b = load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind)
-            else:
-                b = p.b(self.reader, batch, self.full(self.n, no, n_block + column), k)
+        # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
+        full_vectors = width // t.lanes
+        for vectors in (range(full_vectors), range(full_vectors, t.nr)):
+            columns = []
+            for j in vectors:
+                column = n_start + self.lane(j, width)
+                if self.pack_b:
+                    columns.append(load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind))
+                else:
+                    columns.append(p.b(self.reader, batch, self.full(self.n, no, n_block + column), k))
             body: list[Stmt] = take_checks(self.reader)
             for i, a in enumerate(rows):
-                at = (index(i), index(j))
-                body.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
-            step += self.lane_loop(j, width, body)
+                for j, b in zip(vectors, columns, strict=True):
+                    at = (index(i), index(j))
+                    body.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
+            if columns:
+                step += self.lane_loop(vectors[0], width, body)
         for name, extent in reversed(loops):
             step = self.loop_variable(name, extent, step)
         tile += step
@@ -596,16 +620,16 @@ class _Emitter:
     def lane(self, j: int, width: int) -> Affine:
         """The column of the current lane of vector ``j``."""
         t = self.tiling
-        name = f"v{j}"
-        atom = var(name)
-        self.space.ranges[atom] = (0, min(t.lanes, width - j * t.lanes) - 1)
+        active = min(t.lanes, width - j * t.lanes)
+        atom = var("v" if active == t.lanes else "w")
+        self.space.ranges[atom] = (0, active - 1)
         return Affine({atom: 1}, j * t.lanes)
 
     def lane_loop(self, j: int, width: int, body: list[Stmt]) -> list[Stmt]:
         t = self.tiling
-        return [
-            Loop(f"v{j}", index(0), index(min(t.lanes, width - j * t.lanes)), tuple(body), "vector", t.lanes)
-        ]
+        active = min(t.lanes, width - j * t.lanes)
+        name = "v" if active == t.lanes else "w"
+        return [Loop(name, index(0), index(active), tuple(body), "vector", t.lanes)]
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)

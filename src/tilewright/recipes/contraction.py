@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["Tiling", "choose_tiling"]
+__all__ = ["Tiling", "choose_tiling", "inner_wins"]
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """``lanes``: elements of a vector; ``mr`` x ``nr`` the register tile in rows and vectors (``inner``: rows and columns);
-    ``mc`` x ``nc`` the block of a task; ``ks`` into how many pieces k is split over tasks; ``kc`` k per packed block."""
+    ``mc`` x ``nc`` the block of a task."""
 
     variant: str
     lanes: int
@@ -30,10 +30,9 @@ class Tiling:
     nr: int
     mc: int
     nc: int
-    ks: int = 1
 
     def __str__(self) -> str:
-        return f"{self.variant} {self.mr}x{self.nr}x{self.lanes} block {self.mc}x{self.nc} split {self.ks}"
+        return f"{self.variant} {self.mr}x{self.nr}x{self.lanes} block {self.mc}x{self.nc}"
 
 
 def _rows(m: int, most: int) -> int:
@@ -52,6 +51,15 @@ def _rounded(size: int, unit: int, total: int) -> int:
     return min(-(-size // unit) * unit, total)
 
 
+PACK_CYCLES = 5.0  # to transpose one element into a packed block
+ACROSS_CYCLES = 6.0  # to sum one register across its lanes and store the element
+
+
+def inner_wins(machine: Machine, itemsize: int, m: int, k: int) -> bool:
+    """Whether lanes along k (a sum across lanes per result) cost less than packing B (per element), rows fitting in L1."""
+    return m * ACROSS_CYCLES < k * PACK_CYCLES and 10 * k * itemsize <= machine.l1
+
+
 def choose_tiling(
     machine: Machine,
     itemsize: int,
@@ -61,10 +69,11 @@ def choose_tiling(
     k: int,
     *,
     inner: bool,
+    packs_a: bool,
     packs_b: bool,
     unit: int,
 ) -> Tiling:
-    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_b``: B is copied into panels first; ``unit``: blocks of n
+    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_a``, ``packs_b``: the operand is copied first; ``unit``: blocks of n
     are multiples of it (1: free)."""
     lanes = max(1, machine.vector_bytes // itemsize)
     wide = machine.registers >= 32
@@ -83,7 +92,7 @@ def choose_tiling(
             limit = max(machine.l2 // 2 // (itemsize * max(k, 1)), unit_n)
             if nc > limit:
                 nc = _rounded(max(limit // unit_n, 1) * unit_n, unit_n, n)
-        elif mc * k * itemsize > machine.l2 // 2:
+        if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
             mc = _rounded(max(machine.l2 // 2 // (k * itemsize), mr), mr, m)
     flops = 2.0 * outer * m * n * k
     want = 1 if flops < 2e5 else machine.threads if flops < 2e6 else 4 * machine.threads
@@ -97,8 +106,4 @@ def choose_tiling(
             mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
         else:
             break
-    tasks = outer * -(-m // mc) * -(-n // nc)
-    ks = 1
-    if tasks < 2 * machine.threads and k >= 4096 and flops >= 4e6:
-        ks = 4 * machine.threads
-    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, ks)
+    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc)
