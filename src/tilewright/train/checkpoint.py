@@ -24,7 +24,7 @@ from tilewright.version import __version__
 
 __all__ = ["Checkpoint", "CheckpointError"]
 
-SUFFIX = ".safetensors"
+SUFFIX = ".checkpoint.safetensors"  # an exported model of the same name stays apart
 
 
 class CheckpointError(TilewrightError):
@@ -32,7 +32,7 @@ class CheckpointError(TilewrightError):
 
 
 class Checkpoint:
-    """Where and how often to save. `path` is without suffix: the file is PATH.safetensors.
+    """Where and how often to save. `path` is without suffix: the file is PATH.checkpoint.safetensors.
 
     With `async_save` a thread writes a copy while training goes on; its error, if any, is raised by the next
     `save` or by `wait`.
