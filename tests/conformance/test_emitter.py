@@ -214,8 +214,8 @@ def operations(dtype: DType) -> Iterator[tuple[str, Expr]]:
 @pytest.mark.parametrize("dtype", REAL, ids=str)
 def test_every_operation(dtype: DType, inexact: bool, target: Target) -> None:
     outputs = {name: e for name, e in operations(dtype) if (name in _INEXACT and dtype.is_float) == inexact}
-    if not outputs:
-        return
+    if not outputs or (inexact and target is not HOST and dtype is not dt.float32):
+        return  # other types of the functions add long compilations and no other instructions
     n = 83 if not inexact else 40
     arrays = {name: sample(dtype, n) for name in "abc"} | {"p": sample(dt.bool_, n)}
     if inexact:  # the functions' special cases are tested where the functions are
@@ -666,7 +666,7 @@ def expressions(draw: st.DrawFn, dtype: DType, depth: int) -> Expr:
     return op(name, *args)
 
 
-@settings(max_examples=60)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_random_expressions(data: st.DataObject) -> None:
     target = data.draw(st.sampled_from(LEVELS), label="target")

@@ -24,11 +24,12 @@ from tilewright.kernel.ir import Expr
 if TYPE_CHECKING:
     from tilewright.codegen.llvm import _Emitter
 
-__all__ = ["INDEX_OPS", "Index", "Indices"]
+__all__ = ["INDEX_OPS", "RECURSION", "Index", "Indices"]
 
 INDEX_OPS = frozenset(
     ("const", "var", "add", "sub", "mul", "idiv", "imod", "cast", "maximum", "minimum", "where")
 )
+RECURSION = 100  # expressions higher than this are emitted in several steps
 _I32 = (-(2**31), 2**31 - 1)
 Span = tuple[int, int]
 
@@ -79,17 +80,19 @@ class Indices:
         """The index form of an int64 expression."""
         if e.op == "const":
             return Index(None, e.attr)
-        found = self.emitter.recall(self.emitter.forms, e)
+        emitter = self.emitter
+        key = emitter.key(e)
+        found = emitter.recall(emitter.forms, e, key)
         if found is not None:
             return found
-        if self.emitter.is_deep(e):
-            self.emitter.climb(e)
-        return self.fresh(e)
+        if emitter.facts(e)[2] > RECURSION:
+            emitter.climb(e)
+        return self.build(e, key)
 
-    def fresh(self, e: Expr) -> Index:
+    def build(self, e: Expr, key: object) -> Index:
         """Emit the index form of ``e`` and remember it."""
         form = self._build(e)
-        self.emitter.remember(self.emitter.forms, e, form, max(form.level, self.fn.scope.floor))
+        self.emitter.remember(self.emitter.forms, key, form, max(form.level, self.fn.scope.floor))
         return form
 
     def _build(self, e: Expr) -> Index:

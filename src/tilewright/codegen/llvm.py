@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tilewright.codegen import instructions as ins
-from tilewright.codegen.index import INDEX_OPS, Index, Indices
+from tilewright.codegen.index import INDEX_OPS, RECURSION, Index, Indices
 from tilewright.codegen.instructions import Machine, of_type, type_name
 from tilewright.codegen.memory import Area, Memory
 from tilewright.codegen.scopes import Function, Val
@@ -33,7 +33,6 @@ Memo = dict[object, tuple[T, int]]  # by expression and what its names stand for
 Facts = tuple[tuple[str, ...], tuple[str, ...], int]  # buffers and registers read that change; names; height
 
 _ALIGN = 64
-_RECURSION = 100  # expressions higher than this are emitted in several steps
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
@@ -151,8 +150,17 @@ class _Emitter:
         """Buffers and registers that statements change."""
         found = self._mutated.get(id(body))
         if found is None:
-            names = {"buf:" + s.buffer for s in walk(body) if isinstance(s, Store)}
-            names |= {"reg:" + s.name for s in walk(body) if isinstance(s, Set | Reg)}
+            names: set[str] = set()
+            for s in body:
+                match s:
+                    case Store():
+                        names.add("buf:" + s.buffer)
+                    case Set() | Reg():
+                        names.add("reg:" + s.name)
+                    case Loop():
+                        names |= self.mutated(s.body)
+                    case If():
+                        names |= self.mutated(s.then) | self.mutated(s.orelse)
             found = self._mutated[id(body)] = frozenset(names)
         return found
 
@@ -170,7 +178,7 @@ class _Emitter:
 
     def key(self, e: Expr) -> object:
         """Expressions are remembered for what their names stand for: unrolled copies share what they have in common."""
-        names = self.facts(e)[1]
+        names = (self._facts.get(e) or self.facts(e))[1]
         if not names:
             return e
         bound = self.bound
@@ -178,19 +186,18 @@ class _Emitter:
             return (e, bound[names[0]][1])
         return (e, *[bound[name][1] for name in names])
 
-    def recall(self, memo: Memo[T], e: Expr) -> T | None:
-        """What ``remember`` kept of ``e``, if it still holds."""
-        entry = memo.get(self.key(e))
-        if entry is None:
-            return None
-        for name in self.facts(e)[0]:
-            if self.changed.get(name, 0) > entry[1]:
-                return None
-        return entry[0]
+    def recall(self, memo: Memo[T], e: Expr, key: object) -> T | None:
+        """What ``remember`` kept of ``e`` under its ``key``, if it still holds."""
+        entry = memo.get(key)
+        if entry is not None:
+            for name in self._facts[e][0]:
+                if self.changed.get(name, 0) > entry[1]:
+                    return None
+            return entry[0]
+        return None
 
-    def remember(self, memo: Memo[T], e: Expr, result: T, level: int) -> None:
-        """Keep what was emitted for ``e`` until the level it lies at ends."""
-        key = self.key(e)
+    def remember(self, memo: Memo[T], key: object, result: T, level: int) -> None:
+        """Keep what was emitted for an expression until the level it lies at ends."""
         memo[key] = (result, self.clock)
         self.fn.scopes[level].memo.append((memo, key))
 
@@ -205,37 +212,32 @@ class _Emitter:
 
     def value(self, e: Expr) -> Val:
         """The value of ``e``: a vector where it varies with the vector loop, otherwise a scalar."""
-        found = self.recall(self.values, e)
-        if found is not None:
-            return found
-        if self.is_deep(e):
-            self.climb(e)
-        return self.fresh_value(e)
-
-    def fresh_value(self, e: Expr) -> Val:
-        """Emit ``e`` and remember it."""
-        result = self.compute(e)
-        self.remember(self.values, e, result, result.level)
-        return result
-
-    def is_deep(self, e: Expr) -> bool:
-        """Whether recursion over ``e`` would run deep."""
-        return self.facts(e)[2] > _RECURSION
+        key = self.key(e)
+        found = self.recall(self.values, e, key)
+        if found is None:
+            if self._facts[e][2] > RECURSION:
+                self.climb(e)
+            found = self.compute(e)
+            self.remember(self.values, key, found, found.level)
+        return found
 
     def climb(self, e: Expr) -> None:
-        """Emit parts of a deep expression from its leaves up, so that no recursion runs deep."""
+        """Emit parts of an expression that is higher than recursion may run, from its leaves up."""
         stack, seen = [e], {e}
         while stack:
             for a in stack.pop().args:
-                if a not in seen and self.facts(a)[2] > _RECURSION // 2:
+                if a not in seen and self.facts(a)[2] > RECURSION // 2:
                     seen.add(a)
                     stack.append(a)
-        for x in sorted(seen - {e}, key=lambda x: self.facts(x)[2]):
+        height = self._facts
+        for x in sorted(seen - {e}, key=lambda x: height[x][2]):
+            key = self.key(x)
             if x.dtype is dt.int64 and x.op in INDEX_OPS:
-                if self.recall(self.forms, x) is None:
-                    self.indices.fresh(x)
-            elif self.recall(self.values, x) is None:
-                self.fresh_value(x)
+                if self.recall(self.forms, x, key) is None:
+                    self.indices.build(x, key)
+            elif self.recall(self.values, x, key) is None:
+                result = self.compute(x)
+                self.remember(self.values, key, result, result.level)
 
     def compute(self, e: Expr) -> Val:
         """Emit ``e``."""
