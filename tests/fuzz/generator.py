@@ -1,10 +1,10 @@
 """Random, well-conditioned graphs with data.
 
-A graph grows operation by operation, and every new value is computed at once: by the reference in its own
-types, and as a shadow in float64. The distance of the two measures how much rounding errors have grown, so
-that a tolerance needs no analysis; values that overflow or lose their digits are not taken up. Operations
-with jumps (comparisons, rounding, conversion to integers) are applied only to values that every correct
-implementation computes exactly.
+A graph grows operation by operation, and every new value is computed at once: by the reference in its own types, and
+as two shadows in float64 whose every operation errs at random, as much as rounding may. The distance from the shadows
+measures how much rounding errors have grown, so that a tolerance needs no analysis; values that overflow or lose their
+digits are not taken up. Operations with jumps (comparisons, rounding, conversion to integers) are applied only to
+values that every correct implementation computes exactly.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ JUMPS = (
     "mod",
     "floordiv",
 )
+ACCUMULATING = ("reduce_sum", "cumsum", "fold", "dot", "conv")
 # Operations that need their operand (the last one) in a range.
 WITHIN: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("log", "log2", "log10", "sqrt", "rsqrt", "div"), (0.05, 1e3)),
@@ -70,39 +71,40 @@ WITHIN: dict[str, tuple[float, float]] = {
 
 @dataclass
 class RandomGraph:
-    """A graph with the arrays of its inputs, and for each value: its array, its shadow, and whether it is
-    exact.
-    """
+    """A graph with the arrays of its inputs; for each value its array, its shadows, and whether it is exact."""
 
     seed: int
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     arrays: dict[Value, Array] = field(default_factory=dict)
-    shadows: dict[Value, Array] = field(default_factory=dict)
+    shadows: dict[Value, list[Array]] = field(default_factory=dict)
     exact: set[Value] = field(default_factory=set)
 
     def tolerance(self, value: Value) -> float:
         """The absolute error that an implementation may have: what rounding does here, many times over."""
         if value in self.exact:
             return 0.0
-        return 16 * error(self.arrays[value], self.shadows[value]) + 64 * unit(self.arrays[value])
+        array = self.arrays[value]
+        return 16 * error(array, self.shadows[value]) + 16 * largest(array) * eps(value.dtype)
 
     def graph(self) -> Graph:
         return Graph(tuple(self.inputs), tuple(self.outputs))
 
 
-def error(array: Array, shadow: Array) -> float:
-    """The largest distance of a computed array from its shadow."""
-    wide = array.astype(shadow.dtype)
+def error(array: Array, shadows: Sequence[Array]) -> float:
+    """The largest distance of a computed array from its shadows."""
     with np.errstate(all="ignore"):
-        return float(np.max(np.abs(wide - shadow), initial=0))
+        return max(largest(array.astype(shadow.dtype) - shadow) for shadow in shadows)
 
 
-def unit(array: Array) -> float:
-    """The roundoff of the array's largest element, in the accumulating type for halves too."""
-    return float(np.max(np.abs(array.astype(np.complex128)), initial=0)) * float(
-        ml_dtypes.finfo(array.dtype).eps
-    )
+def largest(array: Array) -> float:
+    """The largest magnitude of an element, 0 when there is none."""
+    return float(np.max(np.abs(array.astype(np.complex128)), initial=0))
+
+
+def eps(dtype: DType) -> float:
+    """The distance from 1 to the next number."""
+    return float(ml_dtypes.finfo(dtype.numpy).eps)
 
 
 def random_graph(seed: int, size: int = 20) -> RandomGraph:
@@ -123,6 +125,7 @@ def random_graph(seed: int, size: int = 20) -> RandomGraph:
 class _Grower:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
+        self.noise = np.random.default_rng([seed, 1])
         self.out = RandomGraph(seed)
         self.pool: list[Value] = []
         self.steps: list[tuple[int, Callable[[], Value | None]]] = [
@@ -165,7 +168,7 @@ class _Grower:
                 )  # with ties and zeros
         leaf = input_value(dtype, shape)
         self.out.inputs.append(leaf)
-        self._keep(leaf, array, _widen(array), exact=True)
+        self._keep(leaf, array, [_widen(array)], exact=True)
         return leaf
 
     # ---- growing
@@ -198,19 +201,26 @@ class _Grower:
         exact = self._is_exact(v)
         if not exact and v.op in JUMPS:
             return False
-        shadow = _widen(array)
-        if not exact:
-            attrs = {k: dt.float64 if isinstance(a, DType) and a.is_float else a for k, a in v.attrs}
-            with np.errstate(all="ignore"):
-                shadow = np.asarray(MEANING[v.op]([self.out.shadows[i] for i in v.inputs], attrs))
-            shadow = _widen(shadow)
+        shadows = [_widen(array)] if exact else [self._shadow(v, k) for k in range(2)]
         if v.dtype.is_inexact and array.size:
-            size = np.max(np.abs(array.astype(np.complex128)))
-            lost = error(array, shadow)
-            if not (np.all(np.isfinite(array)) and size < 1e4 and lost <= 2e-2 * size + 1e-30):
+            size, lost = largest(array), error(array, shadows)
+            digits = 1e-3 if v.dtype.bits > 16 else 3e-2
+            if not (np.all(np.isfinite(array)) and size < 1e4 and lost <= digits * size):
                 return False
-        self._keep(v, array, shadow, exact, pool=False)
+        self._keep(v, array, shadows, exact, pool=False)
         return True
+
+    def _shadow(self, v: Value, k: int) -> Array:
+        """The operation on the operands' shadows in float64, with an error of the size that rounding may have."""
+        attrs = {n: dt.float64 if isinstance(a, DType) and a.is_float else a for n, a in v.attrs}
+        operands = [self.out.shadows[i][-1 if k else 0] for i in v.inputs]
+        with np.errstate(all="ignore"):
+            shadow = _widen(np.asarray(MEANING[v.op](operands, attrs)))
+            noise = np.abs(shadow) * eps(v.dtype)
+            if v.op in ACCUMULATING:  # in proportion to all that is added, in the accumulating type
+                terms = [np.abs(x) if x.dtype.kind in "fc" else x for x in operands]
+                noise = noise + np.abs(MEANING[v.op](terms, attrs)) * min(eps(v.dtype), eps(dt.float32))
+            return np.asarray(shadow + noise * self.noise.uniform(-1, 1, shadow.shape))
 
     def _is_exact(self, v: Value) -> bool:
         if not all(i in self.out.exact for i in v.inputs):
@@ -221,12 +231,12 @@ class _Grower:
             return v.op in EXACT and not (v.op == "abs" and v.inputs[0].dtype.is_complex)
         if v.op == "cast":
             source = v.inputs[0].dtype
-            return not source.is_integer or source.bits <= 16 <= v.dtype.bits  # integers round into floats
-        inexact = ("reduce_sum", "reduce_prod", "cumsum", "fold", "dot", "conv")
-        return v.op not in inexact and not (v.op == "scatter" and v["mode"] == "add")
+            # Numbers that do not fit may be rounded in two steps.
+            return source.bits < v.dtype.bits if source.is_integer else source.bits - v.dtype.bits <= 32
+        return v.op not in (*ACCUMULATING, "reduce_prod") and not (v.op == "scatter" and v["mode"] == "add")
 
-    def _keep(self, v: Value, array: Array, shadow: Array, exact: bool, pool: bool = True) -> None:
-        self.out.arrays[v], self.out.shadows[v] = array, shadow
+    def _keep(self, v: Value, array: Array, shadows: list[Array], exact: bool, pool: bool = True) -> None:
+        self.out.arrays[v], self.out.shadows[v] = array, shadows
         if exact:
             self.out.exact.add(v)
         if pool:
