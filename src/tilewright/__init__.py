@@ -21,10 +21,12 @@ _LAZY_NAMES: dict[str, str] = {
     "autograd": "tilewright.functions",
     "bool": "tilewright.core.dtype:bool_",
     "jit": "tilewright.jit",
+    "load": "tilewright.interop.safetensors:load_tensors",
     "manual_seed": "tilewright.random",
     "rand": "tilewright.random",
     "randn": "tilewright.random",
     "randint": "tilewright.random",
+    "save": "tilewright.interop.safetensors:save_file",
 }
 
 
@@ -61,7 +63,9 @@ _rows(
 )
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
-_LAZY_MODULES: frozenset[str] = frozenset({"lang", "nn", "optim", "random"})
+_LAZY_MODULES: frozenset[str] = frozenset(
+    {"data", "interop", "lang", "metrics", "nn", "optim", "random", "train"}
+)
 
 __all__ = ["__version__"]
 __all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]  # noqa: PLE0604  (a computed list)

@@ -15,6 +15,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tilewright as tw
 from tilewright.core.files import FileWriteError, check_writable, write_atomic, write_json_atomic
 from tilewright.interop.safetensors import SafetensorsError, load, load_file, save, save_file
 
@@ -134,6 +135,28 @@ def test_damaged_files_never_do_anything_but_raise(data: st.DataObject) -> None:
     except SafetensorsError:
         return
     assert sum(a.nbytes for a in found.tensors.values()) <= len(cut)
+
+
+def test_loaded_tensors_are_never_written_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tw.save({"w": tw.ones(1000), "b": tw.tensor([1.5, 2.5]).astype("bfloat16")}, path)
+    before = path.read_bytes()
+    loaded = tw.load(path)
+    assert loaded["b"].tolist() == [1.5, 2.5] and loaded["b"].dtype is tw.bfloat16
+    w = loaded["w"]
+
+    @tw.jit
+    def grow() -> None:
+        w.assign(w * 2)
+
+    grow()
+    grow()
+    assert w.tolist() == [4.0] * 1000
+    w += 1
+    assert w.sum().item() == 5000 and path.read_bytes() == before
+    save_file({"f8": np.zeros(2, ml_dtypes.float8_e5m2)}, path)
+    with pytest.raises(SafetensorsError, match="'f8' has float8_e5m2 elements"):
+        tw.load(path)
 
 
 def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:

@@ -53,27 +53,30 @@ class _Bar(Observer):
     def __init__(self, bar: Any, epochs: int) -> None:
         self.bar = bar
         self.epochs = epochs
-        self.task: Any = None
-        self.first_step = 0
+        self.task = bar.add_task(
+            "train", total=None, epoch="1", loss="-", rate="-"
+        )  # until the step is compiled
+        self.total: int | None = None
+        self.first_epoch = 0
         self.last_shown = 0.0
         self.mark = (time.perf_counter(), 0)  # when and at how many rows the rate was last taken
         self.rate = 0.0
 
     def on_resume(self, epoch: int) -> None:
-        self.first_step = epoch
+        self.first_epoch = epoch
 
     def on_step(self, progress: Progress) -> None:
         now = time.perf_counter()
-        if self.task is None:
-            total = (self.epochs - self.first_step) * progress.steps
-            self.task = self.bar.add_task("train", total=total, epoch="", loss="", rate="")
+        if self.total is None:
+            self.total = (self.epochs - self.first_epoch) * progress.steps
+            self.bar.update(self.task, total=self.total)
         last = progress.epoch == self.epochs and progress.step == progress.steps
         if now - self.last_shown < REFRESH_SECONDS and not last:
             return
         seconds, rows = now - self.mark[0], progress.rows - self.mark[1]
         self.rate = rows / seconds if seconds > 0 else self.rate
         self.mark, self.last_shown = (now, progress.rows), now
-        done = (progress.epoch - 1 - self.first_step) * progress.steps + progress.step
+        done = (progress.epoch - 1 - self.first_epoch) * progress.steps + progress.step
         self.bar.update(
             self.task,
             completed=done,

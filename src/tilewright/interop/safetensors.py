@@ -25,8 +25,10 @@ import numpy as np
 
 from tilewright.core.diagnostics import TilewrightError, printable
 from tilewright.core.files import write_atomic
+from tilewright.functions.creation import from_numpy
+from tilewright.tensor import Tensor
 
-__all__ = ["SafetensorsError", "SafetensorsFile", "load", "load_file", "save", "save_file"]
+__all__ = ["SafetensorsError", "SafetensorsFile", "load", "load_file", "load_tensors", "save", "save_file"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -92,6 +94,24 @@ def load_file(path: str | os.PathLike[str]) -> SafetensorsFile:
     except OSError as error:
         raise SafetensorsError(f"cannot read {path}: {error.strerror or error}") from error
     return _parse(memoryview(mapped), str(path))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of the file `path` by name, over its mapped pages: what `tw.load` and `load_state_dict`
+    work with.
+
+    Raises `SafetensorsError` for a file that is not sound, or has elements that tensors do not have (float8).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, array in load_file(path).tensors.items():
+        try:
+            tensors[name] = from_numpy(array)
+        except TypeError:
+            known = f"tensor {printable(name[:80])!r} has {array.dtype} elements"
+            raise SafetensorsError(
+                f"{path}: {known}, which tensors do not have; read it with load_file"
+            ) from None
+    return tensors
 
 
 def _too_short(source: str, size: int) -> SafetensorsError:
