@@ -19,7 +19,14 @@ from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value, topological
 from tilewright.lower.affine import Affine, Space
-from tilewright.lower.read import COMBINE, REWRITES, padded_index, reduced_shape, rewrite_index
+from tilewright.lower.read import (
+    COMBINE,
+    REWRITES,
+    is_disjoint_fold,
+    padded_index,
+    reduced_shape,
+    rewrite_index,
+)
 
 __all__ = ["Group", "form_groups", "is_leaf"]
 
@@ -32,6 +39,7 @@ _CHEAP = {
 }  # fmt: skip
 INLINE_REDUCTION = 36  # window and overlap sums up to this many terms are written out
 STORE_COST = 4  # storing and loading an element costs about as much as this many cheap operations
+WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_FLOATING_COST = 120
 WIDE_READERS = ("dot", "conv")  # read an element many times, or pack it
 
@@ -111,6 +119,8 @@ class _Former:
                 self.cost[v] = 0
             elif v.dtype.is_complex or any(x.dtype.is_complex for x in v.inputs):
                 self.open("host", v, reason="complex elements")
+            elif is_disjoint_fold(v):
+                self.floating(v)
             elif v.op in SCALAR_OPS or v.op in ("cast", "bitcast") or is_small_reduction(v):
                 self.elementwise(v)
             elif v.op in COMBINE:
@@ -146,7 +156,7 @@ class _Former:
         self.cost[v] = 0
 
     def floating(self, v: Value) -> None:
-        terms = product(reduced_shape(v)) if v.op in COMBINE else 1
+        terms = product(reduced_shape(v)) if v.op in COMBINE and not is_disjoint_fold(v) else 1
         self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in v.inputs)) - 1
         uses = self.uses[v]
         if v in self.outputs:
@@ -156,13 +166,13 @@ class _Former:
         if moving and self.cost[v] == 0:
             return
         several = len(uses) > 1 and self.cost[v] > STORE_COST
-        wide = any(self.read_widely(u) for u in uses) and self.cost[v] > 2 * STORE_COST
+        wide = any(self.read_widely(u) for u in uses) and self.cost[v] > WIDE_COST
         if (several or wide or self.cost[v] > MAX_FLOATING_COST) and not moving:
             self.open("map", v)
 
     def read_widely(self, u: Value) -> bool:
         """Whether a reader, perhaps through movement, reads each element many times."""
-        if u.op in WIDE_READERS or u.op == "fold":
+        if u.op in WIDE_READERS or (u.op == "fold" and not is_disjoint_fold(u)):
             return True
         if u.op == "broadcast" and u.type.size >= 8 * u.inputs[0].type.size > 8:
             return True
@@ -176,12 +186,33 @@ class _Former:
         number = self.newest[v]
         if number >= 0:
             group = self.groups[number]
-            if group.kind in ("map", "row", "dot"):
+            if group.kind in ("map", "row") or group.kind == "dot" and self.reads_plainly(v, group):
                 for index in self.candidates(v, group):
                     if self.consistent(v, index, group):
                         self.place(group, v, index)
                         return
         self.floating(v)
+
+    def reads_plainly(self, v: Value, group: Group) -> bool:
+        """Whether all that ``v`` reads on top of the group and of stored values is elementwise at one place: an epilogue that
+        reaches elsewhere would keep the contraction's ranges from running as one."""
+        stack, seen = list(v.inputs), set[Value]()
+        while stack:
+            x = stack.pop()
+            if x in seen or x in self.home or is_leaf(x):
+                continue
+            seen.add(x)
+            if x.op not in SCALAR_OPS and x.op not in (
+                "cast",
+                "bitcast",
+                "reshape",
+                "broadcast",
+                "permute",
+                "stop_gradient",
+            ):
+                return False
+            stack.extend(x.inputs)
+        return True
 
     def candidates(self, v: Value, group: Group) -> Iterable[Index]:
         """Indices at which ``v`` might be computed in the group: its loops, their outer part, or a member's index pushed on."""

@@ -223,7 +223,7 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
         for access in accesses:
             c = access.position.coefficient(atom)
             inside = any(a.op != "var" and mentions(a, {atom}) for a in access.position.terms)
-            cost += 10 if inside else 1 if c == 1 else 0.6 if c == 0 else 8
+            cost += 10 if inside else stride_cost(c)
         blocks = -(-dim.extent // width)
         cost *= blocks * width / max(dim.extent, 1)
         if dim.reduced:
@@ -232,6 +232,14 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
         if cost < best:
             best, choice = cost, k
     return choice
+
+
+def stride_cost(c: int) -> float:
+    """What an access costs per vector when neighbouring lanes are ``c`` elements apart: one load, a few, or one per lane."""
+    c = abs(c)
+    if c <= 1:
+        return 1.0 if c else 0.6
+    return 1.5 + 0.5 * c if c <= 4 else 6.0 if c <= 16 else 12.0
 
 
 def _depths(group: Group) -> dict[Value, int]:
@@ -312,6 +320,8 @@ class _Emitter:
         if self.vector is None:
             return 1
         lanes = max(1, width // itemsize)
+        while lanes > 4 and lanes >= 2 * self.vector.extent:
+            lanes //= 2  # a short range fills a shorter vector
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
         wide = 4 if self.group.reductions and self.cost <= 24 else 2 if self.cost <= 40 else 1
         while wide > 1 and lanes * wide > max(self.vector.extent, lanes):

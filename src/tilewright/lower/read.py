@@ -290,6 +290,27 @@ def reduction_terms(r: Reader, v: Value, index: Index, inner: Index, mask: Expr 
     return cast(term, accumulator(v.dtype)) if v.op in ("reduce_sum", "reduce_prod") else term
 
 
+def is_disjoint_fold(v: Value) -> bool:
+    """Whether windows do not overlap, so that the adjoint only moves elements."""
+    if v.op != "fold" or any(d != 1 for d in v["dilation"]):
+        return False
+    return all(k <= s for k, s in zip(reduced_shape(v), v["stride"], strict=True))
+
+
+def _disjoint_fold(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
+    """Element i lies in window i // stride at place i % stride, or in none."""
+    x, at, inner = v.inputs[0], list(index), []
+    conditions: list[Expr | None] = []
+    for axis, size, s in zip(v["axes"], reduced_shape(v), v["stride"], strict=True):
+        at[axis], place = r.space.divmod(at[axis], s)
+        (count,) = static((x.shape[axis],))
+        conditions += [within(r.space, at[axis], count), within(r.space, place, size)]
+        inner.append(place)
+    condition = conjunction(*conditions)
+    value = r.read(x, (*at, *inner), conjunction(mask, condition))
+    return value if condition is None else op("where", condition, value, const(0, value.dtype))
+
+
 def reduced_shape(v: Value) -> tuple[int, ...]:
     """The sizes of the ranges that a reduction runs over."""
     x = v.inputs[0]
@@ -300,6 +321,8 @@ def reduced_shape(v: Value) -> tuple[int, ...]:
 
 def _inline_reduction(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
     """A small reduction (a pooling window, an overlap) written out term by term."""
+    if is_disjoint_fold(v):
+        return _disjoint_fold(r, v, index, mask)
     total: Expr | None = None
     for inner in itertools.product(*[range(n) for n in reduced_shape(v)]):
         term = reduction_terms(r, v, index, tuple(Affine.of(i) for i in inner), mask)
