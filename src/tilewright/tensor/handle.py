@@ -49,7 +49,7 @@ class Tensor(Methods):
     """
 
     __slots__ = (
-        "__weakref__", "_grad", "_group", "_leaf", "_requires_grad", "_retain_grad", "_trace", "_value",
+        "__weakref__", "_chain", "_grad", "_group", "_leaf", "_requires_grad", "_retain_grad", "_trace", "_value",
     )  # fmt: skip
     __array_priority__ = 1000
     __array_ufunc__ = None  # numpy_array * tensor asks the tensor
@@ -61,6 +61,7 @@ class Tensor(Methods):
     _requires_grad: bool
     _leaf: bool
     _retain_grad: bool
+    _chain: int  # elementwise operations in a row that are pending below
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
@@ -81,6 +82,7 @@ class Tensor(Methods):
         self._requires_grad = requires_grad
         self._leaf = False
         self._retain_grad = False
+        self._chain = 0
         self._trace = modes.trace
         if requires_grad:
             lazy.name_interior(value, self)
@@ -367,6 +369,7 @@ class Tensor(Methods):
             lazy.name_interior(value, self)
         self._value = value
         self._group = None
+        self._chain = source._chain if source is not None else 0
         if value.buffer is None and modes.trace is None:
             if group is None:
                 lazy.enroll(self, ())

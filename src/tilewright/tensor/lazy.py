@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 from tilewright.core.dtype import DType
 from tilewright.graph.ir import Value, input_value
+from tilewright.graph.ops import ANCHORS
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute
 from tilewright.tensor.errors import LeakedTensorError, TracedValueError, located, user_frame
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["NODE_LIMIT", "Group", "enroll", "handles_of", "leaf", "realize_tensors", "register_role", "role_of"]
 
 NODE_LIMIT = 2_000  # pending operations of a group before it is computed without being read
+CHAIN_LIMIT = 64  # pending elementwise operations in a row: one kernel computes them, and more would gain nothing
 BYTE_LIMIT = 512 << 20  # bytes of realized operands that a group keeps alive before it is computed
 
 # Leaves at which gradients arrive: the value that stands for a tensor in a graph -> that tensor. A tensor that is
 # written in place or realized has several over time. FREED marks values whose graph an earlier backward released.
 _roles: WeakKeyDictionary[Value, weakref.ref[Tensor] | str] = WeakKeyDictionary()
+_ANCHORS = frozenset(ANCHORS)
 FREED = "freed"
 marks = itertools.count()  # identities of marked values
 # Interior values with a history -> the tensors that name them.
@@ -127,8 +130,10 @@ def _join(a: Group, b: Group) -> Group:
 def enroll(tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1) -> None:
     """Put a new pending tensor into the group of its operands; compute the group when it has become too large."""
     group: Group | None = None
-    nbytes = 0
+    nbytes = chain = 0
     for operand in operands:
+        if operand._chain > chain:
+            chain = operand._chain
         other = operand._group
         if other is None:
             if operand._value.buffer is not None:
@@ -145,6 +150,11 @@ def enroll(tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1) -> None:
     group.add(tensor)
     group.nodes += nodes
     group.nbytes += nbytes
+    if tensor._value.op not in _ANCHORS:
+        tensor._chain = chain + 1
+        if chain >= CHAIN_LIMIT:
+            realize_tensors((tensor,))
+            return
     if (group.nodes >= NODE_LIMIT // 2 or group.nbytes >= BYTE_LIMIT // 2) and _cut_here(group):
         realize_tensors((tensor,))
 
@@ -222,6 +232,7 @@ def _compute(tensors: list[Tensor]) -> None:
 def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
     """Let a computed tensor go of its graph, unless a later ``backward`` needs it."""
     tensor._group = None
+    tensor._chain = 0
     value = tensor._value
     if not tensor._requires_grad:
         known = None if fresh is None else fresh.get(value)
