@@ -447,6 +447,33 @@ def test_masked_reads_touch_nothing_outside(target: Target) -> None:
 
 
 @targets
+@pytest.mark.parametrize("dtype", [dt.bool_, dt.float32, dt.float64], ids=str)
+def test_all_lanes_or_none(dtype: DType, target: Target) -> None:
+    """A mask that is the same for every lane, for accesses that masks would make slow."""
+    wanted = op("bitand", op("ge", j, const(2)), op("lt", j, const(5)))
+    at = (i * 5 + j, i * 2 + 9 - j, imod(i, 3) * 7 + j, index(60) - i * 3, i + j)
+    names = [f"o{n}" for n in range(len(at))]
+    body = (
+        *(Store(n, j * 19 + i, load("a", a, dtype, wanted, const(1, dtype))) for n, a in zip(names, at, strict=True)),
+        Check(op("eq", load("a", i * 4, dtype, wanted, const(0, dtype)), load("a", i * 4, dtype, wanted, const(0, dtype))), 3),
+        Loop("k", index(0), index(2), (Store("p", (j * 2 + k) * 19 + i, load("a", i * 4 + k, dtype, wanted, const(0, dtype))),)),
+    )  # fmt: skip
+    for lanes in (8, 16):
+        inner = Loop("i", index(0), index(19), body, "vector", lanes)
+        kernel = Kernel(
+            (Buf("a", dtype, "r"), *(Buf(n, dtype, "w") for n in (*names, "p"))),
+            (Loop("j", LO, HI, (inner,)),),
+            name="guard",
+        )
+        arrays = {n: np.zeros(19 * 7, dtype.numpy) for n in names} | {"p": np.zeros(19 * 14, dtype.numpy)}
+        values = _RANDOM.integers(0, 2, 110).astype(dtype.numpy)
+        expected = compare(kernel, target, arrays | {"a": values}, 3, 5)
+        assert expected["p"].any()
+        compare(kernel, target, arrays | {"a": values[:1]}, 0, 2)
+        compare(kernel, target, arrays | {"a": values[:1]}, 5, 7)
+
+
+@targets
 def test_a_store_is_seen_by_later_loads(target: Target) -> None:
     """Loads of a buffer the kernel writes are neither hoisted nor shared across the store."""
     f = dt.float32

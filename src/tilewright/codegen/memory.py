@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tilewright.codegen import instructions as ins
 from tilewright.codegen.index import Index
 from tilewright.codegen.instructions import of_type, type_name
 from tilewright.codegen.scopes import Level, Val
@@ -38,6 +37,11 @@ class Area:
 
 def _memory_type(dtype: DType, lanes: int) -> str:
     return of_type("i8", lanes) if dtype.is_bool else type_name(dtype, lanes)
+
+
+def _steps(x: Index) -> int:
+    """The distance between neighbouring lanes' elements; 0 when it differs or is not known."""
+    return x.step if x.off is None and x.wide is None else 0
 
 
 class Memory:
@@ -103,73 +107,95 @@ class Memory:
     def load(self, e: Expr) -> Val:
         """Emit a ``load`` expression."""
         area, x = self.areas[e.attr], self.emitter.indices.of(e.args[0])
-        mask = self.emitter.value(e.args[1]) if len(e.args) > 1 else None
-        other = self.emitter.value(e.args[2]) if len(e.args) > 1 else None
-        level = max(self.fn.scope.load_floor, self.emitter.level_of("buf:" + area.name))
+        if len(e.args) == 1:
+            return self._load_lanes(area, x, None) if x.varies else self._load_one(area, x)
+        mask, other = self.emitter.value(e.args[1]), self.emitter.value(e.args[2])
         if not x.varies:
-            return self._load_one(area, x, mask, other, level)
-        lanes = self.emitter.lanes
+            return self._load_one_masked(area, x, mask, other)
+        if not mask.lanes and not self._masks_well(area, x):
+            return self._load_guarded(area, x, mask, other)
+        value = self._load_lanes(area, x, mask)
+        if other.text in ("0", "false", "0x0000000000000000"):
+            return value
+        lanes, scalar = self.emitter.lanes, type_name(area.dtype)
+        out, t = self.fn.at(value, mask, other), type_name(area.dtype, lanes)
+        condition, rest = self.fn.splat(mask, "i1", lanes), self.fn.splat(other, scalar, lanes)
+        text = out.write(f"select {of_type('i1', lanes)} {condition}, {t} {value.text}, {t} {rest}")
+        return Val(text, lanes, out.number)
+
+    def _level(self, area: Area, *values: Val | None) -> Level:
+        """Where a load may go: memory must hold what it holds now, and the load must be wanted."""
+        level = max(self.fn.scope.load_floor, self.emitter.level_of("buf:" + area.name))
+        return self.fn.level(max(level, *(v.level for v in values if v is not None)))
+
+    def _masks_well(self, area: Area, x: Index) -> bool:
+        """Whether a masked access of these elements is about as fast as a plain one."""
+        machine = self.fn.machine
+        plain = abs(_steps(x)) == 1
+        return plain and (machine.has_masks or (machine.vector_bytes >= 32 and area.dtype.itemsize >= 4))
+
+    def _load_lanes(self, area: Area, x: Index, mask: Val | None) -> Val:
+        """One element for each lane; zero where ``mask`` is false or the lane is missing."""
+        lanes, steps = self.emitter.lanes, _steps(x)
         active = self._active(mask)
-        steps = x.step if x.off is None and x.wide is None else 0
-        if active is None and 1 < abs(steps) <= _MAX_STRIDE:
-            return self._load_strided(area, x, level)
-        pointer = self.pointer(area, replace(x, k=x.k + (steps * (lanes - 1) if steps == -1 else 0)))
-        out = self.fn.level(
-            max(level, pointer.level, *(v.level for v in (active, other, x.off, x.wide) if v))
-        )
-        t = _memory_type(area.dtype, lanes)
-        if abs(steps) == 1:
-            if active is None:
-                raw = out.read(f"load {t}, ptr {pointer.text}, align {area.dtype.itemsize}{self.tail(area)}")
-            else:
-                lanes_mask = self._reverse(out, "i1", active.text) if steps == -1 else active.text
-                raw = self._masked(
-                    out, area, "load", t, f"ptr align {area.dtype.itemsize}", pointer.text, lanes_mask
-                )
-            if steps == -1:
-                raw = self._reverse(out, _memory_type(area.dtype, 0), raw)
-        else:
+        wide_masks = self.fn.machine.has_masks and area.dtype.itemsize >= 4
+        if 1 < abs(steps) <= _MAX_STRIDE and (active is None or wide_masks):
+            return self._load_strided(area, x, active)
+        t, size = _memory_type(area.dtype, lanes), area.dtype.itemsize
+        if abs(steps) != 1:
             pointers = self._pointers(area, x)
-            out = self.fn.level(max(out.number, pointers.level))
+            out = self._level(area, pointers, active)
             lanes_mask = active.text if active else "splat (i1 true)"
-            vector = of_type("ptr", lanes)
-            raw = self._masked(
-                out, area, "gather", t, f"{vector.replace('ptr', 'ptr')}", pointers.text, lanes_mask
-            )
-        text = self._into_register(out, area.dtype, lanes, raw)
-        if other is not None and mask is not None and other.text not in ("0", "false", "0x0000000000000000"):
-            scalar = type_name(area.dtype)
-            condition = self.fn.splat(mask, "i1", lanes)
-            value = self.fn.splat(other, scalar, lanes)
-            out = self.fn.level(max(out.number, mask.level, other.level))
-            text = out.write(
-                f"select <{lanes} x i1> {condition}, {of_type(scalar, lanes)} {text}, {of_type(scalar, lanes)} {value}"
-            )
+            raw = self._masked(out, area, "gather", t, of_type("ptr", lanes), pointers.text, lanes_mask)
+            return Val(self._into_register(out, area.dtype, lanes, raw), lanes, out.number)
+        pointer = self.pointer(area, replace(x, k=x.k - (lanes - 1 if steps < 0 else 0)))
+        out = self._level(area, pointer, active)
+        if active is None:
+            raw = out.read(f"load {t}, ptr {pointer.text}, align {size}{self.tail(area)}")
+        else:
+            lanes_mask = self._reverse(out, "i1", active.text) if steps < 0 else active.text
+            raw = self._masked(out, area, "load", t, "ptr", pointer.text, lanes_mask)
+        if steps < 0:
+            raw = self._reverse(out, _memory_type(area.dtype, 0), raw)
+        return Val(self._into_register(out, area.dtype, lanes, raw), lanes, out.number)
+
+    def _load_guarded(self, area: Area, x: Index, mask: Val, other: Val) -> Val:
+        """All lanes or none, behind a branch: cheaper than masks where those are taken apart."""
+        fn, lanes = self.fn, self.emitter.lanes
+        t = type_name(area.dtype, lanes)
+        rest = fn.splat(other, type_name(area.dtype), lanes)
+        label, done = fn.fresh("wanted"), fn.fresh("done")
+        inner = fn.open(label, branch=True)
+        value = self._load_lanes(area, x, None)
+        lines, scope = self.emitter.close(), fn.scope
+        out = fn.here()
+        out.do(f"br i1 {mask.text}, label %{label}, label %{done}")
+        scope.lines += [f"{label}:", *lines, f"  br label %{done}", f"{done}:"]
+        text = out.read(f"phi {t} [ {value.text}, %{inner.label} ], [ {rest}, %{scope.label} ]")
+        scope.label = done
         return Val(text, lanes, out.number)
 
     def _masked(
         self, out: Level, area: Area, kind: str, t: str, pointer_type: str, pointer: str, mask: str
     ) -> str:
         """A masked load or gather; missing lanes are zero."""
-        lanes = self.emitter.lanes
-        vector = of_type("ptr", lanes)
-        overloads = (t, "ptr") if kind == "load" else (t, vector)
-        if kind == "gather":
-            pointer_type = f"{vector} align {area.dtype.itemsize}"
-        args = ((pointer_type, pointer), (of_type("i1", lanes), mask), (t, "zeroinitializer"))
-        return out.call_memory(t, f"llvm.masked.{kind}", overloads, args, self.tail(area))
+        aligned = f"{pointer_type} align {area.dtype.itemsize}"
+        args = ((aligned, pointer), (of_type("i1", self.emitter.lanes), mask), (t, "zeroinitializer"))
+        return out.call_memory(t, f"llvm.masked.{kind}", (t, pointer_type), args, self.tail(area))
 
-    def _load_one(self, area: Area, x: Index, mask: Val | None, other: Val | None, level: int) -> Val:
-        """One element for all lanes; under a mask, where any lane wants it."""
-        pointer = self.pointer(area, x)
-        t, size = _memory_type(area.dtype, 0), area.dtype.itemsize
-        if mask is None or other is None:
-            out = self.fn.level(max(level, pointer.level))
-            raw = out.read(f"load {t}, ptr {pointer.text}, align {size}{self.tail(area)}")
-            return Val(self._into_register(out, area.dtype, 0, raw), 0, out.number)
+    def _load_one(self, area: Area, x: Index) -> Val:
+        """One element for all lanes."""
+        pointer, t = self.pointer(area, x), _memory_type(area.dtype, 0)
+        out = self._level(area, pointer)
+        raw = out.read(f"load {t}, ptr {pointer.text}, align {area.dtype.itemsize}{self.tail(area)}")
+        return Val(self._into_register(out, area.dtype, 0, raw), 0, out.number)
+
+    def _load_one_masked(self, area: Area, x: Index, mask: Val, other: Val) -> Val:
+        """One element for all lanes, read where any lane wants it."""
+        pointer, t, size = self.pointer(area, x), _memory_type(area.dtype, 0), area.dtype.itemsize
         active = self._active(mask) if mask.lanes else mask
         assert active is not None
-        out = self.fn.level(max(level, pointer.level, active.level, mask.level, other.level))
+        out = self._level(area, pointer, active, mask, other)
         wanted = active.text
         if active.lanes:
             wanted = out.call("i1", "llvm.vector.reduce.or", (of_type("i1", active.lanes), active.text))
@@ -189,28 +215,33 @@ class Memory:
             self.fn.entry += [line, "  store i64 0, ptr %nowhere"]
         return "%nowhere"
 
-    def _load_strided(self, area: Area, x: Index, level: int) -> Val:
+    def _load_strided(self, area: Area, x: Index, active: Val | None) -> Val:
         """Every second to fourth element: whole vectors that end where the last element lies, then shuffles."""
         lanes, stride = self.emitter.lanes, abs(x.step)
         reach = stride * (lanes - 1) + 1  # elements from the first to the last
         first = replace(x, k=x.k - (reach - 1 if x.step < 0 else 0), step=0)
         t, size = _memory_type(area.dtype, lanes), area.dtype.itemsize
-        result, filled = "", 0
-        part = 0
+        lane_at = [lanes - 1 - i if x.step < 0 else i for i in range(lanes)]  # by position in memory
+        out = self._level(area, self.pointer(area, first), active)
+        result, filled, part = "poison", 0, 0
         while filled < lanes:
             offset = min(part * lanes, reach - lanes)
-            pointer = self.pointer(area, replace(first, k=first.k + offset))
-            out = self.fn.level(max(level, pointer.level))
-            raw = out.read(f"load {t}, ptr {pointer.text}, align {size}{self.tail(area)}")
-            here = [lane for lane in range(filled, lanes) if stride * lane < offset + lanes]
-            picks = [lane if lane < filled else -1 for lane in range(lanes)]
-            for lane in here:
-                picks[lane] = stride * lane - offset + lanes
-            filled, part = here[-1] + 1, part + 1
-            if x.step < 0 and filled == lanes:
-                picks = picks[::-1]
-            text = ", ".join("i32 poison" if p < 0 else f"i32 {p}" for p in picks)
-            result = out.write(f"shufflevector {t} {result or 'poison'}, {t} {raw}, <{lanes} x i32> <{text}>")
+            pointer = self.pointer(area, replace(first, k=first.k + offset)).text
+            if active is None:
+                raw = out.read(f"load {t}, ptr {pointer}, align {size}{self.tail(area)}")
+            else:
+                places = [divmod(offset + i, stride) for i in range(lanes)]
+                picks = [lanes if rest else lane_at[at] for at, rest in places]
+                wanted = self._shuffle(out, "i1", active.text, "zeroinitializer", picks)
+                raw = self._masked(out, area, "load", t, "ptr", pointer, wanted)
+            last = next((i for i in range(filled, lanes) if stride * i >= offset + lanes), lanes)
+            picks = [
+                i if i < filled else stride * i - offset + lanes if i < last else -1 for i in range(lanes)
+            ]
+            filled, part = last, part + 1
+            if filled == lanes:
+                picks = [picks[i] for i in lane_at]
+            result = self._shuffle(out, _memory_type(area.dtype, 0), result, raw, picks)
         return Val(self._into_register(out, area.dtype, lanes, result), lanes, out.number)
 
     def _pointers(self, area: Area, x: Index) -> Val:
@@ -237,7 +268,7 @@ class Memory:
             self._store_one(area, x, value, self._active(mask) if mask and mask.lanes else mask)
             return
         lanes, active = self.emitter.lanes, self._active(mask)
-        steps = x.step if x.off is None and x.wide is None else 0
+        steps = _steps(x)
         out = self.fn.here()
         text = self.fn.splat(value, type_name(area.dtype), lanes)
         raw = self._into_memory(out, area.dtype, lanes, text)
@@ -296,10 +327,14 @@ class Memory:
         out = self.fn.at(wanted, inside)
         return Val(out.write(f"and {of_type('i1', lanes)} {wanted.text}, {inside.text}"), lanes, out.number)
 
+    def _shuffle(self, out: Level, scalar: str, a: str, b: str, picks: list[int]) -> str:
+        """Lanes of ``a`` and, counted on, of ``b``; -1 for lanes that do not matter."""
+        t = of_type(scalar, self.emitter.lanes)
+        chosen = ", ".join("i32 poison" if p < 0 else f"i32 {p}" for p in picks)
+        return out.write(f"shufflevector {t} {a}, {t} {b}, <{len(picks)} x i32> <{chosen}>")
+
     def _reverse(self, out: Level, scalar: str, text: str) -> str:
-        lanes = self.emitter.lanes
-        vector, picks = of_type(scalar, lanes), ins.iota("i32", lanes, -1, lanes - 1)
-        return out.write(f"shufflevector {vector} {text}, {vector} poison, <{lanes} x i32> {picks}")
+        return self._shuffle(out, scalar, text, "poison", list(range(self.emitter.lanes))[::-1])
 
     def _into_register(self, out: Level, dtype: DType, lanes: int, raw: str) -> str:
         if not dtype.is_bool:
