@@ -1,5 +1,9 @@
 """Kernel text: golden listings, exact round trips, and what its errors say."""
 
+import re
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from tilewright.core import dtype as dt
@@ -164,3 +168,13 @@ def test_errors_say_where_and_what(text: str, message: str) -> None:
     with pytest.raises(KernelSyntaxError) as caught:
         parse_kernel(text)
     assert str(caught.value).startswith(message)
+
+
+def test_the_listings_of_the_documentation_are_kernels(repository: Path) -> None:
+    page = (repository / "docs" / "kernel.md").read_text(encoding="utf-8")
+    found = re.findall(r"^    kernel .*\n(?:    +.*\n)+", page, re.MULTILINE)
+    assert found
+    for listing in found:
+        kernel = parse_kernel(textwrap.dedent(listing))
+        verify(kernel)
+        assert print_kernel(kernel) == textwrap.dedent(listing)
