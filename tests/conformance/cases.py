@@ -336,7 +336,16 @@ def _arg_reduction(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
 
 def _cumsum(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
     for (shape, axis), reverse in itertools.product(
-        (((7,), 0), ((1,), 0), ((0, 3), 0), ((13, 5), 0), ((13, 5), 1), ((2, 3, 5), 1), ((1031,), 0)),
+        (
+            ((7,), 0),
+            ((1,), 0),
+            ((0, 3), 0),
+            ((13, 5), 0),
+            ((13, 5), 1),
+            ((2, 3, 5), 1),
+            ((1031,), 0),
+            ((8, 33), 0),
+        ),
         (False, True),
     ):
         yield [draw(rng, dtype, shape)], {"axis": axis, "reverse": reverse}

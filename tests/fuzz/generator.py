@@ -85,7 +85,8 @@ class RandomGraph:
         if value in self.exact:
             return 0.0
         array = self.arrays[value]
-        return 16 * error(array, self.shadows[value]) + 16 * largest(array) * eps(value.dtype)
+        many = 4 if value.dtype.bits == 16 else 16
+        return many * (error(array, self.shadows[value]) + largest(array) * eps(value.dtype))
 
     def graph(self) -> Graph:
         return Graph(tuple(self.inputs), tuple(self.outputs))
