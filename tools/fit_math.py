@@ -4,18 +4,19 @@ Every polynomial is a minimax fit of ours: the Remez exchange algorithm finds th
 weighted error is least; then the coefficients are rounded to the format they are used in, the most important
 one first, and the others are fitted anew around it, so that the rounding of one is made good by the rest.
 
-    python tools/fit_math.py            print the table (one to two minutes)
+    python tools/fit_math.py            print the table (two minutes)
     python tools/fit_math.py --write    replace the coefficient module
     python tools/fit_math.py --check    fail if the coefficient module differs from what is computed
     python tools/fit_math.py --only exp compute and print the rows whose name starts with `exp`
 
-Needs mpmath. This file knows which function is fitted where; how the polynomials are used is in
+Needs mpmath and the package itself. This file knows which function is fitted where; how the polynomials are used is in
 `kernel/math_*.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 from mpmath import lu_solve, matrix, mp, mpf
+
+from tilewright.core.files import write_atomic
 
 mp.dps = 60
 
@@ -165,6 +168,17 @@ def log_ratio(base: mpf) -> Function:
     return lambda f: mp.log(1 + f) / f / mp.log(base)
 
 
+def atanh_tail(z: mpf) -> mpf:
+    """(atanh(s) / s - 1 - z/3) / z^2 * 2 log2(e) as a function of z = s^2."""
+    s = mp.sqrt(z)
+    return 2 * (mp.atanh(s) / s - 1 - z / 3) / z**2 / LN2
+
+
+def exp2_tail(t: mpf) -> mpf:
+    """(2^t - 1 - t ln 2) / t^2."""
+    return (mpf(2) ** t - 1 - t * LN2) / t**2
+
+
 def erf_exponent(x: mpf) -> mpf:
     """-log(1 - erf x) / x."""
     return -mp.log(mp.erfc(x)) / x
@@ -214,9 +228,8 @@ def rows() -> list[Fit]:
         ):
             ratio = log_ratio(base)
             add(name, bits, degree, ratio, relative(ratio), *mantissa, *fixed)
-    # float32's pow and inverse hyperbolic functions are computed in float64 with about 40 good bits.
+    # float32's pow is computed in float64 with about 34 good bits.
     add("LOG2_SHORT", 64, 13, log_ratio(mpf(2)), relative(log_ratio(mpf(2))), *mantissa)
-    add("LOG_SHORT", 64, 13, log_ratio(mp.e), relative(log_ratio(mp.e)), *mantissa, mpf(1))
     add("EXP2_SHORT", 64, 7, exp2, relative(exp2), -SLACK / 2, SLACK / 2, mpf(1))
     for bits, sine, cosine, tangent, arcsine, arctangent, sinh, tanh in (
         (32, 2, 2, 5, 5, 8, 3, 4),
@@ -229,26 +242,40 @@ def rows() -> list[Fit]:
         add("ATAN", bits, arctangent, *odd(mp.atan), mpf(0), mpf(1))
         add("TANH", bits, tanh, *odd(mp.tanh), mpf(0), mpf("0.3601"))
         add("SINH", bits, sinh, *odd(mp.sinh), mpf(0), mpf(1))
+    add("ERF", 64, 24, erf_exponent, erf_weight, mpf(0), mpf(6), 2 / mp.sqrt(mp.pi))
+    add("POW_EXP2", 64, 10, exp2_tail, lambda t: t**2, -SLACK / 2, SLACK / 2)
+    add(
+        "POW_LOG2",
+        64,
+        9,
+        atanh_tail,
+        lambda z: z**2,
+        mpf(0),
+        ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1) * SLACK) ** 2,
+    )
     add("ERF", 32, 8, erf_exponent, erf_weight, mpf(0), mpf("3.95"), 2 / mp.sqrt(mp.pi))
     return out
 
 
-HEADER = '''"""Polynomial coefficients of the mathematical functions; written by `tools/fit_math.py`, not by
-hand.
+HEADER = '''"""Polynomial coefficients of the mathematical functions; written by `tools/fit_math.py`, not by hand.
 
-A row is name -> format width in bits -> coefficients, the constant term (after the ones the code adds itself)
-first. The comment gives log2 of the largest error that the rounded polynomial leaves, relative to the
-function.
+A row is name -> format width in bits -> coefficients, the constant term (after the ones the code adds itself) first.
+The comment gives log2 of the largest error that the rounded polynomial leaves, relative to the function.
 """
 
 '''
+
+
+def natural(name: str) -> list[str | int]:
+    """A sort key that has LOG2 before LOG10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def render(found: Sequence[tuple[Fit, list[float], float]]) -> str:
     """The text of the coefficient module."""
     names = list(dict.fromkeys(fit.name for fit, _, _ in found))
     lines = [HEADER.rstrip("\n"), "", "__all__ = ["]
-    lines += [f'    "{name}",' for name in sorted(names)] + ["]", ""]
+    lines += [f'    "{name}",' for name in sorted(names, key=natural)] + ["]", ""]
     for name in names:
         lines.append(f"{name}: dict[int, tuple[float, ...]] = {{")
         for fit, coefficients, error in found:
@@ -278,7 +305,7 @@ def main() -> int:
         )
     text = render(found)
     if options.write and not options.only:
-        MODULE.write_text(text)
+        write_atomic(MODULE, [text.encode()])
     elif options.check:
         if MODULE.read_text() != text:
             print(f"{MODULE} differs from what this tool computes", file=sys.stderr)

@@ -93,7 +93,7 @@ def expand(expr: Expr) -> Expr:
         stack.pop()
         args = tuple(done[a] for a in e.args)
         row = EXPANSIONS.get(e.op)
-        if row is not None and (e.dtype.is_float or e.op == "pow" and e.dtype.is_integer):
+        if row is not None and (e.dtype.is_float or (e.op == "pow" and e.dtype.is_integer)):
             done[e] = row(*args)
         else:
             done[e] = e if args == e.args else rebuild(e, args)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from tilewright.kernel.ir import Expr, fma, op
 from tilewright.kernel.math_coefficients import ERF, EXP, EXP2, EXPM1, SINH, TANH
 from tilewright.kernel.math_constants import LN2, LOG2_E, TWO_OVER_SQRT_PI
-from tilewright.kernel.math_float import Format, at_least, at_most, horner, split_constant, where
+from tilewright.kernel.math_float import Format, at_least, at_most, polynomial, split_constant, where
 
 __all__ = ["cosh", "erf", "exp", "exp2", "expm1", "sinh", "tanh"]
 
@@ -28,7 +28,7 @@ def _reduce(f: Format, x: Expr, step: int, offset: int) -> tuple[Expr, Expr, Exp
 
 def _near(f: Format, r: Expr) -> Expr:
     """e^r - 1 for |r| <= ln 2 / 2; the sign of a zero is lost."""
-    return fma(r * r, horner(f, EXPM1[f.bits], r), r)
+    return fma(r * r, polynomial(f, EXPM1[f.bits], r), r)
 
 
 def exp(f: Format, x: Expr) -> Expr:
@@ -40,7 +40,7 @@ def exp(f: Format, x: Expr) -> Expr:
     """
     low, high = (-104.0, 89.0) if f.bits == 32 else (-746.0, 710.0)  # beyond, the result is 0 or infinite
     n_bits, _, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 2, f.bias)
-    p = horner(f, (1.0, 1.0, *EXP[f.bits]), r)
+    p = fma(r * r, polynomial(f, EXP[f.bits], r), r) + f.const(1.0)
     scale = f.exponent_field(n_bits)
     return p * scale * scale
 
@@ -52,7 +52,7 @@ def exp2(f: Format, x: Expr) -> Expr:
     shifted = fma(x, f.const(0.5), magic)
     r = fma(shifted - magic, f.const(-2.0), x)  # exact
     scale = f.exponent_field(f.to_int(shifted))
-    return horner(f, (1.0, *EXP2[f.bits]), r) * scale * scale
+    return fma(r, polynomial(f, EXP2[f.bits], r), f.const(1.0)) * scale * scale
 
 
 def expm1(f: Format, x: Expr) -> Expr:
@@ -77,7 +77,7 @@ def tanh(f: Format, x: Expr) -> Expr:
     """x + x^3 p(x^2) below 0.6; above, 1 - 2 / (e^2|x| + 1), which hides the error of its exponential."""
     a = at_most(op("abs", x), f.const(9.2 if f.bits == 32 else 19.5))  # tanh rounds to 1 there
     z = a * a
-    near = fma(a * z, horner(f, TANH[f.bits], z), a)
+    near = fma(a * z, polynomial(f, TANH[f.bits], z), a)
     magic = f.const(f.magic + f.bias)
     shifted = fma(a, f.const(2 * float(LOG2_E)), magic)
     r = fma(shifted - magic, f.const(-float(LN2)), a + a)
@@ -97,7 +97,7 @@ def sinh(f: Format, x: Expr) -> Expr:
     """x + x^3 p(x^2) below 1; above, (e^|x| - e^-|x|) / 2."""
     a = op("abs", x)
     z = a * a
-    near = fma(a * z, horner(f, SINH[f.bits], z), a)
+    near = fma(a * z, polynomial(f, SINH[f.bits], z), a)
     quarter = _quarter_exp(f, a)
     far = quarter - op("div", f.const(0.0625), quarter)
     return op("copysign", where(op("lt", a, f.const(1.0)), near, far + far), x)
@@ -115,7 +115,7 @@ def erf(f: Format, x: Expr) -> Expr:
 
     Computed as -(e^-g - 1), so that the result is good relative to itself near 0 too.
     """
-    a = at_most(op("abs", x), f.const(4.0))
+    a = at_most(op("abs", x), f.const(4.0 if f.bits == 32 else 6.0))  # erf rounds to 1 there
     high, low = split_constant(f, TWO_OVER_SQRT_PI)
-    g = fma(a, f.const(high), a * horner(f, (low, *ERF[f.bits]), a))
+    g = fma(a, f.const(high), a * polynomial(f, (low, *ERF[f.bits]), a))
     return op("copysign", _expm1_inside(f, op("neg", g)), x)

@@ -17,7 +17,12 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.kernel.ir import Expr, bitcast, cast, const, fma, op
 
-__all__ = ["F32", "F64", "Format", "at_least", "at_most", "format_of", "horner", "split_constant", "where"]
+__all__ = [
+    "F32", "F64", "Format", "at_least", "at_most", "format_of", "horner", "polynomial", "split_constant",
+    "where",
+]  # fmt: skip
+
+LONG_POLYNOMIAL = 8  # coefficients
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,18 @@ def horner(format: Format, coefficients: Sequence[float], t: Expr) -> Expr:
     for c in reversed(coefficients[:-1]):
         total = fma(total, t, format.const(c))
     return total
+
+
+def polynomial(format: Format, coefficients: Sequence[float], t: Expr) -> Expr:
+    """As `horner`, but a long one is split into its even and its odd part, two chains that run side by side.
+
+    Two units of rounding error may become three where the parts nearly cancel: for parts of a result that are
+    small beside it.
+    """
+    if len(coefficients) <= LONG_POLYNOMIAL:
+        return horner(format, coefficients, t)
+    even, odd = (horner(format, coefficients[k::2], t * t) for k in (0, 1))
+    return fma(odd, t, even)
 
 
 def split_constant(format: Format, value: Fraction) -> tuple[float, float]:

@@ -1,6 +1,8 @@
-"""Operations made of exact arithmetic: the remainder and the floored quotient of floats, powers of integers, random bits.
+"""Operations made of exact arithmetic: the remainder and the floored quotient of floats, powers of integers,
+random bits.
 
-Nothing here is approximated: every result is the one that unlimited precision, rounded as NumPy rounds it, would give.
+Nothing here is approximated: every result is the one that unlimited precision, rounded as NumPy rounds it,
+would give.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ def _normalize(f: Format, a: Expr) -> tuple[Expr, Expr]:
 def _fmod(f: Format, x: Expr, y: Expr) -> Expr:
     """x - y trunc(x / y) without rounding; NaN if x is infinite, y is 0 or one is NaN.
 
-    With |x| = a 2^(e + d) and |y| = b 2^e the remainder is (a 2^d mod b) 2^e. Two to the power ``chunk`` is multiplied
-    in at a time, as often as d asks for, and the nearest multiple of b subtracted by an fma, which is exact: the
-    quotient is off by less than 3/4, so what is left is below 3/4 b and a multiple of the last place of b.
+    With |x| = a 2^(e + d) and |y| = b 2^e the remainder is (a 2^d mod b) 2^e. Two to the power ``chunk`` is
+    multiplied in at a time, as often as d asks for, and the nearest multiple of b subtracted by an fma, which
+    is exact: the quotient is off by less than 3/4, so what is left is below 3/4 b and a multiple of the last
+    place of b.
     """
     chunk = f.mantissa - 2
     ax, ay = op("abs", x), op("abs", y)
@@ -119,9 +122,9 @@ _KEY_PARITY = 0x1BD11BDA
 def threefry2x32(k0: Expr, k1: Expr, c0: Expr, c1: Expr) -> tuple[Expr, Expr]:
     """64 random bits for a key and a counter: the Threefry-2x32 block function with 20 rounds.
 
-    All four are uint32, and so are the two results. The generator is counter-based: equal keys and counters give equal
-    bits on every target, however the work is divided. J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-    SC 2011.
+    All four are uint32, and so are the two results. The generator is counter-based: equal keys and counters
+    give equal bits on every target, however the work is divided. J. Salmon et al., "Parallel random numbers:
+    as easy as 1, 2, 3", SC 2011.
     """
     keys = (k0, k1, op("bitxor", op("bitxor", k0, k1), const(_KEY_PARITY, dt.uint32)))
     x0, x1 = c0 + k0, c1 + k1

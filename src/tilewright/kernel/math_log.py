@@ -7,13 +7,14 @@ log 2 to a polynomial for log(1 + f).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 from tilewright.core import dtype as dt
 from tilewright.kernel.ir import Expr, cast, fma, op
-from tilewright.kernel.math_coefficients import EXP2_SHORT, LOG, LOG2, LOG2_SHORT, LOG10
+from tilewright.kernel.math_coefficients import EXP2_SHORT, LOG, LOG2, LOG2_SHORT, LOG10, POW_EXP2, POW_LOG2
 from tilewright.kernel.math_constants import LN2, LOG2_E, LOG10_2, LOG10_E
-from tilewright.kernel.math_float import F64, Format, at_least, at_most, horner, split_constant, where
+from tilewright.kernel.math_float import F64, Format, at_least, at_most, polynomial, split_constant, where
 
 __all__ = ["acosh", "asinh", "atanh", "log", "log1p", "log2", "log10", "pow"]
 
@@ -44,7 +45,7 @@ def _edges(f: Format, x: Expr, result: Expr) -> Expr:
 
 def _log1p_near(f: Format, t: Expr) -> Expr:
     """log(1 + t) for sqrt(1/2) <= 1 + t < sqrt(2), good relative to itself."""
-    return fma(t * t, horner(f, (-0.5, *LOG[f.bits]), t), t)
+    return fma(t * t, polynomial(f, (-0.5, *LOG[f.bits]), t), t)
 
 
 def log(f: Format, x: Expr) -> Expr:
@@ -60,7 +61,7 @@ def _log_base(f: Format, x: Expr, slope: Fraction, tail: tuple[float, ...], step
     """e step + log(1 + t), the logarithm being t (slope + tail(t) t)."""
     e, t = _split_any(f, x)
     high, low = split_constant(f, slope)
-    near = fma(t, f.const(high), t * horner(f, (low, *tail), t))
+    near = fma(t, f.const(high), t * polynomial(f, (low, *tail), t))
     step_high, step_low = split_constant(f, step)
     if step_low:
         near = fma(e, f.const(step_low), near)
@@ -85,25 +86,25 @@ def log1p(f: Format, x: Expr) -> Expr:
 def _log1p_sum(f: Format, x: Expr, rest: Expr | None) -> Expr:
     """log(1 + x + rest) for finite x > -1 and a rest that is small beside x.
 
-    With 1 + x = 2^k (1 + t): t = x 2^-k + (2^-k - 1) needs one rounding and no division. 2^(2-k) stands for 2^-k, which
-    would be subnormal for the largest x.
+    With 1 + x = 2^k (1 + t): t = x 2^-k + (2^-k - 1) needs one rounding and no division. 2^(2-k) stands for
+    2^-k, which would be subnormal for the largest x.
     """
     k, _ = _split(f, x + f.const(1.0))
     scale = f.to_float(f.integer(f.bits_of(4.0)) - f.shift_left(k, f.mantissa))
     quarter = f.const(0.25)
     near = op("eq", k, f.integer(0))
     t = where(near, x, fma(x, scale, scale - f.const(4.0)) * quarter)
-    tail = t * t * horner(f, (-0.5, *LOG[f.bits]), t)
+    tail = t * t * polynomial(f, (-0.5, *LOG[f.bits]), t)
     if rest is not None:  # log(1 + t + d) = log(1 + t) + d / (1 + t), of which a few bits are enough
-        tail = fma(rest * scale * quarter, horner(f, (1.0, -1.0, 0.8), t), tail)
-    part = t + tail if rest is not None else fma(t * t, horner(f, (-0.5, *LOG[f.bits]), t), t)
+        tail = fma(rest * scale * quarter, polynomial(f, (1.0, -1.0, 0.8), t), tail)
+    part = t + tail if rest is not None else fma(t * t, polynomial(f, (-0.5, *LOG[f.bits]), t), t)
     high, low = split_constant(f, LN2)
     e = f.small_int(k)
     whole = fma(e, f.const(high), fma(e, f.const(low), part) if f.bits == 64 else part)
     return where(near, part, whole)
 
 
-# ---- inverse hyperbolic functions ---------------------------------------------------------------------------------
+# ---- inverse hyperbolic functions --------------------------------------------------------------------------
 # All are log1p of something whose own rounding error must be carried along to stay within 2 units.
 
 
@@ -165,23 +166,90 @@ def atanh(f: Format, x: Expr) -> Expr:
     return op("copysign", where(op("lt", a, one), result, edge), x)
 
 
-# ---- pow ---------------------------------------------------------------------------------------------------
+# ---- pow ----------------------------------------------------------------------------------------------
+# A relative error d of log2 x moves x^y by up to 1000 d: the logarithm needs ten bits more than the result.
 
 
-def _power_magnitude_32(x: Expr, y: Expr) -> Expr:
-    """|x|^y for float32, through float64 with about 40 good bits of log2 |x|; right at 0 and infinity too."""
-    wide, exponent = cast(op("abs", x), dt.float64), cast(y, dt.float64)
+def _magnitude_32(x: Expr, y: Expr) -> Expr:
+    """|x|^y for float32, through float64 with 34 good bits; right at 0 and infinity too, NaN operands aside."""
     f = F64
-    e, m = _split(f, wide)
+    wide, exponent = cast(op("abs", x), f.dtype), cast(y, f.dtype)
+    e, m = _split(f, wide)  # every float32 is a normal float64
     t = m - f.const(1.0)
-    logarithm = fma(t, horner(f, LOG2_SHORT[64], t), f.small_int(e))
-    logarithm = where(op("eq", wide, f.const(0.0)), f.const(-math.inf), logarithm)
-    logarithm = where(op("eq", wide, f.const(math.inf)), f.const(math.inf), logarithm)
+    logarithm = _log2_edges(f, wide, fma(t, polynomial(f, LOG2_SHORT[64], t), f.small_int(e)))
     product = at_least(at_most(logarithm * exponent, f.const(200.0)), f.const(-200.0))
     product = where(op("eq", wide, f.const(1.0)), f.const(0.0), product)  # even to an infinite power
     shifted = product + f.const(f.magic + f.bias)
     r = product - (shifted - f.const(f.magic + f.bias))
-    return cast(horner(f, (1.0, *EXP2_SHORT[64]), r) * f.exponent_field(f.to_int(shifted)), dt.float32)
+    return cast(polynomial(f, (1.0, *EXP2_SHORT[64]), r) * f.exponent_field(f.to_int(shifted)), dt.float32)
+
+
+def _log2_edges(f: Format, a: Expr, logarithm: Expr) -> Expr:
+    logarithm = where(op("eq", a, f.const(0.0)), f.const(-math.inf), logarithm)
+    return where(op("eq", a, f.const(math.inf)), a, logarithm)
+
+
+def _log2_pair(f: Format, a: Expr) -> tuple[Expr, Expr]:
+    """log2 of a finite a > 0 as an unevaluated sum of two floats, good to about 65 bits.
+
+    log2 m = s (c0 + c1 z + z^2 q(z)) with s = (m - 1) / (m + 1), z = s^2 <= 0.03 and c_k = 2 log2(e) / (2k +
+    1). Pairs are kept for s, z, c0 and c1; what is left is so small that one float is enough.
+    """
+    e, t = _split_any(f, a)
+    two = f.const(2.0)
+    d = t + two
+    d_rest = (two - d) + t
+    inverse = op("div", f.const(1.0), d)
+    s = t * inverse
+    s_rest = (fma(op("neg", s), d, t) - s * d_rest) * inverse
+    z = s * s
+    z_rest = fma(s, s, op("neg", z)) + two * s * s_rest
+    (c0, c0_rest), (c1, c1_rest) = (split_constant(f, LOG2_E * 2 / k) for k in (1, 3))
+    p = f.const(c1) * z
+    p_rest = fma(f.const(c1), z, op("neg", p)) + fma(f.const(c1), z_rest, f.const(c1_rest) * z)
+    tail = z * z * polynomial(f, POW_LOG2[64], z)
+    q = p + tail
+    q_rest = ((p - q) + tail) + p_rest
+    w = f.const(c0) + q
+    w_rest = ((f.const(c0) - w) + q) + (q_rest + f.const(c0_rest))
+    v = s * w
+    v_rest = fma(s, w, op("neg", v)) + fma(s, w_rest, s_rest * w)
+    high = e + v
+    return high, ((e - high) + v) + v_rest
+
+
+def _magnitude_64(x: Expr, y: Expr) -> Expr:
+    """|x|^y for float64; right at 0 and infinity too, NaN operands aside."""
+    f = F64
+    a = op("abs", x)
+    high, low = _log2_pair(f, a)
+    high = _log2_edges(f, a, high)
+    limit = f.const(1100.0)
+    product = y * high
+    rest = fma(y, high, op("neg", product)) + y * low
+    inside = op("lt", op("abs", product), limit)
+    product = at_least(at_most(product, limit), op("neg", limit))
+    product = where(op("eq", a, f.const(1.0)), f.const(0.0), product)
+    return _exp2_pair(f, product, where(inside, rest, f.const(0.0)))
+
+
+def _exp2_pair(f: Format, x: Expr, rest: Expr) -> Expr:
+    """2^(x + rest) for |x| <= 1100, almost always the nearest float: exact powers come out exact."""
+    shifted = x + f.const(f.magic)
+    whole = x - (shifted - f.const(f.magic))  # exact, and 0 or not smaller than rest
+    r = whole + rest
+    r_rest = (whole - r) + rest
+    ln2, ln2_rest = split_constant(f, LN2)
+    p = r * f.const(ln2)
+    p_rest = fma(r, f.const(ln2), op("neg", p)) + fma(r, f.const(ln2_rest), r_rest * f.const(ln2))
+    one = f.const(1.0)
+    sum_ = one + p
+    tail = fma(r * r, polynomial(f, POW_EXP2[f.bits], r), p_rest)
+    value = sum_ + (((one - sum_) + p) + tail)
+    n = f.to_int(shifted) - f.integer(f.bits_of(f.magic))
+    half = f.shift_right(n, 1)
+    bias = f.integer(f.bias)
+    return value * f.exponent_field(half + bias) * f.exponent_field(n - half + bias)
 
 
 def _integer_exponent(f: Format, y: Expr) -> tuple[Expr, Expr]:
@@ -193,16 +261,37 @@ def _integer_exponent(f: Format, y: Expr) -> tuple[Expr, Expr]:
 
 def pow(f: Format, x: Expr, y: Expr) -> Expr:
     """x^y as IEEE 754 has it: pow(x, 0) = pow(1, y) = 1 even for NaN; a negative base needs an integer y."""
-    if f.bits != 32:
-        raise NotImplementedError("pow of float64")
-    magnitude = _power_magnitude_32(x, y)
+    if y.op == "const" and y.attr in _EASY_POWERS:
+        return _EASY_POWERS[y.attr](f, x)
+    magnitude = _magnitude_32(x, y) if f.bits == 32 else _magnitude_64(x, y)
     whole, odd = _integer_exponent(f, y)
     one, nan = f.const(1.0), f.const(math.nan)
     sign = op("bitand", f.to_int(x), f.integer(-(2 ** (f.bits - 1))))
-    signed = f.to_float(op("bitor", f.to_int(magnitude), sign))
-    result = where(odd, signed, magnitude)
+    result = where(odd, f.to_float(op("bitor", f.to_int(magnitude), sign)), magnitude)
     finite_negative = op("bitand", op("lt", x, f.const(0.0)), op("gt", x, f.const(-math.inf)))
-    result = where(op("bitand", finite_negative, op("invert", whole)), nan, result)
-    # NaN operands: the selections above may have hidden them.
-    result = where(op("bitor", op("ne", x, x), op("ne", y, y)), nan, result)
+    undefined = op("bitand", finite_negative, op("invert", whole))
+    undefined = op("bitor", undefined, op("bitor", op("ne", x, x), op("ne", y, y)))
+    result = where(undefined, nan, result)
     return where(op("bitor", op("eq", x, one), op("eq", y, f.const(0.0))), one, result)
+
+
+def _square_root(f: Format, x: Expr) -> Expr:
+    """x^(1/2), which differs from the square root at -0 and at -inf."""
+    root = op("sqrt", x + f.const(0.0))
+    return where(op("eq", x, f.const(-math.inf)), f.const(math.inf), root)
+
+
+def _reciprocal(f: Format, x: Expr) -> Expr:
+    return op("div", f.const(1.0), x)
+
+
+_EASY_POWERS: dict[float, Callable[[Format, Expr], Expr]] = {
+    0.0: lambda f, x: f.const(1.0),
+    1.0: lambda f, x: x,
+    2.0: lambda f, x: x * x,
+    3.0: lambda f, x: x * x * x,
+    4.0: lambda f, x: x * x * (x * x),
+    -1.0: _reciprocal,
+    -2.0: lambda f, x: _reciprocal(f, x) * _reciprocal(f, x),
+    0.5: _square_root,
+}

@@ -9,108 +9,180 @@ number, and where-selecting between the two would cost the sum of both.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 from tilewright.core import dtype as dt
-from tilewright.kernel.ir import Expr, cast, const, fma, op
+from tilewright.kernel.ir import Expr, bitcast, cast, const, fma, op
 from tilewright.kernel.math_coefficients import ASIN, ATAN, COS, SIN, TAN
 from tilewright.kernel.math_constants import PI, TWO_OVER_PI_BITS
-from tilewright.kernel.math_float import Format, horner, split_constant, where
+from tilewright.kernel.math_float import F32, F64, Format, horner, polynomial, split_constant, where
 
 __all__ = ["acos", "asin", "atan", "atan2", "cos", "sin", "tan"]
 
 
-def _word(position: int) -> Expr:
-    """64 bits of 2/pi that end ``position`` bits after the point."""
-    return const(
-        TWO_OVER_PI_BITS[0] >> (TWO_OVER_PI_BITS[1] - position) & (2**64 - 1) if position > 0 else 0,
-        dt.uint64,
-    )
+def _number(value: int) -> Expr:
+    return const(value, dt.uint64)
 
 
-def _reduce_32(f: Format, x: Expr) -> tuple[Expr, Expr, Expr]:
-    """(quadrant, r, s): |x| = quadrant pi/2 + r + s for float32; s is what is lost by rounding r.
+def _word(position: int) -> int:
+    """The 64 bits of 2/pi that end ``position`` bits after the point."""
+    bits, count = TWO_OVER_PI_BITS
+    return bits >> (count - position) & (2**64 - 1) if position > 0 else 0
 
-    The quadrant is an int32 of which the two low bits count.
+
+def _window(words: Sequence[Expr], shift: Expr) -> list[Expr]:
+    """Successive words moved left by ``shift`` < 64 bits, the bits of each next word following; one word fewer."""
+    back = _number(64) - shift
+    return [
+        op("bitor", op("shl", word, shift), op("shr", following, back)) for word, following in pairwise(words)
+    ]
+
+
+def _fraction_of_turn(product: Expr) -> tuple[Expr, Expr]:
+    """A fixed-point number modulo 4 with 62 bits after the point -> (nearest integer, signed rest in the same scale)."""
+    quadrant = op("shr", product + _number(2**61), _number(62))
+    return quadrant, product - op("shl", quadrant, _number(62))
+
+
+def _reduce_32(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(quadrant, r, s): |x| = quadrant pi/2 + r + s for float32, where |x| >= 1/2.
 
     With |x| = M 2^(E - 150), M < 2^24, the 96 bits of 2^(E - 150) 2/pi from the weight 2 down to 2^-94 are
-    selected by E; their product with M modulo 4 is kept as a 64-bit fixed-point number with 62 bits after the
-    point. The nearest float32 to a multiple of pi/2 leaves about 2^-30, so that 2^-70 of error is far below
-    half a unit.
+    selected by E; their product with M modulo 4 is kept as a 64-bit fixed-point number. The nearest float32
+    to a multiple of pi/2 leaves about 2^-30, so that 2^-70 of error is far below half a unit.
     """
-    if f.bits != 32:
-        raise NotImplementedError("sin, cos and tan of float64")
+    f = F32
     i = op("bitand", f.to_int(x), f.integer(0x7FFFFFFF))
-    wide = cast(
-        cast(op("bitor", op("bitand", i, f.integer(0x7FFFFF)), f.integer(0x800000)), dt.uint32), dt.uint64
-    )
-    exponent = cast(cast(f.shift_right(i, 23), dt.uint32), dt.uint64)
-
-    def number(value: int) -> Expr:
-        return const(value, dt.uint64)
-
-    middle, large = op("ge", exponent, number(128)), op("ge", exponent, number(192))
-    words = [_word(64 * j - 88) for j in range(1, 6)]
-    first, second, third = (
-        where(large, words[j + 2], where(middle, words[j + 1], words[j])) for j in range(3)
-    )
-    shift = op("bitand", exponent, number(63))
-    back = number(64) - shift
-    high = op("bitor", op("shl", first, shift), op("shr", second, back))
-    low = op("shr", op("bitor", op("shl", second, shift), op("shr", third, back)), number(32))
-    product = wide * high + op("shr", wide * low, number(32))
-    quadrant = op("shr", product + number(2**61), number(62))
-    fraction = cast(product - op("shl", quadrant, number(62)), dt.int64)
-    angle = cast(fraction, dt.float64) * const(math.pi / 2 * 2.0**-62, dt.float64)
-    r = cast(angle, dt.float32)
-    s = cast(angle - cast(r, dt.float64), dt.float32)
-    small = op("lt", i, f.integer(f.bits_of(0.5)))
-    quadrant32 = cast(quadrant, dt.int32)
-    zero = f.const(0.0)
-    return where(small, f.integer(0), quadrant32), where(small, f.to_float(i), r), where(small, zero, s)
+    mantissa = op("bitor", op("bitand", i, f.integer(0x7FFFFF)), f.integer(0x800000))
+    mantissa, exponent = (cast(cast(v, dt.uint32), dt.uint64) for v in (mantissa, f.shift_right(i, 23)))
+    words = [_number(_word(64 * j - 88)) for j in range(1, 6)]
+    middle, large = op("ge", exponent, _number(128)), op("ge", exponent, _number(192))
+    chosen = [where(large, words[j + 2], where(middle, words[j + 1], words[j])) for j in range(3)]
+    high, low = _window(chosen, op("bitand", exponent, _number(63)))
+    product = mantissa * high + op("shr", mantissa * op("shr", low, _number(32)), _number(32))
+    quadrant, rest = _fraction_of_turn(product)
+    angle = cast(cast(rest, dt.int64), dt.float64) * const(float(PI) / 2 * 2.0**-62, dt.float64)
+    r = cast(angle, f.dtype)
+    return cast(quadrant, dt.int32), r, cast(angle - cast(r, dt.float64), f.dtype)
 
 
-def _sine(f: Format, r: Expr, z: Expr) -> Expr:
-    return fma(r * z, horner(f, SIN[f.bits], z), r)
+def _multiply_53x64(m: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """The product of m < 2^53 and a 64-bit number as (high, low) 64-bit words, by halves."""
+    half, mask = _number(32), _number(2**32 - 1)
+    m1, m0 = op("shr", m, half), op("bitand", m, mask)
+    b1, b0 = op("shr", b, half), op("bitand", b, mask)
+    low = m0 * b0
+    cross = m1 * b0 + op("shr", low, half)  # below 2^54
+    other = m0 * b1 + op("bitand", cross, mask)
+    high = m1 * b1 + op("shr", cross, half) + op("shr", other, half)
+    return high, op("bitor", op("shl", other, half), op("bitand", low, mask))
 
 
-def _cosine(f: Format, z: Expr) -> Expr:
-    return fma(z, fma(z, horner(f, COS[f.bits], z), f.const(-0.5)), f.const(1.0))
+def _reduce_64(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(quadrant, r, s): |x| = quadrant pi/2 + r + s for float64, where |x| >= 1/2.
+
+    As for float32, with M < 2^53 and 192 selected bits: a fixed-point number with 126 bits after the point is
+    kept. The nearest float64 to a multiple of pi/2 leaves about 2^-61.
+    """
+    f = F64
+    i = bitcast(op("abs", x), dt.uint64)
+    mantissa = op("bitor", op("bitand", i, _number(2**52 - 1)), _number(2**52))
+    exponent = op("shr", i, _number(52)) - _number(f.bias - 1)  # 0 for 1/2 <= |x| < 1
+    words = [_number(_word(64 * j + 9)) for j in range(20)]
+    farthest = words[16:]
+    # words[exponent / 64 :][:4], one bit of the exponent at a time; 16 only comes alone.
+    for step, count in ((8, 11), (4, 7), (2, 5), (1, 4)):
+        bit = op("ne", op("bitand", exponent, _number(64 * step)), _number(0))
+        words = [where(bit, words[k + step], words[k]) for k in range(count)]
+    beyond = op("ge", exponent, _number(64 * 16))
+    words = [where(beyond, far, word) for far, word in zip(farthest, words, strict=True)]
+    a, b, c = _window(words, op("bitand", exponent, _number(63)))
+    b_high, b_low = _multiply_53x64(mantissa, b)
+    c_high, _ = _multiply_53x64(mantissa, c)
+    low = b_low + c_high
+    carry = where(op("lt", low, b_low), _number(1), _number(0))
+    quadrant, rest = _fraction_of_turn(mantissa * a + b_high + carry)
+    r, s = _pair_of_fixed_point(cast(rest, dt.int64), low)
+    return cast(quadrant, dt.int64), r, s
 
 
-def _sine_of_quadrant(f: Format, quadrant: Expr, r: Expr, sign: Expr, x: Expr) -> Expr:
-    """sin(quadrant pi/2 + r) with its sign bit flipped by ``sign``; NaN where x is infinite or NaN."""
+def _pair_of_fixed_point(high: Expr, low: Expr) -> tuple[Expr, Expr]:
+    """(high 2^-62 + low 2^-126) pi/2 as an unevaluated sum of two float64; high is signed."""
+    f = F64
+    mask, half = _number(2**32 - 1), _number(32)
+
+    def small(i: Expr, scale: float) -> Expr:
+        """An unsigned 32-bit number times a power of two, through the mantissa of 2^52."""
+        placed = bitcast(op("bitor", i, _number(f.bits_of(2.0**52))), f.dtype)
+        return (placed - f.const(2.0**52)) * f.const(scale)
+
+    top = f.small_int(f.shift_right(high, 32)) * f.const(2.0**-30)
+    next_bits = small(op("bitand", cast(high, dt.uint64), mask), 2.0**-62)
+    tail = small(op("shr", low, half), 2.0**-94) + small(op("bitand", low, mask), 2.0**-126)
+    first = top + next_bits
+    second = ((top - first) + next_bits) + tail
+    t = first + second
+    t_rest = (first - t) + second
+    turn, turn_rest = (f.const(v) for v in split_constant(f, PI / 2))
+    r = t * turn
+    r_rest = fma(t, turn, op("neg", r)) + fma(t, turn_rest, t_rest * turn)
+    s = r + r_rest
+    return s, (r - s) + r_rest
+
+
+def _reduce(f: Format, x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(quadrant, r, s): |x| = quadrant pi/2 + r + s, |r| <= pi/4; of the quadrant the two low bits count."""
+    quadrant, r, s = _reduce_32(x) if f.bits == 32 else _reduce_64(x)
+    a = op("abs", x)
+    small = op("lt", a, f.const(0.5))
+    return where(small, f.integer(0), quadrant), where(small, a, r), where(small, f.const(0.0), s)
+
+
+def _sine_of_quadrant(f: Format, quadrant: Expr, r: Expr, s: Expr) -> Expr:
+    """sin(quadrant pi/2 + r + s)."""
     z = r * r
-    odd = op("ne", op("bitand", quadrant, f.integer(1)), f.integer(0))
-    value = where(odd, _cosine(f, z), _sine(f, r, z))
-    flip = op(
-        "bitxor", op("bitand", f.shift_left(quadrant, f.bits - 2), f.integer(-(2 ** (f.bits - 1)))), sign
-    )
-    value = f.to_float(op("bitxor", f.to_int(value), flip))
-    return where(op("lt", op("abs", x), f.const(math.inf)), value, f.const(math.nan))
+    sine = r + fma(r * z, polynomial(f, SIN[f.bits], z), s)
+    inner = fma(z, polynomial(f, COS[f.bits], z), f.const(-0.5))
+    cosine = fma(r, fma(r, inner, op("neg", s)), f.const(1.0))
+    value = where(op("ne", op("bitand", quadrant, f.integer(1)), f.integer(0)), cosine, sine)
+    flip = op("bitand", f.shift_left(quadrant, f.bits - 2), _sign_bit(f))
+    return f.to_float(op("bitxor", f.to_int(value), flip))
+
+
+def _sign_bit(f: Format) -> Expr:
+    return f.integer(-(2 ** (f.bits - 1)))
 
 
 def _sign(f: Format, x: Expr) -> Expr:
-    return op("bitand", f.to_int(x), f.integer(-(2 ** (f.bits - 1))))
+    return op("bitand", f.to_int(x), _sign_bit(f))
+
+
+def _if_finite(f: Format, x: Expr, value: Expr) -> Expr:
+    return where(op("lt", op("abs", x), f.const(math.inf)), value, f.const(math.nan))
 
 
 def sin(f: Format, x: Expr) -> Expr:
-    quadrant, r, _ = _reduce_32(f, x)
-    return _sine_of_quadrant(f, quadrant, r, _sign(f, x), x)
+    value = _sine_of_quadrant(f, *_reduce(f, x))
+    return _if_finite(f, x, f.to_float(op("bitxor", f.to_int(value), _sign(f, x))))
 
 
 def cos(f: Format, x: Expr) -> Expr:
-    quadrant, r, _ = _reduce_32(f, x)
-    return _sine_of_quadrant(f, quadrant + f.integer(1), r, f.integer(0), x)
+    quadrant, r, s = _reduce(f, x)
+    return _if_finite(f, x, _sine_of_quadrant(f, quadrant + f.integer(1), r, s))
 
 
 def tan(f: Format, x: Expr) -> Expr:
-    quadrant, r, s = _reduce_32(f, x)
+    """tan r in even quadrants, -1 / tan r in odd ones, corrected for the rounding of tan r."""
+    quadrant, r, s = _reduce(f, x)
     z = r * r
-    t = r + fma(r * z, horner(f, TAN[f.bits], z), fma(s, z, s))
+    tail = fma(r * z, polynomial(f, TAN[f.bits], z), fma(s, z, s))
+    t = r + tail
     odd = op("ne", op("bitand", quadrant, f.integer(1)), f.integer(0))
-    value = op("div", where(odd, f.const(-1.0), t), where(odd, t, f.const(1.0)))
-    value = f.to_float(op("bitxor", f.to_int(value), _sign(f, x)))
-    return where(op("lt", op("abs", x), f.const(math.inf)), value, f.const(math.nan))
+    quotient = op("div", where(odd, f.const(-1.0), t), where(odd, t, f.const(1.0)))
+    rest = where(odd, (r - t) + tail, f.const(0.0))
+    value = fma(rest * quotient, quotient, quotient)
+    return _if_finite(f, x, f.to_float(op("bitxor", f.to_int(value), _sign(f, x))))
 
 
 def _arcsine_parts(f: Format, x: Expr) -> tuple[Expr, Expr]:
@@ -123,7 +195,7 @@ def _arcsine_parts(f: Format, x: Expr) -> tuple[Expr, Expr]:
     large = op("gt", a, f.const(0.6))
     z = where(large, fma(a, f.const(-0.5), f.const(0.5)), a * a)
     s = where(large, op("sqrt", z), a)
-    return large, fma(s * z, horner(f, ASIN[f.bits], z), s)
+    return large, fma(s * z, polynomial(f, ASIN[f.bits], z), s)
 
 
 def asin(f: Format, x: Expr) -> Expr:
@@ -142,6 +214,9 @@ def acos(f: Format, x: Expr) -> Expr:
     double = p + p
     far = where(negative, f.const(2 * high) - (double - f.const(2 * low)), double)
     return where(large, far, near)
+
+
+# atan takes `horner`: its coefficients alternate in sign, and near 1 the halves of `polynomial` would cancel.
 
 
 def atan(f: Format, x: Expr) -> Expr:
