@@ -41,6 +41,7 @@ class MultiheadAttention(Module):
         num_heads: int,
         dropout: float = 0.0,
         bias: bool = True,
+        *,
         batch_first: bool = False,
         device: str | None = None,
         dtype: DType = dt.float32,
@@ -166,6 +167,7 @@ class TransformerEncoderLayer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -174,7 +176,9 @@ class TransformerEncoderLayer(Module):
             raise ValueError(
                 f"TransformerEncoderLayer: activation is 'relu', 'gelu' or a function, got {activation!r}"
             )
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, batch_first, dtype=dtype)
+        self.self_attn = MultiheadAttention(
+            d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype
+        )
         self.linear1 = Linear(d_model, dim_feedforward, bias=bias, dtype=dtype)
         self.dropout = Dropout(dropout)
         self.linear2 = Linear(dim_feedforward, d_model, bias=bias, dtype=dtype)

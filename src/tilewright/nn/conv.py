@@ -122,6 +122,7 @@ class Conv1d(_Convolution):
         dilation: Sizes = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -152,6 +153,7 @@ class Conv2d(_Convolution):
         dilation: Sizes = 1,
         groups: int = 1,
         bias: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -184,6 +186,7 @@ class ConvTranspose2d(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: Sizes = 1,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -231,6 +234,7 @@ class MaxPool1d(_Pool):
         stride: Sizes | None = None,
         padding: Sizes = 0,
         dilation: Sizes = 1,
+        *,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
@@ -251,6 +255,7 @@ class MaxPool2d(_Pool):
         stride: Sizes | None = None,
         padding: Sizes = 0,
         dilation: Sizes = 1,
+        *,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)

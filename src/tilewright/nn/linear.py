@@ -33,6 +33,7 @@ class Linear(Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -73,6 +74,7 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:

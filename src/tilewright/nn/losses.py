@@ -23,7 +23,7 @@ __all__ = [
 
 
 class _Loss(Module):
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(
@@ -50,7 +50,7 @@ class HuberLoss(_Loss):
     """d²/2 for differences d below `delta`, delta (|d| - delta/2) above."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.delta = delta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class HuberLoss(_Loss):
 class SmoothL1Loss(_Loss):
     """d²/(2 beta) for differences d below `beta`, |d| - beta/2 above."""
 
-    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
-        super().__init__(reduction)
+    def __init__(self, *, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction=reduction)
         self.beta = beta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -69,10 +69,19 @@ class SmoothL1Loss(_Loss):
 
 
 class BCELoss(_Loss):
-    """Cross-entropy of probabilities in [0, 1] with targets in [0, 1]; logarithms are cut at -100."""
+    """Cross-entropy of probabilities in [0, 1] with targets in [0, 1]; logarithms are cut at -100.
+
+    `weight` scales the loss of each element and broadcasts to its shape.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, weight: Tensor | None = None, *, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.register_buffer("weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy(input, target, reduction=self.reduction)
+        return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -80,15 +89,19 @@ class BCEWithLogitsLoss(_Loss):
     targets.
     """
 
+    weight: Tensor | None
     pos_weight: Tensor | None
 
-    def __init__(self, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
-        super().__init__(reduction)
+    def __init__(
+        self, weight: Tensor | None = None, *, reduction: str = "mean", pos_weight: Tensor | None = None
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            input, target, reduction=self.reduction, pos_weight=self.pos_weight
+            input, target, weight=self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
 
 
@@ -104,11 +117,12 @@ class CrossEntropyLoss(_Loss):
     def __init__(
         self,
         weight: Tensor | None = None,
+        *,
         ignore_index: int = -100,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -128,7 +142,7 @@ class NLLLoss(_Loss):
     def __init__(
         self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction=reduction)
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
 

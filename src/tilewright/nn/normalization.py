@@ -42,6 +42,7 @@ class _BatchNorm(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -121,6 +122,7 @@ class LayerNorm(Module):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -162,6 +164,7 @@ class RMSNorm(Module):
         normalized_shape: int | tuple[int, ...],
         eps: float | None = None,
         elementwise_affine: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
@@ -199,6 +202,7 @@ class GroupNorm(Module):
         num_channels: int,
         eps: float = 1e-5,
         affine: bool = True,
+        *,
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:

@@ -223,7 +223,9 @@ class Optimizer(ABC):
                 zip(group["params"], saved_group["params"], strict=True)
             ):
                 entries = saved.get(index, saved.get(str(index), {}))
-                own = {**self.state[param], **({"step": group.step} if position == 0 else {})}
+                own = dict(self.state[param])
+                if position == 0 and "step" in entries:  # some of PyTorch's optimizers do not count
+                    own["step"] = group.step
                 copies += [
                     (tensor, _saved(entries, name, tensor, index)) for name, tensor in own.items() if entries
                 ]
