@@ -580,56 +580,43 @@ class _Emitter:
         number = self.space.loop("mt", m_count)
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
-        step: list[Stmt] = []
-        rows = []
-        for i in range(t.mr):
-            if self.pack_a:
-                position = (number * self.k + flat_k) * t.mr + i
-                rows.append(load(self.area_a, position.expr(), p.kind))
-            else:
-                rows.append(p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k))
+        row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
+        if self.pack_a:
+            a = load(self.area_a, ((number * self.k + flat_k) * t.mr + row).expr(), p.kind)
+        else:
+            a = p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + row), k)
+        step: list[Stmt] = take_checks(self.reader)
+        done: list[Stmt] = []
         # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
-        full_vectors = width // t.lanes
-        for vectors in (range(full_vectors), range(full_vectors, t.nr)):
-            columns = []
-            for j in vectors:
-                column = n_start + self.lane(j, width)
-                if self.pack_b:
-                    columns.append(load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind))
-                else:
-                    columns.append(p.b(self.reader, batch, self.full(self.n, no, n_block + column), k))
-            body: list[Stmt] = take_checks(self.reader)
-            for i, a in enumerate(rows):
-                for j, b in zip(vectors, columns, strict=True):
-                    at = (index(i), index(j))
-                    body.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
-            if columns:
-                step += self.lane_loop(vectors[0], width, body)
-        for name, extent in reversed(loops):
-            step = self.loop_variable(name, extent, step)
-        tile += step
-        for i in range(t.mr):
-            for j in range(t.nr):
-                lane = self.lane(j, width)
-                value = reg(acc, p.kind, index(i), index(j))
-                tile += self.lane_loop(
-                    j, width, self.finish(batch, mo, no, m_block, n_block, m_start + i, n_start + lane, value)
-                )
+        full = width // t.lanes
+        for first, count, lanes in ((0, full, t.lanes), (full, t.nr - full, width - full * t.lanes)):
+            if not count:
+                continue
+            name = "v" if lanes == t.lanes else "w"
+            lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
+            column = n_start + lane + (vector + first) * t.lanes
+            if self.pack_b:
+                b = load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind)
+            else:
+                b = p.b(self.reader, batch, self.full(self.n, no, n_block + column), k)
+            checks = take_checks(self.reader)
+            at = (at_row, (vector + first).expr())
+            update = Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at)
+            body = self.unrolled("i", t.mr, self.unrolled("j", count, [*checks, update]))
+            step.append(Loop(name, index(0), index(lanes), tuple(body), "vector", t.lanes))
+            stores = self.finish(
+                batch, mo, no, m_block, n_block, m_start + row, column, reg(acc, p.kind, *at)
+            )
+            done += self.unrolled(
+                "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
+            )
+        for loop_name, extent in reversed(loops):
+            step = self.loop_variable(loop_name, extent, step)
+        tile += [*step, *self.unrolled("i", t.mr, done)]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
-    def lane(self, j: int, width: int) -> Affine:
-        """The column of the current lane of vector ``j``."""
-        t = self.tiling
-        active = min(t.lanes, width - j * t.lanes)
-        atom = var("v" if active == t.lanes else "w")
-        self.space.ranges[atom] = (0, active - 1)
-        return Affine({atom: 1}, j * t.lanes)
-
-    def lane_loop(self, j: int, width: int, body: list[Stmt]) -> list[Stmt]:
-        t = self.tiling
-        active = min(t.lanes, width - j * t.lanes)
-        name = "v" if active == t.lanes else "w"
-        return [Loop(name, index(0), index(active), tuple(body), "vector", t.lanes)]
+    def unrolled(self, name: str, extent: int, body: Sequence[Stmt]) -> list[Stmt]:
+        return self.loop_variable(name, extent, body, "unroll") if extent > 1 else list(body)
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
@@ -668,28 +655,22 @@ class _Emitter:
         k, loops, _ = self.k_loops()
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
-        rows = [p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + i), k) for i in range(t.mr)]
-        columns = [
-            p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + j), k) for j in range(t.nr)
+        row, column = self.space.loop("i", t.mr), self.space.loop("j", t.nr)
+        a = p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + row), k)
+        b = p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + column), k)
+        at = (row.expr(), column.expr())
+        update: list[Stmt] = [
+            *take_checks(self.reader),
+            Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at),
         ]
-        step: list[Stmt] = take_checks(self.reader)
-        for i, a in enumerate(rows):
-            for j, b in enumerate(columns):
-                at = (index(i), index(j))
-                step.append(Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at))
+        step = self.unrolled("i", t.mr, self.unrolled("j", t.nr, update))
         last = loops[-1]
         step = [Loop(last[0], index(0), index(last[1]), tuple(step), "vector", t.lanes)]
         for name, extent in reversed(loops[:-1]):
             step = self.loop_variable(name, extent, step)
-        tile += step
-        for i in range(t.mr):
-            for j in range(t.nr):
-                value = across("add", reg(acc, p.kind, index(i), index(j)))
-                name = f"c{i}_{j}"
-                tile.append(Let(name, value))
-                tile += self.finish(
-                    batch, mo, no, m_block, n_block, m_start + i, n_start + j, var(name, p.kind)
-                )
+        total = across("add", reg(acc, p.kind, *at))
+        done = self.finish(batch, mo, no, m_block, n_block, m_start + row, n_start + column, var("c", p.kind))
+        tile += [*step, *self.unrolled("i", t.mr, self.unrolled("j", t.nr, [Let("c", total), *done]))]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
 

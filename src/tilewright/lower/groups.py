@@ -32,7 +32,17 @@ __all__ = ["Group", "form_groups", "is_leaf"]
 
 Index = tuple[Affine, ...]
 
-_COSTS = {"div": 4, "sqrt": 4, "rsqrt": 4, "floordiv": 8, "mod": 8, "pow": 30, "random_bits": 80, "gather": 4}
+_COSTS = {
+    "div": 4,
+    "sqrt": 4,
+    "rsqrt": 4,
+    "floordiv": 8,
+    "mod": 8,
+    "pow": 30,
+    "random_bits": 80,
+    "gather": 4,
+    "pad": 2,
+}
 _CHEAP = {
     "neg", "abs", "sign", "invert", "floor", "ceil", "round", "trunc", "add", "sub", "mul", "maximum", "minimum", "copysign",
     "bitand", "bitor", "bitxor", "shl", "shr", "eq", "ne", "lt", "le", "gt", "ge", "where",
