@@ -100,7 +100,16 @@ def _default_cache_directory() -> Path | None:
 
 
 def _parse_flag(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     word = text.strip().lower()
     if word not in words:
         raise ValueError(f"{text!r} is neither 1 nor 0")

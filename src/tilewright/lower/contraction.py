@@ -363,7 +363,8 @@ class _Emitter:
             self.partial = Temporary(self.problem.kind, self.pieces * self.group.anchor.type.size)
 
     def calls(self) -> list[Call]:
-        label = f"{self.group.anchor.op} {list(self.problem.batch)} {list(self.problem.m)}x{list(self.problem.n)}x{list(self.problem.k)} {self.tiling}"
+        p = self.problem
+        label = f"{self.group.anchor.op} {list(p.batch)} {list(p.m)}x{list(p.n)}x{list(p.k)} {self.tiling}"
         flops = 2 * self.group.anchor.type.size * self.k * self.pieces
         calls = [self.main_call(label, flops)]
         if self.partial is not None:

@@ -196,7 +196,7 @@ class _Former:
         number = self.newest[v]
         if number >= 0:
             group = self.groups[number]
-            if group.kind in ("map", "row") or group.kind == "dot" and self.reads_plainly(v, group):
+            if group.kind in ("map", "row") or (group.kind == "dot" and self.reads_plainly(v, group)):
                 for index in self.candidates(v, group):
                     if self.consistent(v, index, group):
                         self.place(group, v, index)

@@ -10,7 +10,7 @@ reductions before it (softmax: max; exp and sum; divide).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
@@ -54,7 +54,7 @@ class _Dim:
     name: str
     extent: int
     reduced: bool
-    at: Affine = Affine.of(0)
+    at: Affine = field(default_factory=lambda: Affine.of(0))
 
 
 @dataclass(slots=True)
@@ -476,9 +476,10 @@ class _Emitter:
             if out.access != "w" or not isinstance(out.place, Value):
                 continue
             for i, arg in enumerate(call.args):
-                if arg.access == "r" and isinstance(arg.place, Value) and arg.place.type == out.place.type:
-                    if positions[arg.place] == positions[out.place] and len(positions[out.place]) == 1:
-                        pairs.append((o, i))
+                if arg.access != "r" or not isinstance(arg.place, Value) or arg.place.type != out.place.type:
+                    continue
+                if positions[arg.place] == positions[out.place] and len(positions[out.place]) == 1:
+                    pairs.append((o, i))
         return pairs
 
 

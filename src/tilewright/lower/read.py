@@ -211,8 +211,7 @@ def padded_index(space: Space, v: Value, index: Index) -> tuple[Index, Expr | No
     for i, low, gap, size in zip(index, v["low"], v["interior"], static(v.inputs[0].shape), strict=True):
         moved = i - low
         if gap:
-            lo, hi = space.range(moved)
-            if lo < 0:
+            if space.range(moved)[0] < 0:
                 conditions.append(op("ge", moved.expr(), const(0)))
             moved, rest = space.divmod(moved, gap + 1)
             if rest != Affine.of(0):
