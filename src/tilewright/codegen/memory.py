@@ -273,6 +273,13 @@ class Memory:
         text = self.fn.splat(value, type_name(area.dtype), lanes)
         raw = self._into_memory(out, area.dtype, lanes, text)
         t, size = _memory_type(area.dtype, lanes), area.dtype.itemsize
+        if active is not None and active.text.startswith("<i1 true") and active.text.count("true") == 1:
+            # LLVM 22 for x86 makes of a masked store of truncated elements, under a constant mask of one lane, a plain
+            # store of the element before truncation, which overwrites the neighbours: store the one element as such.
+            pointer = self.pointer(area, x).text
+            raw = out.write(f"extractelement {t} {raw}, i32 0")
+            out.do(f"store {_memory_type(area.dtype, 0)} {raw}, ptr {pointer}, align {size}{self.tail(area)}")
+            return
         if abs(steps) == 1:
             lanes_mask = active.text if active else ""
             if steps == -1:
