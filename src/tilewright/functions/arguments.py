@@ -37,8 +37,9 @@ _NUMBERS = (bool, int, float, complex)
 
 
 def is_scalar(x: Any) -> bool:
-    """Whether ``x`` is a plain Python number, which takes the type of the tensor beside it."""
-    return isinstance(x, _NUMBERS) and not isinstance(x, np.generic)
+    """Whether ``x`` is a Python number, which takes the type of the tensor beside it. So does ``np.float64``, which is one
+    too: what ``np.mean`` gives must not turn a float32 model into float64."""
+    return isinstance(x, _NUMBERS)
 
 
 def as_tensor(x: TensorLike, function: str, name: str = "x", dtype: DType | None = None) -> Tensor:

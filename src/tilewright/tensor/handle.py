@@ -429,7 +429,7 @@ def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
 
 def literal(data: Any, dtype: DType | None) -> Value:
     """A leaf that holds a copy of Python numbers, nested sequences of them or a NumPy array."""
-    if isinstance(data, (bool, int, float, complex)):
+    if isinstance(data, (bool, int, float, complex)) and not isinstance(data, np.generic):
         return constant(data, dtype or dt.of_scalar(data))
     array = to_array(data, dtype)
     return lazy.leaf(Buffer.from_numpy(array, copy=True), dt.from_numpy(array.dtype), array.shape)

@@ -1,0 +1,145 @@
+"""Indexing against NumPy: reading and writing with every kind of index, on computed and on pending tensors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+
+X = np.arange(120.0).reshape(4, 5, 6)
+I1 = np.array([[0, -1], [2, 3]])
+I2 = np.array([1, 4])
+MASK = (np.arange(20).reshape(4, 5) % 3) == 0
+
+INDICES: dict[str, Any] = {
+    "integer": 1, "negative": (-1, ..., 0), "all integers": (1, 2, 3), "slice": (slice(1, 3), slice(None, None, 2)),
+    "negative step": (slice(None, None, -1), slice(4, 0, -2)), "empty slice": slice(3, 1), "out of range slice": slice(-99, 99),
+    "new axes": (None, slice(None), None, 2), "ellipsis": (..., 1), "nothing": (), "one": (slice(2, 3),),
+    "step beyond": (slice(0, 4, 7),), "array": I1, "list": [0, 2], "two arrays": (I1, I2), "middle": (slice(None), I2, slice(1, None)),
+    "apart": (I1, slice(None), I2), "integer and array": (0, slice(None), I2), "array and integer": (slice(None), I2, 3),
+    "array and new axis": (I2[:1], None, slice(1, 3)), "mask": MASK, "mask of one axis": (slice(None), MASK[0]),
+    "mask and slice": (MASK, slice(1, 3)), "full mask": X > 50, "empty array": np.zeros(0, np.int64), "empty list": [],
+    "numpy integer": np.int64(2), "unsigned": np.array([1, 3], np.uint8), "rank 0 array": np.array(2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_reading(name: str) -> None:
+    index = INDICES[name]
+    expected = X[index]
+    for x in (tw.tensor(X), tw.tensor(X) + 0.0, tw.tensor(X, requires_grad=True)):
+        out = x[index]
+        assert out.shape == expected.shape
+        assert np.array_equal(out.numpy(), expected)
+
+
+@pytest.mark.parametrize("name", [n for n in INDICES if n not in ("nothing",)])
+def test_writing(name: str) -> None:
+    index = INDICES[name]
+    shape = X[index].shape
+    value = -1.0 - np.arange(np.prod(shape)).reshape(shape)
+    for new in (value, -7.0):
+        expected = X.copy()
+        expected[index] = new
+        x = tw.tensor(X)
+        before = x + 0.0
+        x[index] = tw.tensor(new) if isinstance(new, np.ndarray) else new
+        assert np.array_equal(x.numpy(), expected)
+        assert np.array_equal(before.numpy(), X)
+        assert np.array_equal(tw.tensor(X).at[index].set(new).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", [n for n in INDICES if n not in ("nothing",)])
+@pytest.mark.parametrize(("mode", "ufunc"), [("add", np.add), ("max", np.maximum), ("min", np.minimum)])
+def test_combining(name: str, mode: str, ufunc: Any) -> None:
+    index = INDICES[name]
+    shape = X[index].shape
+    value = np.linspace(-100.0, 200.0, int(np.prod(shape))).reshape(shape)
+    expected = X.copy()
+    ufunc.at(expected, index, value)
+    out = getattr(tw.tensor(X).at[index], mode)(tw.tensor(value))
+    np.testing.assert_allclose(out.numpy(), expected)
+
+
+def test_tensors_as_indices() -> None:
+    x = tw.tensor(X)
+    for kind in ("int32", "int64", "uint8"):
+        index = np.abs(I1).astype(kind)
+        assert np.array_equal(x[tw.tensor(index)].numpy(), X[index])
+    assert np.array_equal(x[tw.tensor(2)].numpy(), X[2])
+    assert np.array_equal(x[tw.tensor(I1), tw.tensor(I2)].numpy(), X[I1, I2])
+    assert np.array_equal(x[x > 50].numpy(), X[X > 50])
+    assert np.array_equal(x[tw.tensor([-1, 0])].numpy(), X[[-1, 0]])
+
+
+def test_repeated_indices() -> None:
+    x = tw.zeros(3)
+    index = tw.tensor([1, 1, 2])
+    assert x.at[index].add(1.0).tolist() == [0.0, 2.0, 1.0]
+    assert x.at[index].set([5.0, 6.0, 7.0]).tolist() == [0.0, 6.0, 7.0]
+
+
+def test_taking() -> None:
+    x = tw.tensor(X)
+    assert np.array_equal(tw.take(x, I2, 1).numpy(), np.take(X, I2, 1))
+    assert np.array_equal(tw.take(x, I1).numpy(), np.take(X, I1))
+    order = np.argsort(-X, 1)
+    assert np.array_equal(tw.take_along_axis(x, order, 1).numpy(), np.take_along_axis(X, order, 1))
+    for ours, theirs in zip(tw.nonzero(x > 50), np.nonzero(X > 50), strict=True):
+        assert np.array_equal(ours.numpy(), theirs)
+
+
+def gradient(index: Any) -> np.ndarray:
+    x = tw.tensor(X, requires_grad=True)
+    part = x[index]
+    (part * tw.arange(part.size, dtype="float64").reshape(part.shape)).sum().backward()
+    return x.grad.numpy()
+
+
+@pytest.mark.parametrize("name", [n for n, i in INDICES.items() if X[i].size])
+def test_gradients_of_reading(name: str) -> None:
+    index = INDICES[name]
+    expected = np.zeros_like(X)
+    shape = X[index].shape
+    np.add.at(expected, index, np.arange(np.prod(shape), dtype=float).reshape(shape))
+    assert np.array_equal(gradient(index), expected)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (4, "4 is out of range for axis 0 of size 4"),
+        ((0, -6), "-6 is out of range for axis 1"),
+        ((0, 0, 0, 0), "4 indices for a tensor of rank 3"),
+        ((..., ...), "only once"),
+        (1.5, "float is not an index"),
+        ("a", "str is not an index"),
+        (True, "single bool"),
+        (np.array([1.5]), "integers or bools"),
+        (np.array([9]), "9 is out of range for axis 0 of size 4"),
+        (np.array([True, False]), "mask of shape (2,)"),
+        ((I1, np.array([1, 2, 3])), "do not broadcast"),
+        (slice(0, 3, 0), "step of a slice is not 0"),
+    ],
+)
+def test_bad_indices(index: Any, message: str) -> None:
+    with pytest.raises(IndexError) as error:
+        tw.tensor(X)[index]
+    if "only once" in message:
+        message = "only once"
+        assert "once" in str(error.value)
+    else:
+        assert message in str(error.value)
+
+
+def test_a_tensor_index_out_of_range_is_an_error_when_it_runs() -> None:
+    index = tw.tensor([0, 9]) + 0
+    with pytest.raises(IndexError):
+        tw.tensor(X)[index].numpy()
+
+
+def test_a_value_that_does_not_fit() -> None:
+    x = tw.tensor(X)
+    with pytest.raises(tw.ShapeError, match="does not fit the indexed part"):
+        x[0] = tw.zeros(7)
