@@ -1,8 +1,11 @@
 """`tw train`, `tw show` and `tw doctor` from the command line to the files they leave."""
 
+import contextlib
 import hashlib
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -309,6 +312,24 @@ def test_options_override_the_program(folder: Path, capsys: pytest.CaptureFixtur
     assert not (folder / "net.safetensors").exists()
     assert main(["train", str(folder / "net.kyn"), "--epochs", "1", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_progress_bar(folder: Path) -> None:
+    master, slave = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "120"}
+    command = [sys.executable, "-m", "tilewright", "train", str(regression(folder, epochs=3))]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    os.close(master)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "epoch 3/3" in text and "samples/s" in text and "left" in text
+    assert re.search(r"loss \d+\.\d", text)
+    assert "manifest" in text.splitlines()[-1]
 
 
 # ---- repeatability -----------------------------------------------------------------------------------------

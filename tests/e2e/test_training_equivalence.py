@@ -21,7 +21,7 @@ def mlp() -> nn.Module:
 
 def cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 10),
     )  # fmt: skip
 
@@ -33,9 +33,7 @@ def batches(count: int) -> list[tuple[Array, Array]]:
     return [((centers[y] + rng.standard_normal((16, 64))).astype(np.float32), y) for y in labels]
 
 
-def train(
-    build: Callable[[], nn.Module], jitted: bool, kind: type[optim.Optimizer] = optim.AdamW
-) -> tuple[Array, dict[str, Array]]:
+def train(build: Callable[[], nn.Module], jitted: bool) -> tuple[Array, dict[str, Array]]:
     """Losses of every step, and the final state."""
     tw.manual_seed(1)
     model = build()

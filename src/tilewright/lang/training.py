@@ -36,6 +36,7 @@ from tilewright.lang.dataset import load_dataset
 from tilewright.lang.lock import hash_file
 from tilewright.lang.program import Program, Run, plain
 from tilewright.lang.types import COMMAND_LINE
+from tilewright.lang.vocabulary import REGRESSION_METRICS
 from tilewright.train import (
     Checkpoint,
     History,
@@ -47,7 +48,7 @@ from tilewright.train import (
 )
 from tilewright.version import __version__
 
-__all__ = ["Outcome", "Places", "build_trainer", "find_places", "override", "train_run"]
+__all__ = ["Outcome", "Places", "build_trainer", "find_places", "override", "rank", "train_run"]
 
 MANIFEST = "run_manifest.json"
 
@@ -186,11 +187,11 @@ def train_run(
 def _train_run(program: Program, run: Run, out: str | None, observer: Observer | None) -> Outcome:
     start = time.perf_counter()
     places = find_places(program, run, out)
-    for path in filter(None, (places.model, places.manifest, places.checkpoint)):
-        check_writable(path)
     data = load_dataset(program, run)
     trainer = build_trainer(run, data, places, observer)
     _try_metrics(trainer, data)
+    for path in filter(None, (places.model, places.manifest, places.checkpoint)):
+        check_writable(path)
     loaded = time.perf_counter()
     history = trainer.fit(data.x_train, data.y_train, data.x_test, data.y_test)
     trained = time.perf_counter()
@@ -271,13 +272,13 @@ def _record(program: Program, outcome: Outcome, data: Data) -> None:
 
 
 def rank(outcomes: Sequence[Outcome]) -> int:
-    """The position of the best outcome: by its first metric, else by its loss."""
+    """The position of the best outcome: by its first metric, then by its loss."""
 
-    def key(outcome: Outcome) -> float:
+    def key(outcome: Outcome) -> tuple[float, float]:
         names = [name for name in outcome.metrics if name != "loss"]
-        if not names:
-            return outcome.metrics.get("loss", outcome.history.epochs[-1].loss)
-        value = outcome.metrics[names[0]]
-        return value if names[0] in ("mae", "mse", "rmse") else -value
+        value = outcome.metrics[names[0]] if names else 0.0
+        if names and names[0] not in REGRESSION_METRICS:
+            value = -value  # higher is better
+        return value, outcome.metrics.get("loss", outcome.history.epochs[-1].loss)
 
     return min(range(len(outcomes)), key=lambda i: key(outcomes[i]))
