@@ -7,6 +7,7 @@ mathematical function is involved, to a few units in the last place. How good th
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,7 @@ from tilewright.kernel.ir import (
 )  # fmt: skip
 from tilewright.kernel.text import parse_kernel, print_kernel
 from tilewright.kernel.verify import verify
-from tilewright.runtime.jit import KernelLibrary
+from tilewright.runtime.jit import KernelLibrary, assembly
 from tilewright.runtime.target import Target, host_target
 
 Array = np.ndarray[Any, Any]
@@ -711,3 +712,16 @@ def test_random_expressions(data: st.DataObject) -> None:
     inner = Loop("i", index(0), index(data.draw(st.integers(1, 41))), tuple(stores), "vector", lanes)
     kernel = Kernel(tuple(buffers), (Loop("j", LO, HI, (inner,)),), name="random")
     compare(kernel, target, arrays, 0, 2)
+
+
+@targets
+def test_code_calls_nothing_but_the_c_library(target: Target) -> None:
+    """No routine of a compiler's support library is needed, as conversions of half types otherwise do."""
+    for dtype in FLOATS:
+        outputs = {f"o_{m}": e for m, e in operations(dtype) if m not in _INEXACT}
+        inputs = dict.fromkeys("abc", dtype) | {"p": dt.bool_}
+        listing = assembly(emit(element_kernel("calls", inputs, outputs, 16), target), target)
+        called = set(re.findall(r"\tcall\w*\t(?!tw\.)(\w+)", listing))
+        assert called <= {f + s for f in ("floor", "ceil", "trunc", "rint", "fma") for s in ("", "f")}
+        if target.has_fma:
+            assert not called

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tilewright.codegen import instructions as ins
-from tilewright.codegen.instructions import of_type, type_name
+from tilewright.codegen.instructions import of_type
 from tilewright.codegen.scopes import Val
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
@@ -85,7 +85,7 @@ class Indices:
         found = emitter.recall(emitter.forms, e, key)
         if found is not None:
             return found
-        if emitter.facts(e)[2] > RECURSION:
+        if emitter.survey.facts(e)[2] > RECURSION:
             emitter.climb(e)
         return self.build(e, key)
 
@@ -424,6 +424,3 @@ class Indices:
         """Bounds of a loop variable's values."""
         first, last = self.total_span(start), self.total_span(stop)
         return (first[0], max(last[1] - 1, first[0])) if first and last else None
-
-
-assert type_name(dt.int64) == "i64"

@@ -237,12 +237,9 @@ _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt
 _FLOAT_ARITHMETIC = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_ARITHMETIC = {"add": "add", "sub": "sub", "mul": "mul", "bitand": "and", "bitor": "or", "bitxor": "xor"}
 _INTRINSIC = {
-    "exp": "exp", "exp2": "exp2", "log": "log", "log2": "log2", "log10": "log10", "sin": "sin", "cos": "cos",
-    "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
     "sqrt": "sqrt", "abs": "fabs", "floor": "floor", "ceil": "ceil", "round": "rint", "trunc": "trunc",
-    "pow": "pow", "atan2": "atan2", "copysign": "copysign",
+    "copysign": "copysign",
 }  # fmt: skip
-_LIBRARY = ("expm1", "log1p", "asinh", "acosh", "atanh", "erf")
 
 
 def lower(out: Writer, name: str, dtype: DType, lanes: int, *args: str, known: tuple[bool, ...] = ()) -> str:
@@ -313,27 +310,17 @@ def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], kn
         return out.write(f"fcmp {_FLOAT_COMPARE[name]} {t} {a}, {b}")
     if name in _INTRINSIC:
         return out.call(t, f"llvm.{_INTRINSIC[name]}", *((t, x) for x in args))
-    if name in _LIBRARY:
-        return _each_lane(out, name if dtype is dt.float64 else name + "f", dtype, lanes, args)
     if name == "neg":
         return out.write(f"fneg {t} {a}")
     if name in ("maximum", "minimum"):
         return _extremum(out, "ogt" if name == "maximum" else "olt", t, lanes, a, b, known)
-    if name == "rsqrt":
-        return out.write(f"fdiv {t} {constant(1.0, dtype, lanes)}, {out.call(t, 'llvm.sqrt', (t, a))}")
-    zero, one = constant(0.0, dtype, lanes), constant(1.0, dtype, lanes)
-    i1 = of_type("i1", lanes)
-
-    def select(condition: str, x: str, y: str) -> str:
-        return out.write(f"select {i1} {condition}, {t} {x}, {t} {y}")
-
     if name == "sign":
-        size = select(
-            out.write(f"fcmp oeq {t} {a}, {zero}"), zero, out.call(t, "llvm.copysign", (t, one), (t, a))
+        zero, one, i1 = constant(0.0, dtype, lanes), constant(1.0, dtype, lanes), of_type("i1", lanes)
+        # Zeros and NaN are their own sign.
+        itself = out.write(f"fcmp ueq {t} {a}, {zero}")
+        return out.write(
+            f"select {i1} {itself}, {t} {a}, {t} {out.call(t, 'llvm.copysign', (t, one), (t, a))}"
         )
-        return select(out.write(f"fcmp uno {t} {a}, {zero}"), a, size)
-    if name in ("mod", "floordiv"):
-        return _float_division(out, name, dtype, lanes, a, b)
     raise NotImplementedError(f"no instructions for {name} of {dtype}")
 
 
@@ -348,46 +335,6 @@ def _extremum(out: Writer, order: str, t: str, lanes: int, a: str, b: str, known
         return best
     zero = "zeroinitializer" if lanes else "0.0"
     return out.write(f"select {i1} {out.write(f'fcmp uno {t} {a}, {zero}')}, {t} {a}, {t} {best}")
-
-
-def _float_division(out: Writer, name: str, dtype: DType, lanes: int, a: str, b: str) -> str:
-    """Python's floor division and remainder of floats, as NumPy defines them (division by zero: a/b and NaN)."""
-    t, i1 = type_name(dtype, lanes), of_type("i1", lanes)
-    zero, one = constant(0.0, dtype, lanes), constant(1.0, dtype, lanes)
-
-    def compare(order: str, x: str, y: str) -> str:
-        return out.write(f"fcmp {order} {t} {x}, {y}")
-
-    def select(condition: str, x: str, y: str) -> str:
-        return out.write(f"select {i1} {condition}, {t} {x}, {t} {y}")
-
-    rest = out.write(f"frem {t} {a}, {b}")
-    opposite = out.write(f"xor {i1} {compare('olt', rest, zero)}, {compare('olt', b, zero)}")
-    adjust = out.write(f"and {i1} {compare('une', rest, zero)}, {opposite}")
-    if name == "mod":
-        moved = select(adjust, out.write(f"fadd {t} {rest}, {b}"), rest)
-        return select(compare("oeq", moved, zero), out.call(t, "llvm.copysign", (t, zero), (t, b)), moved)
-    ratio = out.write(f"fdiv {t} {out.write(f'fsub {t} {a}, {rest}')}, {b}")
-    ratio = select(adjust, out.write(f"fsub {t} {ratio}, {one}"), ratio)
-    floor = out.call(t, "llvm.floor", (t, ratio))
-    gap = compare("ogt", out.write(f"fsub {t} {ratio}, {floor}"), constant(0.5, dtype, lanes))
-    floor = select(gap, out.write(f"fadd {t} {floor}, {one}"), floor)
-    plain = out.write(f"fdiv {t} {a}, {b}")
-    floor = select(compare("oeq", ratio, zero), out.call(t, "llvm.copysign", (t, zero), (t, plain)), floor)
-    return select(compare("oeq", b, zero), plain, floor)
-
-
-def _each_lane(out: Writer, function: str, dtype: DType, lanes: int, args: list[str]) -> str:
-    """A call of the C library for every lane."""
-    scalar = type_name(dtype)
-    if not lanes:
-        return out.call(scalar, function, *((scalar, x) for x in args))
-    t, result = type_name(dtype, lanes), "poison"
-    for lane in range(lanes):
-        ones = [out.write(f"extractelement {t} {x}, i32 {lane}") for x in args]
-        one = out.call(scalar, function, *((scalar, x) for x in ones))
-        result = out.write(f"insertelement {t} {result}, {scalar} {one}, i32 {lane}")
-    return result
 
 
 def _bool(out: Writer, name: str, lanes: int, args: tuple[str, ...]) -> str:

@@ -20,17 +20,16 @@ from tilewright.codegen.index import INDEX_OPS, RECURSION, Index, Indices
 from tilewright.codegen.instructions import Machine, of_type, type_name
 from tilewright.codegen.memory import Area, Memory
 from tilewright.codegen.scopes import Function, Val
+from tilewright.codegen.survey import Survey
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.scalar import SCALAR_OPS
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store, walk
+from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
 from tilewright.kernel.math import EXPANSIONS
 
 __all__ = ["emit", "scratch_bytes"]
 
 T = TypeVar("T")
 Memo = dict[object, tuple[T, int]]  # by expression and what its names stand for: what was emitted, and when
-Facts = tuple[tuple[str, ...], tuple[str, ...], int]  # buffers and registers read that change; names; height
 
 _ALIGN = 64
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
@@ -80,10 +79,8 @@ class _Emitter:
         self.forms: Memo[Index] = {}
         self.clock = 0
         self.changed: dict[str, int] = {}
-        self.stored = frozenset(s.buffer for s in walk(kernel.body) if isinstance(s, Store))
-        self._facts: dict[Expr, Facts] = {}
+        self.survey = Survey(kernel)
         self._expanded: dict[Expr, Expr] = {}
-        self._mutated: dict[int, frozenset[str]] = {}
 
     def run(self) -> str:
         for name in ("lo", "hi"):
@@ -116,54 +113,6 @@ class _Emitter:
         """Lanes of the vector loop being emitted; 0 outside."""
         return self.vector.count if self.vector else 0
 
-    def facts(self, e: Expr) -> Facts:
-        """What the emitted value of ``e`` depends on."""
-        found = self._facts.get(e)
-        if found is not None:
-            return found
-        stack = [e]
-        while stack:
-            x = stack[-1]
-            pending = [a for a in x.args if a not in self._facts]
-            if pending:
-                stack.extend(pending)
-                continue
-            stack.pop()
-            changing: set[str] = set()
-            bound: set[str] = set()
-            height = 0
-            if x.op == "var":
-                bound.add(x.attr)
-            elif x.op == "load" and x.attr in self.stored:
-                changing.add("buf:" + x.attr)
-            elif x.op == "reg":
-                changing.add("reg:" + x.attr)
-            for a in x.args:
-                more, names, below = self._facts[a]
-                changing.update(more)
-                bound.update(names)
-                height = max(height, below + 1)
-            self._facts[x] = tuple(changing), tuple(bound), height
-        return self._facts[e]
-
-    def mutated(self, body: Sequence[Stmt]) -> frozenset[str]:
-        """Buffers and registers that statements change."""
-        found = self._mutated.get(id(body))
-        if found is None:
-            names: set[str] = set()
-            for s in body:
-                match s:
-                    case Store():
-                        names.add("buf:" + s.buffer)
-                    case Set() | Reg():
-                        names.add("reg:" + s.name)
-                    case Loop():
-                        names |= self.mutated(s.body)
-                    case If():
-                        names |= self.mutated(s.then) | self.mutated(s.orelse)
-            found = self._mutated[id(body)] = frozenset(names)
-        return found
-
     def touch(self, name: str) -> None:
         """Values that depend on ``name`` must be computed anew from here on."""
         self.clock += 1
@@ -178,7 +127,7 @@ class _Emitter:
 
     def key(self, e: Expr) -> object:
         """Expressions are remembered for what their names stand for: unrolled copies share what they have in common."""
-        names = (self._facts.get(e) or self.facts(e))[1]
+        names = self.survey.facts(e)[1]
         if not names:
             return e
         bound = self.bound
@@ -190,7 +139,7 @@ class _Emitter:
         """What ``remember`` kept of ``e`` under its ``key``, if it still holds."""
         entry = memo.get(key)
         if entry is not None:
-            for name in self._facts[e][0]:
+            for name in self.survey.known[e][0]:
                 if self.changed.get(name, 0) > entry[1]:
                     return None
             return entry[0]
@@ -215,7 +164,7 @@ class _Emitter:
         key = self.key(e)
         found = self.recall(self.values, e, key)
         if found is None:
-            if self._facts[e][2] > RECURSION:
+            if self.survey.known[e][2] > RECURSION:
                 self.climb(e)
             found = self.compute(e)
             self.remember(self.values, key, found, found.level)
@@ -226,10 +175,10 @@ class _Emitter:
         stack, seen = [e], {e}
         while stack:
             for a in stack.pop().args:
-                if a not in seen and self.facts(a)[2] > RECURSION // 2:
+                if a not in seen and self.survey.facts(a)[2] > RECURSION // 2:
                     seen.add(a)
                     stack.append(a)
-        height = self._facts
+        height = self.survey.known
         for x in sorted(seen - {e}, key=lambda x: height[x][2]):
             key = self.key(x)
             if x.dtype is dt.int64 and x.op in INDEX_OPS:
@@ -408,7 +357,7 @@ class _Emitter:
         texts: list[str] = []
         for label, statements in ((then, s.then), (orelse, s.orelse)):
             if statements:
-                self.fn.open(label, self.mutated(statements), branch=True)
+                self.fn.open(label, self.survey.mutated(statements), branch=True)
                 self.body(statements)
                 texts += [f"{label}:", *self.close(), f"  br label %{done}"]
         scope = self.fn.scope
@@ -477,7 +426,7 @@ class _Emitter:
         first = self.indices.whole(start)
         label, done = self.fn.fresh("loop"), after or self.fn.fresh("done")
         counter = "%" + self.fn.fresh(re.sub(r"\W", "_", s.var) + ".")
-        changes = self.mutated(s.body)
+        changes = self.survey.mutated(s.body)
         for name in changes:
             self.touch(name)
         scope = self.fn.open(label, changes)
@@ -527,7 +476,7 @@ class _Emitter:
         """
         if self.target.has_masks:
             return False
-        names = _names(s.body)
+        names = self.survey.names(s.body)
         if any(n in names and r.lanes for n, r in self.registers.items()):
             return False
         areas = self.memory.areas
@@ -554,9 +503,9 @@ class _Emitter:
             self.vector = None
             return
         label, done = self.fn.fresh("rest"), self.fn.fresh("done")
-        for name in self.mutated(s.body):
+        for name in self.survey.mutated(s.body):
             self.touch(name)
-        self.fn.open(label, self.mutated(s.body), branch=True)
+        self.fn.open(label, self.survey.mutated(s.body), branch=True)
         out = self.fn.here()
         left = out.write(f"trunc i64 {out.write(f'sub i64 {last.text}, {end.text}')} to i32")
         vector = of_type("i32", lanes)
@@ -582,37 +531,6 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def _names(body: Sequence[Stmt]) -> set[str]:
-    """Buffers and registers that statements read or change."""
-    names: set[str] = set()
-    stack: list[Expr] = []
-    for s in walk(body):
-        match s:
-            case Store():
-                names.add(s.buffer)
-                stack += [s.index, s.value] + ([s.mask] if s.mask is not None else [])
-            case Set():
-                names.add(s.name)
-                stack.append(s.value)
-            case Let():
-                stack.append(s.value)
-            case Reg():
-                stack.append(s.init)
-            case Check() | If():
-                stack.append(s.condition)
-            case Loop():
-                stack += [s.start, s.stop]
-    seen: set[Expr] = set()
-    while stack:
-        e = stack.pop()
-        if e not in seen:
-            seen.add(e)
-            stack += e.args
-            if e.op in ("load", "reg"):
-                names.add(e.attr)
-    return names
-
-
 def _areas(kernel: Kernel) -> list[Area]:
     areas = [Area(b.name, b.dtype, f"%b.{i}", i, -1) for i, b in enumerate(kernel.buffers)]
     offset = 0
@@ -620,6 +538,3 @@ def _areas(kernel: Kernel) -> list[Area]:
         areas.append(Area(s.name, s.dtype, f"%s.{i}", -1, offset))
         offset += -(-s.size * s.dtype.itemsize // _ALIGN) * _ALIGN
     return areas
-
-
-assert set(SCALAR_OPS)  # the vocabulary this emitter covers, see instructions.lower
