@@ -218,6 +218,8 @@ def _reduce(v: Value) -> Value | None:
             and not (c.dtype.is_float and c.dtype.bits == 16)
             and (count < 1 << 24 or not c.dtype.is_float)
         ):
+            if c.dtype.is_integer:  # sums wrap around, and so may the number of terms
+                count = int(np.asarray(count % (1 << c.dtype.bits), np.uint64).astype(c.dtype.numpy))
             return broadcast_to(make("mul", [c, constant(count, c.dtype)]), v.shape)
     return None
 
