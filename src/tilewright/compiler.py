@@ -29,6 +29,7 @@ from tilewright.graph.ir import Value
 from tilewright.kernel import digest as digest_module
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
+from tilewright.kernel.text import print_kernel
 from tilewright.lower.groups import Group, form_groups
 from tilewright.lower.lowering import lower_groups
 from tilewright.lower.schedule import HostCall, Schedule, schedule
@@ -166,7 +167,7 @@ class Executable:
         texts: dict[str, Callable[[], str]] = {
             "graph": lambda: Graph(self.inputs, tuple(self.final)).text(),
             "groups": self._groups_text,
-            "kernels": lambda: "\n\n".join(repr(self._named(k)) for k in self.names),
+            "kernels": lambda: "\n\n".join(print_kernel(self._named(k)) for k in self.names),
             "llvm": lambda: "\n".join(emitter.emit(self._named(k), self.library.target) for k in self.names),
             "asm": lambda: "\n".join(self.library.disassemble(n) for n in self.names.values()),
             "plan": self._plan_text,

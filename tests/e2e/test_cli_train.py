@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ import numpy as np
 import pytest
 
 from tilewright.cli.main import main
+from tilewright.cli.show import compile_step
+from tilewright.graph.graph import Graph
 from tilewright.interop.safetensors import load_file
+from tilewright.kernel.text import parse_kernel
+from tilewright.lang.check import check
 
 REGRESSION = """
 dataset Points:
@@ -505,7 +510,7 @@ def test_wrong_options_are_usage_errors(folder: Path, words: list[str]) -> None:
     [
         ("graph", "reduce_sum"),
         ("groups", "group 0"),
-        ("kernels", "k_"),
+        ("kernels", "for "),
         ("llvm", "define"),
         ("asm", "ret"),
         ("plan", "arena"),
@@ -518,6 +523,23 @@ def test_show_prints_every_stage(
     (folder / "points.csv").unlink()  # no data is needed
     assert main(["show", str(program), "--stage", stage]) == 0
     assert part in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["digits/digits.kyn", "digits/digits_cnn.kyn", "diabetes/diabetes.kyn"])
+def test_shown_graphs_and_kernels_parse_back(
+    name: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = str(repository / "examples" / name)
+    executable = compile_step(check(program).runs[0])
+    assert main(["show", program, "--stage", "graph"]) == 0
+    graph = Graph.parse(capsys.readouterr().out)
+    assert graph.content_hash == Graph(executable.inputs, tuple(executable.final)).content_hash
+    assert main(["show", program, "--stage", "kernels"]) == 0
+    texts = [f"kernel {text}" for text in ("\n" + capsys.readouterr().out).split("\nkernel ")[1:]]
+    shown = [parse_kernel(text) for text in texts]
+    assert len(shown) == len(executable.names) > 5
+    for kernel, name in executable.names.items():
+        assert replace(kernel, name=name) in shown
 
 
 def test_doctor_examines_the_machine(
