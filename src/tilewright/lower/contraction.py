@@ -24,6 +24,7 @@ from tilewright.graph.ir import Value, topological
 from tilewright.kernel.ir import (
     HI,
     LO,
+    Check,
     Expr,
     Let,
     Loop,
@@ -41,6 +42,7 @@ from tilewright.kernel.ir import (
     load,
     op,
     reg,
+    substitute,
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
@@ -283,6 +285,14 @@ def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:
     return space.recombine(total)
 
 
+def _renamed(s: Stmt, names: dict[Expr, Expr]) -> Stmt:
+    """A store or check with variables replaced."""
+    if isinstance(s, Store):
+        return Store(s.buffer, substitute(s.index, names), substitute(s.value, names))
+    assert isinstance(s, Check)
+    return Check(substitute(s.condition, names), s.code)
+
+
 def epilogue_cost(group: Group) -> int:
     """Cheap operations per element of the epilogue."""
     inside = topological(group.outputs, lambda v: v is group.anchor)
@@ -332,8 +342,9 @@ class _Emitter:
         )
         # columns of A that lie together are copied together; other strides are walked as they are
         plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32)
-        crowded = far and self.k * p.kind.itemsize % 4096 == 0
-        self.pack_a = not self.inner and (crowded or not plain_a)
+        # rows a multiple of the page size apart fall into one set of L1
+        crowded = self.k * p.kind.itemsize % 4096 == 0
+        self.pack_a = not self.inner and not plain_a
         unit = (
             product(self.n.inner[1:])
             if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free")
@@ -343,7 +354,8 @@ class _Emitter:
         self.tiling: Tiling = choose_tiling(
             self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
             packs_a=self.pack_a,
-            packs_b=self.pack_b, unit=unit,
+            packs_b=self.pack_b,
+            few_rows=crowded and not self.pack_a, unit=unit,
         )  # fmt: skip
         if self.pack_b and self.tiling.nc * self.k * p.kind.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
@@ -565,10 +577,33 @@ class _Emitter:
 
         vector = min(reversed(ranges), key=score)
         ranges.remove(vector)
+        if abs(position.coefficient(var(vector[0]))) != 1 and ranges:
+            return self.transposing_loops(body, vector, ranges)
         body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
         for name, extent in reversed(ranges):
             body = self.loop_variable(name, extent, body)
         return body
+
+    def transposing_loops(
+        self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, int]]
+    ) -> list[Stmt]:
+        """A copy whose vectors go to places far apart: one vector's worth of lines stays in L1 while the other ranges run."""
+        (name, extent), lanes = vector, self.tiling.lanes
+        out: list[Stmt] = []
+        for blocks, start, active in (
+            (extent // lanes, 0, lanes),
+            (1, extent - extent % lanes, extent % lanes),
+        ):
+            if not blocks or not active:
+                continue
+            block = self.space.loop(f"{name}b", blocks)
+            here = (block * lanes + start).expr() + var(f"{name}l")
+            moved = [_renamed(s, {var(name): here}) for s in body]
+            nest: list[Stmt] = [Loop(f"{name}l", index(0), index(active), tuple(moved), "vector", lanes)]
+            for inner_name, inner_extent in reversed(ranges):
+                nest = self.loop_variable(inner_name, inner_extent, nest)
+            out += self.loop_variable(f"{name}b", blocks, nest)
+        return out
 
     # ---- tiles with lanes along n ----
 

@@ -61,6 +61,11 @@ def own_cost(v: Value) -> int:
     return _COSTS.get(v.op, 1 if v.op in ("cast", "bitcast") else 0)
 
 
+def reads(v: Value) -> tuple[Value, ...]:
+    """The operands whose elements a value reads; a barrier only waits for its second one."""
+    return v.inputs[:1] if v.op == "barrier" else v.inputs
+
+
 def is_leaf(v: Value) -> bool:
     return v.op in ("input", "constant", "iota")
 
@@ -119,7 +124,7 @@ class _Former:
         self.newest: dict[Value, int] = {}  # number of the newest group a value depends on, -1 for none
         self.uses: dict[Value, list[Value]] = {v: [] for v in self.order}
         for v in self.order:
-            for x in set(v.inputs):
+            for x in set(reads(v)):
                 self.uses[x].append(v)
 
     def run(self) -> list[Group]:
@@ -137,9 +142,16 @@ class _Former:
                 self.reduction(v)
             elif v.op in ("dot", "conv"):
                 self.open("dot", v)
-            elif v.op in ("argmax", "argmin", "cumsum", "scatter", "concat"):
+            elif v.op in ("cumsum", "scatter", "concat"):
                 self.open("single", v)
-            elif v.op in REWRITES or v.op in ("pad", "gather", "random_bits", "stop_gradient", "mark"):
+            elif v.op in REWRITES or v.op in (
+                "pad",
+                "gather",
+                "random_bits",
+                "stop_gradient",
+                "mark",
+                "barrier",
+            ):
                 self.floating(v)
             else:
                 self.open("host", v, reason=f"no native lowering for {v.op}")
@@ -167,7 +179,7 @@ class _Former:
 
     def floating(self, v: Value) -> None:
         terms = product(reduced_shape(v)) if v.op in COMBINE and not is_disjoint_fold(v) else 1
-        self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in v.inputs)) - 1
+        self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in reads(v))) - 1
         uses = self.uses[v]
         if v in self.outputs:
             self.open("map", v)
@@ -282,6 +294,8 @@ class _Former:
             good = group.members[x] == index
         elif x.op in SCALAR_OPS or x.op in ("cast", "bitcast"):
             good = all(self._consistent(y, index, group, seen) for y in x.inputs)
+        elif x.op == "barrier":
+            good = self._consistent(x.inputs[0], index, group, seen)
         elif x.op in REWRITES:
             good = self._consistent(x.inputs[0], rewrite_index(group.space, x, index), group, seen)
         elif x.op == "pad":
@@ -346,7 +360,7 @@ class _Former:
                 if x.type.size > 1:
                     found.add(x)
             else:
-                roots.extend(x.inputs)
+                roots.extend(reads(x))
         return found
 
     # ---- after all values are placed ----
@@ -365,7 +379,7 @@ class _Former:
                 if x in self.home:
                     needed.add(x)
                 else:
-                    stack.extend(x.inputs)
+                    stack.extend(reads(x))
         for group in self.groups:
             group.outputs = [m for m in group.members if m in needed]
 

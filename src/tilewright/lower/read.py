@@ -334,7 +334,7 @@ def _inline_reduction(r: Reader, v: Value, index: Index, mask: Expr | None) -> E
 def _rules() -> dict[str, Callable[[Reader, Value, Index, Expr | None], Expr]]:
     rules: dict[str, Callable[[Reader, Value, Index, Expr | None], Expr]] = {
         "constant": _constant, "iota": _iota, "random_bits": _random_bits, "cast": _cast, "bitcast": _bitcast,
-        "stop_gradient": _same, "mark": _same, "pad": _pad, "gather": _gather,
+        "stop_gradient": _same, "mark": _same, "barrier": _same, "pad": _pad, "gather": _gather,
     }  # fmt: skip
     rules.update(dict.fromkeys(REWRITES, _rewrite))
     rules.update(dict.fromkeys(COMBINE, _inline_reduction))

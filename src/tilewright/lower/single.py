@@ -1,4 +1,4 @@
-"""Operations with a recipe of their own: argmax/argmin, cumsum, scatter and concat.
+"""Operations with a recipe of their own: cumsum, scatter and concat.
 
 Each fuses with what it reads, through ``read``, and stands alone towards its readers.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.core import dtype as dt
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -33,7 +32,7 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, take_checks
 from tilewright.lower.groups import Group
-from tilewright.lower.read import Reader, accumulator, identity, index_atom
+from tilewright.lower.read import Reader, accumulator, index_atom
 
 __all__ = ["lower_single"]
 
@@ -79,49 +78,6 @@ class _Single:
         return self.builder.call(
             body, grid, chunk, f"{self.value.op} {list(static(self.value.inputs[0].shape))}"
         )
-
-
-def _better(name: str, x: Expr, best: Expr) -> Expr:
-    """Whether ``x`` comes before ``best``: strictly larger (smaller), or the first NaN."""
-    wins = op("gt" if name == "argmax" else "lt", x, best)
-    if x.dtype.is_float:
-        wins = op("bitor", wins, op("bitand", op("ne", x, x), op("eq", best, best)))
-    return wins
-
-
-def _arg_reduction(s: _Single) -> list[Call]:
-    """Index of the first best element: a running best and its place, per row or, along another axis, per lane."""
-    v = s.value
-    x, axis = v.inputs[0], v["axis"]
-    shape = static(x.shape)
-    rest = [n for k, n in enumerate(shape) if k != axis]
-    by_lanes = axis != len(shape) - 1 and bool(rest) and rest[-1] > 1
-    at, wrap, grid = s.outer(rest, by_lanes)
-    along = s.space.loop("k", shape[axis])
-    kind = x.dtype
-    if kind.is_bool:
-        kind = dt.uint8
-    full = (*at[:axis], along, *at[axis:])
-    worst = identity("maximum" if v.op == "argmax" else "minimum", kind)
-    element = cast(s.reader.read(x, full), kind)
-    best, place = reg("best", kind), reg("place", dt.int64)
-    position = along.expr()
-    first = op("eq", position, const(0))
-    step: list[Stmt] = [
-        *take_checks(s.reader),
-        Let("x", element),
-        Let("wins", op("bitor", first, _better(v.op, var("x", kind), best))),
-        Set("best", op("where", var("wins", dt.bool_), var("x", kind), best)),
-        Set("place", op("where", var("wins", dt.bool_), position, place)),
-    ]
-    loop: list[Stmt] = [Loop("k", index(0), index(shape[axis]), tuple(step))] if shape[axis] > 1 else step
-    body: list[Stmt] = [
-        Reg("best", kind, worst),
-        Reg("place", dt.int64, const(0)),
-        *loop,
-        Store(s.builder.buffer(v, "w"), s.space.linear(at, rest).expr(), place),
-    ]
-    return [s.finish(wrap(body), grid, product(shape))]
 
 
 def _cumsum(s: _Single) -> list[Call]:
@@ -260,8 +216,6 @@ def lower_single(group: Group, stored: Callable[[Value], bool], width: int) -> l
     )
     if v.type.size == 0:
         return []
-    if v.op in ("argmax", "argmin"):
-        return _arg_reduction(_Single(group, stored, lanes))
     if v.op == "cumsum":
         return _cumsum(_Single(group, stored, lanes))
     if v.op == "scatter":

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tilewright.core.dtype import float32
+from tilewright.core.dtype import float32, int32, int64
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
-from tilewright.core.shape import is_static, product, static
+from tilewright.core.shape import is_static, product, static, upper
 from tilewright.graph.ir import Value, constant, make, topological
 
 __all__ = ["canonicalise"]
@@ -228,6 +228,10 @@ def _first(v: Value) -> Value | None:
     return v.inputs[0]
 
 
+def _custom(v: Value) -> Value | None:
+    return v.inputs[v["index"]]
+
+
 def _dot(v: Value) -> Value | None:
     """A contraction over nothing is zero."""
     lhs = v.inputs[0]
@@ -252,9 +256,25 @@ def _scatter(v: Value) -> Value | None:
     )
 
 
+def _arg_reduction(v: Value) -> Value:
+    """argmax(x) -> the smallest index at which x equals its maximum or is NaN: two row reductions, which vectorise."""
+    (x,), axis = v.inputs, v["axis"]
+    best = make("reduce_max" if v.op == "argmax" else "reduce_min", [x], axes=(axis,))
+    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    wins = make("eq", [x, broadcast_to(make("reshape", [best], shape=kept), x.shape)])
+    if x.dtype.is_float:
+        wins = make("bitor", [wins, make("ne", [x, x])])
+    kind = int32 if upper(x.shape[axis]) < 1 << 31 else int64
+    place = make("iota", [], shape=x.shape, axis=axis, dtype=kind)
+    beyond = broadcast_to(constant(upper(x.shape[axis]), kind), x.shape)
+    first = make("reduce_min", [make("where", [wins, place, beyond])], axes=(axis,))
+    return make("cast", [first], dtype=int64)
+
+
 _RULES: dict[str, Callable[[Value], Value | None]] = {
     "cast": _cast, "reshape": _reshape, "permute": _permute, "broadcast": _broadcast, "slice": _slice, "pad": _pad,
-    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "dot": _dot, "conv": _conv, "scatter": _scatter,
+    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "custom": _custom, "dot": _dot, "conv": _conv, "scatter": _scatter,
+    "argmax": _arg_reduction, "argmin": _arg_reduction,
     "reduce_sum": _reduce, "reduce_prod": _reduce, "reduce_max": _reduce, "reduce_min": _reduce,
 }  # fmt: skip
 

@@ -51,7 +51,7 @@ def _rounded(size: int, unit: int, total: int) -> int:
     return min(-(-size // unit) * unit, total)
 
 
-PACK_CYCLES = 5.0  # to transpose one element into a packed block
+PACK_CYCLES = 2.5  # to transpose one element into a packed block
 ACROSS_CYCLES = 6.0  # to sum one register across its lanes and store the element
 
 
@@ -71,9 +71,11 @@ def choose_tiling(
     inner: bool,
     packs_a: bool,
     packs_b: bool,
+    few_rows: bool,
     unit: int,
 ) -> Tiling:
-    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_a``, ``packs_b``: the operand is copied first;
+    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_a``, ``packs_b``: the operand is copied first; ``few_rows``: rows of A
+    compete for one cache set;
     ``unit``: blocks of n are multiples of it (1: free)."""
     lanes = max(1, machine.vector_bytes // itemsize)
     wide = machine.registers >= 32
@@ -83,8 +85,10 @@ def choose_tiling(
         unit_m, unit_n = mr, nr
     else:
         vectors = -(-n // lanes)
-        nr = 1 if vectors == 1 else 3 if vectors == 3 and wide else 2
-        most = {1: 20, 2: 13, 3: 8}[nr] if wide else {1: 10, 2: 6, 3: 4}[nr]
+        nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
+        if m <= 4:  # enough independent sums to hide the latency of a multiplication
+            nr = min(vectors, 8 // m if wide else 4 // m)
+        most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
         mr = _rows(m, most)
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
         mc, nc = m, n
