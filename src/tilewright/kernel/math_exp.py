@@ -59,9 +59,11 @@ def expm1(f: Format, x: Expr) -> Expr:
     """2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n stays finite as long as the result does."""
     low, high = (-26.0, 89.0) if f.bits == 32 else (-60.0, 710.0)
     n_bits, n, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 1, f.bias - 1)
-    near = _near(f, r)
+    tail = r * r * polynomial(f, EXPM1[f.bits], r)
+    near = r + tail
     half = f.exponent_field(n_bits)  # 2^(n - 1)
-    far = fma(half, near, half - f.const(0.5))
+    # Not half * near + ...: for n = 1 the result may be smaller than near, whose rounding would show.
+    far = fma(half, tail, fma(half, r, half - f.const(0.5)))
     # For n = 0 the sum would lose the last bit of a subnormal number.
     return op("copysign", where(op("eq", n, f.const(0.0)), near, far + far), x)
 

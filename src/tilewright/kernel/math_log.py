@@ -48,13 +48,20 @@ def _log1p_near(f: Format, t: Expr) -> Expr:
     return fma(t * t, polynomial(f, (-0.5, *LOG[f.bits]), t), t)
 
 
+def _log1p_and_exponent(f: Format, t: Expr, e: Expr, extra: Expr | None = None) -> Expr:
+    """log(1 + t) + extra + e ln 2: small terms first, so that only the last two sums round visibly."""
+    high, low = split_constant(f, LN2)
+    if f.bits == 64:  # float32's ln 2 happens to be good to 29 bits
+        extra = e * f.const(low) if extra is None else fma(e, f.const(low), extra)
+    if extra is None:
+        return fma(e, f.const(high), _log1p_near(f, t))
+    tail = fma(t * t, polynomial(f, (-0.5, *LOG[f.bits]), t), extra)
+    return fma(e, f.const(high), t + tail)
+
+
 def log(f: Format, x: Expr) -> Expr:
     e, t = _split_any(f, x)
-    high, low = split_constant(f, LN2)
-    near = _log1p_near(f, t)
-    if f.bits == 64:  # float32's ln 2 happens to be good to 29 bits
-        near = fma(e, f.const(low), near)
-    return _edges(f, x, fma(e, f.const(high), near))
+    return _edges(f, x, _log1p_and_exponent(f, t, e))
 
 
 def _log_base(f: Format, x: Expr, slope: Fraction, tail: tuple[float, ...], step: Fraction) -> Expr:
@@ -92,16 +99,12 @@ def _log1p_sum(f: Format, x: Expr, rest: Expr | None) -> Expr:
     k, _ = _split(f, x + f.const(1.0))
     scale = f.to_float(f.integer(f.bits_of(4.0)) - f.shift_left(k, f.mantissa))
     quarter = f.const(0.25)
-    near = op("eq", k, f.integer(0))
-    t = where(near, x, fma(x, scale, scale - f.const(4.0)) * quarter)
-    tail = t * t * polynomial(f, (-0.5, *LOG[f.bits]), t)
+    t = where(op("eq", k, f.integer(0)), x, fma(x, scale, scale - f.const(4.0)) * quarter)
+    extra = None
     if rest is not None:  # log(1 + t + d) = log(1 + t) + d / (1 + t), of which a few bits are enough
-        tail = fma(rest * scale * quarter, polynomial(f, (1.0, -1.0, 0.8), t), tail)
-    part = t + tail if rest is not None else fma(t * t, polynomial(f, (-0.5, *LOG[f.bits]), t), t)
-    high, low = split_constant(f, LN2)
-    e = f.small_int(k)
-    whole = fma(e, f.const(high), fma(e, f.const(low), part) if f.bits == 64 else part)
-    return where(near, part, whole)
+        extra = rest * scale * quarter * polynomial(f, (1.0, -1.0, 0.8), t)
+    # The sums lose the sign of -0.
+    return op("copysign", _log1p_and_exponent(f, t, f.small_int(k), extra), x)
 
 
 # ---- inverse hyperbolic functions --------------------------------------------------------------------------
