@@ -279,6 +279,30 @@ def test_in_place_keeps_gradients_of_interior_tensors() -> None:
     assert w.grad.tolist() == [6.0, 0.0, 6.0]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: +x, lambda x: x.clone(), lambda x: x.reshape(2, 1), lambda x: x.astype("float32"), lambda x: x.squeeze(0),
+        lambda x: x.permute_dims(0, 1), lambda x: x.flip(()), lambda x: x.broadcast_to((2, 1)), lambda x: x[...],
+        lambda x: x.detach(), lambda x: x.data, lambda x: tw.tensor(x),
+    ],
+)  # fmt: skip
+def test_results_are_handles_of_their_own(function) -> None:
+    x = tw.tensor([[1.0], [2.0]])
+    y = function(x) if "squeeze" not in function.__code__.co_names else function(x[None])
+    y += 1
+    assert x.tolist() == [[1.0], [2.0]]
+    assert y.tolist() == [[2.0], [3.0]]
+
+
+def test_data_reads_and_writes_past_gradients() -> None:
+    w = tw.ones(2, requires_grad=True)
+    assert not w.data.requires_grad
+    w.data = [3.0, 4.0]
+    assert w.requires_grad
+    assert w.tolist() == [3.0, 4.0]
+
+
 def test_a_leaf_with_gradients_is_written_under_no_grad_only() -> None:
     w = tw.tensor([1.0], requires_grad=True)
     with pytest.raises(tw.GradientError, match="no_grad"):

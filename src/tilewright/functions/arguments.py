@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.diagnostics import suggest
 from tilewright.core.dtype import DType
 from tilewright.core.shape import broadcast_shapes
 from tilewright.graph.ir import Value, constant, make
@@ -61,7 +62,9 @@ def dtype_of(dtype: Any, function: str) -> DType:
     try:
         return dt.from_numpy(dtype)
     except TypeError as error:
-        raise DTypeError(f"{function}: {error}") from None
+        near = suggest(dtype, dt.BY_NAME) if isinstance(dtype, str) else None
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise DTypeError(f"{function}: {error}{hint}") from None
 
 
 def axis_of(axis: Any, rank: int, function: str, name: str = "axis") -> int:
@@ -70,9 +73,13 @@ def axis_of(axis: Any, rank: int, function: str, name: str = "axis") -> int:
         index = operator.index(axis)
     except TypeError:
         raise DTypeError(f"{function}: `{name}` is an integer, got {type(axis).__name__}") from None
+    if not rank:
+        raise AxisError(f"{function}: `{name}` {index}: a tensor of rank 0 has no axes")
     if not -rank <= index < rank:
-        span = f"{-rank} to {rank - 1}" if rank else "none, because the tensor has rank 0"
-        raise AxisError(f"{function}: `{name}` {index} is out of range for a tensor of rank {rank}; it has the axes {span}")
+        raise AxisError(
+            f"{function}: `{name}` {index} is out of range for a tensor of rank {rank};"
+            f" its axes are {-rank} to {rank - 1}"
+        )
     return index % rank
 
 
@@ -94,7 +101,9 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
     try:
         out = tuple(operator.index(d) for d in items)
     except TypeError:
-        raise DTypeError(f"{function}: `{name}` is an integer or a sequence of integers, got {shape!r}") from None
+        raise DTypeError(
+            f"{function}: `{name}` is an integer or a sequence of integers, got {shape!r}"
+        ) from None
     if any(d < 0 for d in out):
         raise ShapeError(f"{function}: `{name}` {out} has a negative size")
     return out
@@ -148,7 +157,9 @@ def common_type(function: str, items: Sequence[Any]) -> DType:
     return found
 
 
-def spread(function: str, items: Sequence[Any], dtype: DType | None = None, names: Sequence[str] = ("x1", "x2")) -> list[Tensor]:
+def spread(
+    function: str, items: Sequence[Any], dtype: DType | None = None, names: Sequence[str] = ("x1", "x2")
+) -> list[Tensor]:
     """Operands as tensors of one type and one shape. Numbers become constants; ``dtype`` overrides promotion."""
     items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, names[min(i, len(names) - 1)])
              for i, x in enumerate(items)]  # fmt: skip
@@ -158,7 +169,9 @@ def spread(function: str, items: Sequence[Any], dtype: DType | None = None, name
     if any((x.shape if isinstance(x, Tensor) else ()) != shape for x in items):
         shape = common_shape(function, [x.shape for x in items if isinstance(x, Tensor)])
     return [
-        broadcast_to_shape(cast(x, dtype), shape) if isinstance(x, Tensor) else from_constant(x, dtype, shape, function)
+        broadcast_to_shape(cast(x, dtype), shape)
+        if isinstance(x, Tensor)
+        else from_constant(x, dtype, shape, function)
         for x in items
     ]
 
@@ -182,7 +195,9 @@ def from_constant(number: Any, dtype: DType, shape: tuple[int, ...], function: s
     if dtype.is_integer and isinstance(number, int):
         info = np.iinfo(dtype.name)
         if not info.min <= number <= info.max:
-            raise ArgumentError(f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})")
+            raise ArgumentError(
+                f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})"
+            )
     return from_value(filled(number, dtype, shape))
 
 

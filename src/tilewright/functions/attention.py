@@ -37,20 +37,30 @@ def scaled_dot_product_attention(
     ``dropout`` is applied to the weights.
     """
     name = "scaled_dot_product_attention"
-    q, k, v = float_tensor(query, name, "query"), float_tensor(key, name, "key"), float_tensor(value, name, "value")
+    q, k, v = (
+        float_tensor(query, name, "query"),
+        float_tensor(key, name, "key"),
+        float_tensor(value, name, "value"),
+    )
     if min(q.ndim, k.ndim, v.ndim) < 2:
-        raise ShapeError(f"{name}: query, key and value have at least 2 axes, got shapes {q.shape}, {k.shape}, {v.shape}")
+        raise ShapeError(
+            f"{name}: query, key and value have at least 2 axes, got shapes {q.shape}, {k.shape}, {v.shape}"
+        )
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ShapeError(
-            f"{name}: query {q.shape} and key {k.shape} have the same last size, key and value {v.shape} the same number"
-            " of positions"
+            f"{name}: query {q.shape} and key {k.shape} need the same last size, key and value {v.shape} the"
+            " same number of positions (axis -2)"
         )
     if enable_gqa and q.shape[-3] != k.shape[-3]:
         if q.shape[-3] % k.shape[-3]:
-            raise ShapeError(f"{name}: {q.shape[-3]} query heads are not a multiple of {k.shape[-3]} key heads")
+            raise ShapeError(
+                f"{name}: {q.shape[-3]} query heads are not a multiple of {k.shape[-3]} key heads"
+            )
         times = q.shape[-3] // k.shape[-3]
         k, v = repeat(k, times, -3), repeat(v, times, -3)
-    scores = multiply(matmul(q, matrix_transpose(k)), 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    scores = multiply(
+        matmul(q, matrix_transpose(k)), 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    )
     if is_causal:
         if attn_mask is not None:
             raise ArgumentError(f"{name}: give `attn_mask` or `is_causal`, not both")
@@ -58,7 +68,9 @@ def scaled_dot_product_attention(
         scores = where(less_equal(iota(shape, 1), iota(shape, 0)), scores, -math.inf)
     if attn_mask is not None:
         mask = as_tensor(attn_mask, name, "attn_mask")
-        scores = where(mask, scores, -math.inf) if mask.dtype.is_bool else add(scores, cast(mask, scores.dtype))
+        scores = (
+            where(mask, scores, -math.inf) if mask.dtype.is_bool else add(scores, cast(mask, scores.dtype))
+        )
     weights = softmax(scores, -1)
     return matmul(weights if dropout is None else dropout(weights), v)
 
@@ -76,7 +88,9 @@ def embedding(input: TensorLike, weight: TensorLike, padding_idx: int | None = N
         raise ShapeError(f"embedding: `weight` has shape [rows, features], got {table.shape}")
     if padding_idx is not None:
         if not -table.shape[0] <= padding_idx < table.shape[0]:
-            raise ArgumentError(f"embedding: `padding_idx` {padding_idx} is not a row of a table of shape {table.shape}")
+            raise ArgumentError(
+                f"embedding: `padding_idx` {padding_idx} is not a row of a table of shape {table.shape}"
+            )
         row = iota((table.shape[0], 1))
         table = where(equal(row, padding_idx % table.shape[0]), table.detach(), table)
     return take(table, index, 0)

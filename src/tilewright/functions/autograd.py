@@ -31,7 +31,9 @@ def grad(
     else:
         weights = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     if len(weights) != len(sources):
-        raise ShapeError(f"autograd.grad: {len(sources)} outputs need as many `grad_outputs`, got {len(weights)}")
+        raise ShapeError(
+            f"autograd.grad: {len(sources)} outputs need as many `grad_outputs`, got {len(weights)}"
+        )
     for i, target in enumerate(targets):
         if not target._requires_grad:
             raise GradientError(f"autograd.grad: `inputs[{i}]` does not require gradients")

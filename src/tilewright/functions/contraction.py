@@ -31,7 +31,9 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     sizes = _sizes(subscripts, inputs, tensors)
     for label in output:
         if label not in sizes:
-            raise ArgumentError(f"einsum: label {_shown(label)} of the result is in no operand of {subscripts!r}")
+            raise ArgumentError(
+                f"einsum: label {_shown(label)} of the result is in no operand of {subscripts!r}"
+            )
     terms = [_single(cast(t, kind), labels, sizes) for t, labels in zip(tensors, inputs, strict=True)]
     while len(terms) > 1:
         i, j = _cheapest(terms, output, sizes)
@@ -75,7 +77,9 @@ def _parse(subscripts: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]],
     head, dots, tail = right.partition("...")
     output = [*head, *(spread if dots else []), *tail]
     if len(set(output)) != len(output) or ((head + tail) and not (head + tail).isalpha()):
-        raise ArgumentError(f"einsum: the result {right!r} of {subscripts!r} has each label once, and only letters")
+        raise ArgumentError(
+            f"einsum: the result {right!r} of {subscripts!r} has each label once, and only letters"
+        )
     return inputs, output
 
 
@@ -85,14 +89,20 @@ def _sizes(subscripts: str, inputs: Sequence[Sequence[str]], tensors: Sequence[T
         for label, size in zip(labels, tensor.shape, strict=True):
             known = sizes.setdefault(label, size)
             if known != size and 1 not in (known, size):
-                raise ShapeError(f"einsum: label {_shown(label)} of {subscripts!r} has size {known} and size {size}")
+                raise ShapeError(
+                    f"einsum: label {_shown(label)} of {subscripts!r} has size {known} and size {size}"
+                )
             sizes[label] = size if known == 1 else known
     return sizes
 
 
 def _single(x: Tensor, labels: Sequence[str], sizes: dict[str, int]) -> Term:
     """One operand with every label once: axes of size 1 that broadcast are dropped, repeated labels become diagonals."""
-    keep = [i for i, (label, d) in enumerate(zip(labels, x.shape, strict=True)) if d == sizes[label] or labels.count(label) > 1]
+    keep = [
+        i
+        for i, (label, d) in enumerate(zip(labels, x.shape, strict=True))
+        if d == sizes[label] or labels.count(label) > 1
+    ]
     x, names = reshape(x, tuple(x.shape[i] for i in keep)), [labels[i] for i in keep]
     while len(set(names)) < len(names):
         label = next(n for n in names if names.count(n) > 1)

@@ -64,9 +64,13 @@ def _convolve(
 def _operands(name: str, n: int, x: TensorLike, weight: TensorLike) -> tuple[Tensor, Tensor]:
     x, weight = float_tensor(x, name), float_tensor(weight, name, "weight")
     if weight.ndim != n + 2:
-        raise ShapeError(f"{name}: `weight` has {n + 2} axes (out, in / groups, {n} of the kernel), got shape {weight.shape}")
+        raise ShapeError(
+            f"{name}: `weight` has {n + 2} axes (out, in / groups, {n} of the kernel), got shape {weight.shape}"
+        )
     if x.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {x.shape}")
+        raise ShapeError(
+            f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {x.shape}"
+        )
     kind = dt.promote(x.dtype, weight.dtype)
     return cast(x, kind), cast(weight, kind)
 
@@ -75,19 +79,28 @@ def _with_bias(name: str, out: Tensor, bias: TensorLike | None, unbatched: bool)
     if bias is not None:
         bias = as_tensor(bias, name, "bias")
         if bias.shape != (out.shape[1],):
-            raise ShapeError(f"{name}: `bias` has shape ({out.shape[1]},), one per output channel, got {bias.shape}")
+            raise ShapeError(
+                f"{name}: `bias` has shape ({out.shape[1]},), one per output channel, got {bias.shape}"
+            )
         out = add(out, reshape(bias, (1, bias.size, *(1,) * (out.ndim - 2))))
     return reshape(out, out.shape[1:]) if unbatched else out
 
 
 def _padding(
-    name: str, n: int, padding: Sizes | str, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    name: str,
+    n: int,
+    padding: Sizes | str,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
 ) -> tuple[tuple[int, int], ...]:
     if padding == "valid":
         return ((0, 0),) * n
     if padding == "same":
         if max(strides) != 1:
-            raise ArgumentError(f"{name}: `padding='same'` keeps the size only with stride 1, got stride {tuple(strides)}")
+            raise ArgumentError(
+                f"{name}: `padding='same'` keeps the size only with stride 1, got stride {tuple(strides)}"
+            )
         total = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
         return tuple((t // 2, t - t // 2) for t in total)
     if isinstance(padding, str):
@@ -147,7 +160,8 @@ def _transposed(
     swapped = permute_dims(apart, (0, 2, 1, *range(3, n + 3)))
     turned = flip(reshape(swapped, (groups * per_out, per_in, *kernel)), tuple(range(2, n + 2)))
     around = tuple(
-        (d * (k - 1) - p, d * (k - 1) - p + e) for k, d, p, e in zip(kernel, dilations, widths, extra, strict=True)
+        (d * (k - 1) - p, d * (k - 1) - p + e)
+        for k, d, p, e in zip(kernel, dilations, widths, extra, strict=True)
     )
     out = apply(
         "conv", x, turned, stride=(1,) * n, padding=around, lhs_dilation=strides, rhs_dilation=dilations, groups=groups,
@@ -161,7 +175,9 @@ def conv_transpose1d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The adjoint of ``conv1d``: [N, C, L] with weight [C, O / groups, K]."""
-    return _transposed("conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _transposed(
+        "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose2d(
@@ -169,7 +185,9 @@ def conv_transpose2d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The adjoint of ``conv2d``: [N, C, H, W] with weight [C, O / groups, KH, KW]."""
-    return _transposed("conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _transposed(
+        "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose3d(
@@ -177,7 +195,9 @@ def conv_transpose3d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The adjoint of ``conv3d``: [N, C, D, H, W] with weight [C, O / groups, KD, KH, KW]."""
-    return _transposed("conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _transposed(
+        "conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 # ---- pooling ------------------------------------------------------------------------------------------------------
@@ -190,33 +210,50 @@ def _windows(
     """[..., out sizes, kernel sizes]: every window of the last n axes, padded with ``fill``."""
     lead = x.ndim - n
     low, high = [0] * x.ndim, [0] * x.ndim
-    for i, (size, k, s, p, d) in enumerate(zip(x.shape[lead:], kernel, strides, padding, dilations, strict=True)):
+    for i, (size, k, s, p, d) in enumerate(
+        zip(x.shape[lead:], kernel, strides, padding, dilations, strict=True)
+    ):
         if k < 1 or s < 1 or d < 1 or p < 0:
-            raise ArgumentError(f"{name}: `kernel_size`, `stride` and `dilation` are at least 1, `padding` is not negative")
+            raise ArgumentError(
+                f"{name}: `kernel_size`, `stride` and `dilation` are at least 1, `padding` is not negative"
+            )
         if 2 * p > (k - 1) * d + 1:
             raise ArgumentError(f"{name}: `padding` {p} is more than half of the kernel {k}")
         span = (k - 1) * d + 1
         room = size + 2 * p - span
         if room < 0:
-            raise ShapeError(f"{name}: a window of {span} does not fit into axis {lead + i} of shape {x.shape} padded by {p}")
+            raise ShapeError(
+                f"{name}: a window of {span} does not fit into axis {lead + i} of shape {x.shape} padded by {p}"
+            )
         extra = 0
         if ceil_mode and room % s and (room // s + 1) * s < size + p:  # a last window that starts inside
             extra = s - room % s
         low[lead + i], high[lead + i] = p, p + extra
     if any(low) or any(high):
         x = apply("pad", x, Tensor(fill, x.dtype), low=tuple(low), high=tuple(high), interior=(0,) * x.ndim)
-    return apply("window", x, axes=tuple(range(lead, lead + n)), size=kernel, stride=strides, dilation=dilations)
+    return apply(
+        "window", x, axes=tuple(range(lead, lead + n)), size=kernel, stride=strides, dilation=dilations
+    )
 
 
 def _pool_input(name: str, n: int, x: TensorLike) -> Tensor:
     image = as_tensor(x, name)
     if image.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {image.shape}")
+        raise ShapeError(
+            f"{name}: `x` has {n + 2} axes (N, C, {n} spatial) or {n + 1} without N, got shape {image.shape}"
+        )
     return image
 
 
 def _max_pool(
-    name: str, n: int, x: TensorLike, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, dilation: Sizes, ceil_mode: bool
+    name: str,
+    n: int,
+    x: TensorLike,
+    kernel_size: Sizes,
+    stride: Sizes | None,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
 ) -> Tensor:
     x = _pool_input(name, n, x)
     kernel = pair(kernel_size, n, name, "kernel_size")
@@ -300,7 +337,9 @@ def avg_pool2d(
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Mean of every window of [N, C, H, W]."""
-    return _avg_pool("avg_pool2d", 2, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool(
+        "avg_pool2d", 2, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def avg_pool3d(
@@ -308,15 +347,21 @@ def avg_pool3d(
     count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Mean of every window of [N, C, D, H, W]."""
-    return _avg_pool("avg_pool3d", 3, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool(
+        "avg_pool3d", 3, x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
-def _adaptive(name: str, n: int, x: TensorLike, output_size: int | Sequence[int | None], largest: bool) -> Tensor:
+def _adaptive(
+    name: str, n: int, x: TensorLike, output_size: int | Sequence[int | None], largest: bool
+) -> Tensor:
     """Windows from floor(i * size / out) to ceil((i + 1) * size / out), axis by axis."""
     pooled = _pool_input(name, n, x)
     if not largest:
         pooled = float_tensor(pooled, name)
-    wanted: tuple[Any, ...] = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    wanted: tuple[Any, ...] = (
+        tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    )
     if len(wanted) != n:
         raise ArgumentError(f"{name}: `output_size` is one number or {n} of them, got {output_size!r}")
     for i, out in enumerate(wanted):
@@ -327,7 +372,9 @@ def _adaptive(name: str, n: int, x: TensorLike, output_size: int | Sequence[int 
             raise ArgumentError(f"{name}: `output_size` is at least 1, got {output_size!r}")
         reduce = maximum_over if largest else mean
         if size % out == 0:
-            pooled = reduce(reshape(pooled, (*pooled.shape[:axis], out, size // out, *pooled.shape[axis + 1 :])), axis + 1)
+            pooled = reduce(
+                reshape(pooled, (*pooled.shape[:axis], out, size // out, *pooled.shape[axis + 1 :])), axis + 1
+            )
         else:
             lead = (slice(None),) * axis
             parts = [pooled[(*lead, slice(j * size // out, -(-(j + 1) * size // out)))] for j in range(out)]
@@ -364,6 +411,8 @@ def unfold(
         raise ShapeError(f"unfold: `x` has shape [N, C, H, W], got {x.shape}")
     kernel = pair(kernel_size, 2, "unfold", "kernel_size")
     strides, widths = pair(stride, 2, "unfold", "stride"), pair(padding, 2, "unfold", "padding")
-    windows = _windows("unfold", 2, x, kernel, strides, widths, pair(dilation, 2, "unfold", "dilation"), False, 0.0)
+    windows = _windows(
+        "unfold", 2, x, kernel, strides, widths, pair(dilation, 2, "unfold", "dilation"), False, 0.0
+    )
     n, c, h, w = windows.shape[:4]
     return reshape(permute_dims(windows, (0, 1, 4, 5, 2, 3)), (n, c * math.prod(kernel), h * w))

@@ -69,7 +69,12 @@ def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None) -> Ten
                 raise ArgumentError(f"asarray: a conversion from {obj.dtype} to {kind} needs a copy")
             return cast(obj, kind)
         return Tensor(obj) if copy else obj
-    if isinstance(obj, np.ndarray) and not copy and obj.flags.c_contiguous and (kind is None or kind.numpy == obj.dtype):
+    if (
+        isinstance(obj, np.ndarray)
+        and not copy
+        and obj.flags.c_contiguous
+        and (kind is None or kind.numpy == obj.dtype)
+    ):
         return from_numpy(obj)
     if copy is False:
         raise ArgumentError(f"asarray: {type(obj).__name__} cannot be shared without a copy")
@@ -101,7 +106,9 @@ def from_dlpack(x: Any, device: Any = None, copy: bool | None = None) -> Tensor:
         step *= size
     if not dense and 0 not in shape:
         if copy is False:
-            raise ArgumentError(f"from_dlpack: strides {strides} of shape {shape} are not contiguous; a copy is needed")
+            raise ArgumentError(
+                f"from_dlpack: strides {strides} of shape {shape} are not contiguous; a copy is needed"
+            )
         flat = buffer.to_numpy()
         view = np.lib.stride_tricks.as_strided(flat, shape, tuple(s * flat.itemsize for s in strides))
         buffer = Buffer.from_numpy(view, copy=True)
@@ -195,7 +202,12 @@ def empty_like(x: TensorLike, dtype: Any = None) -> Tensor:
 
 def full_like(x: TensorLike, fill_value: Any, dtype: Any = None) -> Tensor:
     """One number in the shape and type of x."""
-    return _like(x, fill_value if is_scalar(fill_value) else as_tensor(fill_value, "full_like").item(), dtype, "full_like")
+    return _like(
+        x,
+        fill_value if is_scalar(fill_value) else as_tensor(fill_value, "full_like").item(),
+        dtype,
+        "full_like",
+    )
 
 
 # ---- from indices -------------------------------------------------------------------------------------------------
@@ -283,7 +295,9 @@ def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> list[Tensor]:
     if indexing == "xy" and len(order) > 1:
         order[0], order[1] = 1, 0
     rank = len(vectors)
-    placed = [reshape(v, tuple(v.size if j == order[i] else 1 for j in range(rank))) for i, v in enumerate(vectors)]
+    placed = [
+        reshape(v, tuple(v.size if j == order[i] else 1 for j in range(rank))) for i, v in enumerate(vectors)
+    ]
     return broadcast_arrays(*placed) if placed else []
 
 
@@ -302,4 +316,3 @@ def one_hot(x: TensorLike, num_classes: int, dtype: Any = dt.float32) -> Tensor:
     classes = iota(shape, x.ndim, dt.int64)
     hit = equal(expand_dims(cast(x, dt.int64), x.ndim), classes)
     return cast(hit, dtype_of(dtype, "one_hot"))
-

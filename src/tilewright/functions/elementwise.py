@@ -121,11 +121,18 @@ def _floating(function: str, op: str, doc: str) -> Callable[[TensorLike], Tensor
     return _named(apply_to, function, doc)
 
 
-def _binary(function: str, op: str, doc: str, of_bool: str | None = None) -> Callable[[TensorLike, TensorLike], Tensor]:
+def _binary(
+    function: str, op: str, doc: str, of_bool: str | None = None
+) -> Callable[[TensorLike, TensorLike], Tensor]:
     """``of_bool``: the operation that stands for it between bools (a sum of bools is their `or`)."""
 
     def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
-        if isinstance(x1, Tensor) and isinstance(x2, Tensor) and x1._value.type == x2._value.type and not x1.dtype.is_bool:
+        if (
+            isinstance(x1, Tensor)
+            and isinstance(x2, Tensor)
+            and x1._value.type == x2._value.type
+            and not x1.dtype.is_bool
+        ):
             return _typed(function, op, [x1, x2])
         operands = spread(function, (x1, x2))
         return _typed(function, of_bool if of_bool and operands[0].dtype.is_bool else op, operands)
@@ -170,15 +177,23 @@ erf = _floating("erf", "erf", "Error function, elementwise.")
 add = _binary("add", "add", "x1 + x2, elementwise; `or` for bools.", "bitor")
 subtract = _binary("subtract", "sub", "x1 - x2, elementwise.")
 multiply = _binary("multiply", "mul", "x1 * x2, elementwise; `and` for bools.", "bitand")
-floor_divide = _binary("floor_divide", "floordiv", "x1 / x2 rounded towards minus infinity; 0 for integers divided by 0.")
-remainder = _binary("remainder", "mod", "x1 - floor(x1 / x2) * x2: the remainder with the sign of x2; 0 for integers by 0.")
+floor_divide = _binary(
+    "floor_divide", "floordiv", "x1 / x2 rounded towards minus infinity; 0 for integers divided by 0."
+)
+remainder = _binary(
+    "remainder", "mod", "x1 - floor(x1 / x2) * x2: the remainder with the sign of x2; 0 for integers by 0."
+)
 maximum = _binary("maximum", "maximum", "The larger of x1 and x2, elementwise; NaN if either is.")
 minimum = _binary("minimum", "minimum", "The smaller of x1 and x2, elementwise; NaN if either is.")
 bitwise_and = _binary("bitwise_and", "bitand", "x1 & x2, elementwise, of integers or bools.")
 bitwise_or = _binary("bitwise_or", "bitor", "x1 | x2, elementwise, of integers or bools.")
 bitwise_xor = _binary("bitwise_xor", "bitxor", "x1 ^ x2, elementwise, of integers or bools.")
-bitwise_left_shift = _binary("bitwise_left_shift", "shl", "x1 << x2, elementwise; 0 when x2 is the width or more.")
-bitwise_right_shift = _binary("bitwise_right_shift", "shr", "x1 >> x2, elementwise; the sign is repeated for signed types.")
+bitwise_left_shift = _binary(
+    "bitwise_left_shift", "shl", "x1 << x2, elementwise; 0 when x2 is the width or more."
+)
+bitwise_right_shift = _binary(
+    "bitwise_right_shift", "shr", "x1 >> x2, elementwise; the sign is repeated for signed types."
+)
 equal = _binary("equal", "eq", "x1 == x2, elementwise, as bool.")
 not_equal = _binary("not_equal", "ne", "x1 != x2, elementwise, as bool.")
 less = _binary("less", "lt", "x1 < x2, elementwise, as bool.")
@@ -189,7 +204,10 @@ greater_equal = _binary("greater_equal", "ge", "x1 >= x2, elementwise, as bool."
 
 def _float_binary(function: str, op: str, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
-        items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, n) for x, n in ((x1, "x1"), (x2, "x2"))]
+        items = [
+            x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, n)
+            for x, n in ((x1, "x1"), (x2, "x2"))
+        ]
         return _typed(function, op, spread(function, items, inexact(common_type(function, items))))
 
     return _named(apply_to, function, doc)
@@ -201,8 +219,8 @@ copysign = _float_binary("copysign", "copysign", "x1 with the sign of x2, elemen
 
 
 def positive(x: TensorLike) -> Tensor:
-    """x itself."""
-    return as_tensor(x, "positive")
+    """The elements of x."""
+    return as_tensor(x, "positive").clone()
 
 
 def square(x: TensorLike) -> Tensor:
@@ -235,7 +253,12 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     >>> pow(Tensor([1.0, 2.0, 3.0]), 2).tolist()
     [1.0, 4.0, 9.0]
     """
-    if isinstance(x1, Tensor) and is_scalar(x2) and not isinstance(x2, (bool, complex)) and not x1.dtype.is_bool:
+    if (
+        isinstance(x1, Tensor)
+        and is_scalar(x2)
+        and not isinstance(x2, (bool, complex))
+        and not x1.dtype.is_bool
+    ):
         if x1.dtype.is_inexact or isinstance(x2, int):
             if 1 <= x2 <= 8 and x2 == int(x2):
                 return _power(x1, int(x2))
@@ -275,12 +298,19 @@ def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
     """
     condition = as_tensor(condition, "where", "condition")
     if not condition.dtype.is_bool:
-        raise DTypeError(f"where: `condition` is a bool tensor, got {condition.dtype}; compare it, e.g. `condition != 0`")
-    items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, "where", n) for x, n in ((x1, "x1"), (x2, "x2"))]
+        raise DTypeError(
+            f"where: `condition` is a bool tensor, got {condition.dtype}; compare it, e.g. `condition != 0`"
+        )
+    items = [
+        x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, "where", n)
+        for x, n in ((x1, "x1"), (x2, "x2"))
+    ]
     dtype = common_type("where", items)
     shape = common_shape("where", [condition.shape, *(x.shape for x in items if isinstance(x, Tensor))])
     branches = [
-        broadcast_to_shape(cast(x, dtype), shape) if isinstance(x, Tensor) else from_constant(x, dtype, shape, "where")
+        broadcast_to_shape(cast(x, dtype), shape)
+        if isinstance(x, Tensor)
+        else from_constant(x, dtype, shape, "where")
         for x in items
     ]
     return apply("where", broadcast_to_shape(condition, shape), *branches)
@@ -391,4 +421,3 @@ def conj(x: TensorLike) -> Tensor:
     """Complex conjugate; x itself when it is real."""
     x = as_tensor(x, "conj")
     return apply("conj", x) if x.dtype.is_complex else x
-

@@ -63,7 +63,9 @@ def _items(x: Tensor, index: Any) -> list[Any]:
 
 def _array_item(item: Any, x: Tensor, axis: int) -> list[Any]:
     if isinstance(item, (bool, np.bool_)):
-        raise IndexingError("index: a single bool is not an index; use a mask tensor, or `x[None]` for a new axis")
+        raise IndexingError(
+            "index: a single bool is not an index; use a mask tensor, or `x[None]` for a new axis"
+        )
     if not isinstance(item, (Tensor, np.ndarray, list, tuple)):
         try:
             return [operator.index(item)]
@@ -83,7 +85,9 @@ def _array_item(item: Any, x: Tensor, axis: int) -> list[Any]:
             )
         return list(np.nonzero(np.asarray(item)))
     if kind not in "iu":
-        raise IndexingError(f"index: an index tensor has integers or bools, got {item.dtype}; convert it with `.astype`")
+        raise IndexingError(
+            f"index: an index tensor has integers or bools, got {item.dtype}; convert it with `.astype`"
+        )
     return [item]
 
 
@@ -124,7 +128,9 @@ def _basic(items: Sequence[Any], shape: tuple[int, ...]) -> _Plan:
             plan.shape.append(count)
         else:
             if not -size <= item < size:
-                raise IndexingError(f"index: {item} is out of range for axis {axis} of size {size} (shape {shape})")
+                raise IndexingError(
+                    f"index: {item} is out of range for axis {axis} of size {size} (shape {shape})"
+                )
             plan.start.append(item % size)
             plan.stop.append(item % size + 1)
             plan.step.append(1)
@@ -171,8 +177,10 @@ def _prepared(index: Any, size: int, axis: int) -> Tensor:
     if isinstance(index, Tensor):
         if index.dtype.kind == "u":
             return index if index.dtype.bits < 64 else cast(index, dt.int64)
-        return where(less(index, 0), add(index, size), index) if _fits(size, index) else _prepared(
-            cast(index, dt.int64), size, axis
+        return (
+            where(less(index, 0), add(index, size), index)
+            if _fits(size, index)
+            else _prepared(cast(index, dt.int64), size, axis)
         )
     array = np.asarray(index)
     if array.size:
@@ -194,7 +202,10 @@ def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[
     arrays = [(n, i) for n, i in enumerate(items) if i is not None and not isinstance(i, slice)]
     axes = tuple(n for n, _ in arrays)  # None and slices keep one axis each, so positions are axes
     source_axis = {n: sum(1 for j in items[:n] if j is not None) for n in axes}
-    indices = [_prepared(np.asarray(i) if isinstance(i, int) else i, x.shape[source_axis[n]], source_axis[n]) for n, i in arrays]
+    indices = [
+        _prepared(np.asarray(i) if isinstance(i, int) else i, x.shape[source_axis[n]], source_axis[n])
+        for n, i in arrays
+    ]
     if len(indices) > 1:
         try:
             shape = common_shape("index", [i.shape for i in indices])
@@ -225,7 +236,11 @@ def updated(x: Tensor, index: Any, value: TensorLike, mode: str) -> Tensor:
     """x with ``value`` set (or added, ...) at ``index``, as a new tensor."""
     function = f"x.at[...].{mode}" if mode != "set" else "x[...] = value"
     value = cast(as_tensor(value, function, "value", x.dtype), x.dtype)
-    if isinstance(index, (Tensor, np.ndarray)) and index.dtype.kind == "b" and index.shape == x.shape[: index.ndim]:
+    if (
+        isinstance(index, (Tensor, np.ndarray))
+        and index.dtype.kind == "b"
+        and index.shape == x.shape[: index.ndim]
+    ):
         masked = _write_masked(x, as_tensor(index, function, "index"), value, mode)
         if masked is not None:
             return masked
@@ -241,7 +256,9 @@ def _fit(value: Tensor, shape: tuple[int, ...], function: str) -> Tensor:
     try:
         return broadcast_to(value, shape)
     except ShapeError:
-        raise ShapeError(f"{function}: a value of shape {value.shape} does not fit the indexed part of shape {shape}") from None
+        raise ShapeError(
+            f"{function}: a value of shape {value.shape} does not fit the indexed part of shape {shape}"
+        ) from None
 
 
 def _write_masked(x: Tensor, mask: Tensor, value: Tensor, mode: str) -> Tensor | None:
@@ -269,7 +286,9 @@ def _write_region(x: Tensor, items: list[Any], value: Tensor, mode: str, functio
         return x
     low = tuple(plan.start)
     interior = tuple(s - 1 for s in plan.step)
-    high = tuple(d - a - (c - 1) * s - 1 for d, a, c, s in zip(x.shape, plan.start, counts, plan.step, strict=True))
+    high = tuple(
+        d - a - (c - 1) * s - 1 for d, a, c, s in zip(x.shape, plan.start, counts, plan.step, strict=True)
+    )
     laid = apply("pad", value, Tensor(0, x.dtype), low=low, high=high, interior=interior)
     if mode == "add" and not x.dtype.is_bool:
         return add(x, laid)
@@ -354,7 +373,9 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int = -1) -> Tenso
     x, index = as_tensor(x, "take_along_axis"), as_tensor(indices, "take_along_axis", "indices")
     at = axis_of(axis, x.ndim, "take_along_axis")
     if not index.dtype.is_integer or index.ndim != x.ndim:
-        raise ShapeError(f"take_along_axis: `indices` are integers of rank {x.ndim}, got {index.dtype} of shape {index.shape}")
+        raise ShapeError(
+            f"take_along_axis: `indices` are integers of rank {x.ndim}, got {index.dtype} of shape {index.shape}"
+        )
     shape = common_shape("take_along_axis", [_without(index.shape, at), _without(x.shape, at)])
     full = (*shape[:at], index.shape[at], *shape[at:])
     index = broadcast_to_shape(cast(_prepared(index, x.shape[at], at), dt.int64), full)
@@ -373,5 +394,3 @@ def nonzero(x: TensorLike) -> tuple[Tensor, ...]:
     if not x.ndim:
         raise ShapeError("nonzero: a tensor of rank 0 has no axes to index")
     return tuple(Tensor(i) for i in np.nonzero(x.numpy()))
-
-

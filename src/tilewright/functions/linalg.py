@@ -56,7 +56,9 @@ def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
     """
     a, b = as_tensor(x1, "matmul", "x1"), as_tensor(x2, "matmul", "x2")
     if not a.ndim or not b.ndim:
-        raise ShapeError(f"matmul: shapes {a.shape} and {b.shape}: a tensor of rank 0 has no matrix product; use `*`")
+        raise ShapeError(
+            f"matmul: shapes {a.shape} and {b.shape}: a tensor of rank 0 has no matrix product; use `*`"
+        )
     inner = -2 if b.ndim > 1 else -1
     if a.shape[-1] != b.shape[inner]:
         raise ShapeError(_mismatch(a, b, inner))
@@ -117,7 +119,9 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: int | tuple[Sequence[int], S
         left = tuple(axis_of(i, a.ndim, "tensordot", "axes[0]") for i in _listed(axes[0]))
         right = tuple(axis_of(i, b.ndim, "tensordot", "axes[1]") for i in _listed(axes[1]))
     if len(left) != len(right) or any(a.shape[i] != b.shape[j] for i, j in zip(left, right, strict=False)):
-        raise ShapeError(f"tensordot: axes {left} of shape {a.shape} and {right} of shape {b.shape} differ in size or number")
+        raise ShapeError(
+            f"tensordot: axes {left} of shape {a.shape} and {right} of shape {b.shape} differ in size or number"
+        )
     return contract(a, b, (left, right), function="tensordot")
 
 
@@ -144,7 +148,9 @@ def dot(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Inner product of two vectors (rank 1)."""
     a, b = as_tensor(x1, "dot", "x1"), as_tensor(x2, "dot", "x2")
     if a.ndim != 1 or a.shape != b.shape:
-        raise ShapeError(f"dot: takes two vectors of one length, got shapes {a.shape} and {b.shape}; see `matmul`")
+        raise ShapeError(
+            f"dot: takes two vectors of one length, got shapes {a.shape} and {b.shape}; see `matmul`"
+        )
     return contract(a, b, ((0,), (0,)), function="dot")
 
 
@@ -152,5 +158,3 @@ def outer(x1: TensorLike, x2: TensorLike) -> Tensor:
     """All products of two vectors: [M], [N] -> [M, N]."""
     a, b = as_tensor(x1, "outer", "x1"), as_tensor(x2, "outer", "x2")
     return reshape(a, (a.size, 1)) * reshape(b, (1, b.size))
-
-

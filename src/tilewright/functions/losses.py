@@ -101,7 +101,9 @@ def huber_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", d
     return _reduced(where(less(distance, delta), near, far), reduction, "huber_loss")
 
 
-def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+def smooth_l1_loss(
+    input: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0
+) -> Tensor:
     """Half the square of the difference divided by ``beta`` up to ``beta``, then the difference less half of ``beta``."""
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: `beta` is not negative, got {beta}")
@@ -110,7 +112,9 @@ def smooth_l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean
     x, t = _pair(input, target, "smooth_l1_loss")
     distance = absolute(subtract(x, t))
     near = multiply(multiply(distance, distance), 0.5 / beta)
-    return _reduced(where(less(distance, beta), near, subtract(distance, 0.5 * beta)), reduction, "smooth_l1_loss")
+    return _reduced(
+        where(less(distance, beta), near, subtract(distance, 0.5 * beta)), reduction, "smooth_l1_loss"
+    )
 
 
 def binary_cross_entropy(
@@ -146,7 +150,9 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss, reduction, name)
 
 
-def kl_div(input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
+def kl_div(
+    input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False
+) -> Tensor:
     """target * (log target - input) for log-probabilities ``input``; "batchmean" divides the sum by the first axis."""
     x, t = _pair(input, target, "kl_div")
     if log_target:
@@ -176,7 +182,9 @@ def _class_axis(x: Tensor, target: Tensor, function: str) -> int:
             hint = "; drop the last axis with `target.squeeze(-1)`"
         elif target.shape == x.shape:
             hint = "; a target of one-hot rows goes through `.argmax(1)` (or as floats, as probabilities)"
-        raise ShapeError(f"{function}: `target` has shape {rest} for `input` of shape {x.shape}, got {target.shape}{hint}")
+        raise ShapeError(
+            f"{function}: `target` has shape {rest} for `input` of shape {x.shape}, got {target.shape}{hint}"
+        )
     return axis
 
 
@@ -245,7 +253,9 @@ def _class_loss(
 def _target_weights(weight: TensorLike, x: Tensor, t: Tensor, axis: int, function: str) -> Tensor:
     w = cast(as_tensor(weight, function, "weight"), x.dtype)
     if w.shape != (x.shape[axis],):
-        raise ShapeError(f"{function}: `weight` has one element for each of the {x.shape[axis]} classes, got shape {w.shape}")
+        raise ShapeError(
+            f"{function}: `weight` has one element for each of the {x.shape[axis]} classes, got shape {w.shape}"
+        )
     wide = reshape(w, (w.size, *(1,) * (x.ndim - axis - 1)))
     return sum_over(where(_class_mask(x, t, axis), wide, 0.0), axis)
 
@@ -278,7 +288,9 @@ def cross_entropy(
     total = log(sum_over(exp(shifted), axis))
     if label_smoothing == 0.0:
         picked = sum_over(where(_class_mask(x, t, axis), shifted, 0.0), axis)
-        return _class_loss(subtract(total, picked), x, t, axis, weight, ignore_index, reduction, "cross_entropy")
+        return _class_loss(
+            subtract(total, picked), x, t, axis, weight, ignore_index, reduction, "cross_entropy"
+        )
     logs = subtract(shifted, expand_dims(total, axis))
     near = negative(sum_over(where(_class_mask(x, t, axis), logs, 0.0), axis))
     if weight is None:
@@ -291,7 +303,9 @@ def cross_entropy(
     return _class_loss(loss, x, t, axis, weight, ignore_index, reduction, "cross_entropy", weighted=False)
 
 
-def _soft_cross_entropy(x: Tensor, t: Tensor, weight: TensorLike | None, reduction: str, smoothing: float) -> Tensor:
+def _soft_cross_entropy(
+    x: Tensor, t: Tensor, weight: TensorLike | None, reduction: str, smoothing: float
+) -> Tensor:
     """Targets are probabilities of the classes; "mean" divides by the number of examples."""
     if t.shape != x.shape:
         raise ShapeError(
@@ -309,5 +323,3 @@ def _soft_cross_entropy(x: Tensor, t: Tensor, weight: TensorLike | None, reducti
     if reduction == "mean":
         return divide(sum_over(loss), float(max(loss.size, 1)))
     return _reduced(loss, reduction, "cross_entropy")
-
-

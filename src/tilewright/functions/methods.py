@@ -141,11 +141,11 @@ def _transpose(self: Tensor, *axes: Any) -> Tensor:
     """Axes reversed, or in the order given; two axes given are exchanged."""
     if len(axes) == 2:
         return movement.swapaxes(self, *axes)
-    return movement.permute_dims(self, *axes) if axes else movement.permute_dims(self, tuple(range(self.ndim))[::-1])
-
-
-def _positive(self: Tensor) -> Tensor:
-    return self
+    return (
+        movement.permute_dims(self, *axes)
+        if axes
+        else movement.permute_dims(self, tuple(range(self.ndim))[::-1])
+    )
 
 
 _PROPERTIES: dict[str, Callable[[Any], Any]] = {
@@ -167,7 +167,7 @@ def _install() -> None:
     for module, names in _SHARED.items():
         for name in names:
             setattr(Tensor, name, getattr(module, name))
-    for name, method in {**_ALIASES, "transpose": _transpose, "__pos__": _positive}.items():
+    for name, method in {**_ALIASES, "transpose": _transpose, "__pos__": elementwise.positive}.items():
         setattr(Tensor, name, method)
     for name, reader in _PROPERTIES.items():
         setattr(Tensor, name, property(reader))

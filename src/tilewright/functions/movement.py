@@ -45,7 +45,9 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
     if sizes.count(-1) == 1:
         known = math.prod(d for d in sizes if d != -1)
         if known <= 0 or x.size % known:
-            raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not divide into shape {tuple(sizes)}")
+            raise ShapeError(
+                f"reshape: {x.size} elements of shape {x.shape} do not divide into shape {tuple(sizes)}"
+            )
         sizes[sizes.index(-1)] = x.size // known
     if any(d < 0 for d in sizes):
         raise ShapeError(f"reshape: shape {tuple(wanted)} has a negative size; only one may be -1")
@@ -53,7 +55,7 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
         raise ShapeError(
             f"reshape: a tensor of shape {x.shape} has {x.size} elements, shape {tuple(sizes)} has {math.prod(sizes)}"
         )
-    return x if tuple(sizes) == x.shape else apply("reshape", x, shape=tuple(sizes))
+    return x.clone() if tuple(sizes) == x.shape else apply("reshape", x, shape=tuple(sizes))
 
 
 def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -65,7 +67,10 @@ def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     x = as_tensor(x, "flatten")
     if x.ndim == 0:
         return reshape(x, (1,))
-    first, last = axis_of(start_dim, x.ndim, "flatten", "start_dim"), axis_of(end_dim, x.ndim, "flatten", "end_dim")
+    first, last = (
+        axis_of(start_dim, x.ndim, "flatten", "start_dim"),
+        axis_of(end_dim, x.ndim, "flatten", "end_dim"),
+    )
     if first > last:
         raise AxisError(f"flatten: `start_dim` {start_dim} comes after `end_dim` {end_dim}")
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
@@ -95,8 +100,10 @@ def permute_dims(x: TensorLike, *axes: Any) -> Tensor:
     order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
     found = tuple(axis_of(a, x.ndim, "permute_dims", "axes") for a in order)
     if sorted(found) != list(range(x.ndim)):
-        raise AxisError(f"permute_dims: `axes` {tuple(order)} is not an order of the {x.ndim} axes of shape {x.shape}")
-    return x if found == tuple(range(x.ndim)) else apply("permute", x, axes=found)
+        raise AxisError(
+            f"permute_dims: `axes` {tuple(order)} is not an order of the {x.ndim} axes of shape {x.shape}"
+        )
+    return x.clone() if found == tuple(range(x.ndim)) else apply("permute", x, axes=found)
 
 
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
@@ -139,7 +146,7 @@ def broadcast_to(x: TensorLike, shape: Any) -> Tensor:
     wanted = shape_of(shape, "broadcast_to")
     if len(wanted) < x.ndim or common_shape("broadcast_to", [x.shape, wanted]) != wanted:
         raise ShapeError(f"broadcast_to: a tensor of shape {x.shape} does not broadcast to {wanted}")
-    return broadcast_to_shape(x, wanted)
+    return x.clone() if x.shape == wanted else apply("broadcast", x, shape=wanted)
 
 
 def broadcast_arrays(*arrays: TensorLike) -> list[Tensor]:
@@ -188,12 +195,18 @@ def concat(arrays: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
         raise ShapeError("concat: tensors of rank 0 have no axis to join along; use `stack`")
     at = axis_of(axis, first.ndim, "concat")
     for i, t in enumerate(tensors):
-        if t.ndim != first.ndim or any(a != b for j, (a, b) in enumerate(zip(t.shape, first.shape, strict=False)) if j != at):
+        if t.ndim != first.ndim or any(
+            a != b for j, (a, b) in enumerate(zip(t.shape, first.shape, strict=False)) if j != at
+        ):
             raise ShapeError(
                 f"concat: `arrays[{i}]` of shape {t.shape} does not fit `arrays[0]` of shape {first.shape};"
                 f" all sizes except axis {at} must be equal"
             )
-    return cast(first, dtype) if len(tensors) == 1 else apply("concat", *(cast(t, dtype) for t in tensors), axis=at)
+    return (
+        cast(first, dtype)
+        if len(tensors) == 1
+        else apply("concat", *(cast(t, dtype) for t in tensors), axis=at)
+    )
 
 
 def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
@@ -201,7 +214,9 @@ def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
     tensors = tensors_of(arrays, "stack", "arrays")
     for i, t in enumerate(tensors):
         if t.shape != tensors[0].shape:
-            raise ShapeError(f"stack: `arrays[{i}]` has shape {t.shape}, `arrays[0]` has shape {tensors[0].shape}")
+            raise ShapeError(
+                f"stack: `arrays[{i}]` has shape {t.shape}, `arrays[0]` has shape {tensors[0].shape}"
+            )
     at = axis_of(axis, tensors[0].ndim + 1, "stack")
     return concat([expand_dims(t, at) for t in tensors], at)
 
@@ -222,7 +237,9 @@ def split(x: TensorLike, size: int | Sequence[int], axis: int = 0) -> tuple[Tens
     if isinstance(size, (tuple, list)):
         sizes = [int(s) for s in size]
         if sum(sizes) != length:
-            raise ShapeError(f"split: sizes {tuple(sizes)} do not add up to {length}, the size of axis {axis}")
+            raise ShapeError(
+                f"split: sizes {tuple(sizes)} do not add up to {length}, the size of axis {axis}"
+            )
     else:
         if not isinstance(size, int) or size < 1:
             raise ArgumentError(f"split: `size` is a positive integer or a sequence of sizes, got {size!r}")
@@ -238,7 +255,7 @@ def flip(x: TensorLike, axis: Axes = None) -> Tensor:
     """Elements in reverse order along the given axes (all by default)."""
     x = as_tensor(x, "flip")
     axes = axes_of(axis, x.ndim, "flip")
-    return apply("flip", x, axes=axes) if axes else x
+    return apply("flip", x, axes=axes) if axes else x.clone()
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor:
@@ -284,15 +301,20 @@ def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | Non
         wide = broadcast_to(expand_dims(x, at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
         return reshape(wide, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
     counts = np.asarray(repeats)  # the result's shape depends on these numbers, so a tensor is read here
-    if counts.ndim != 1 or len(counts) not in (1, x.shape[at]) or counts.dtype.kind not in "iu" or (counts < 0).any():
-        raise ArgumentError(f"repeat: `repeats` is one count or {x.shape[at]} of them, got shape {counts.shape}")
+    if (
+        counts.ndim != 1
+        or len(counts) not in (1, x.shape[at])
+        or counts.dtype.kind not in "iu"
+        or (counts < 0).any()
+    ):
+        raise ArgumentError(
+            f"repeat: `repeats` is one count or {x.shape[at]} of them, got shape {counts.shape}"
+        )
     where = np.repeat(np.arange(x.shape[at]), counts)
     return source[(*(slice(None),) * at, where)]
 
 
-def pad(
-    x: TensorLike, pad_width: Any, mode: str = "constant", constant_values: float = 0
-) -> Tensor:
+def pad(x: TensorLike, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Tensor:
     """x with elements added around it: ``pad_width`` is one (low, high) pair for each axis, one for all, or one number.
 
     >>> pad(Tensor([1, 2]), (1, 0)).tolist()
@@ -309,5 +331,3 @@ def pad(
     fill = Tensor(constant_values, source.dtype)
     low, high = (tuple(int(w) for w in side) for side in widths.T)
     return apply("pad", source, fill, low=low, high=high, interior=(0,) * source.ndim)
-
-

@@ -54,7 +54,9 @@ def layer_norm(
     return _affine(multiply(distance, rsqrt(add(variance, eps))), x, weight, bias, "layer_norm")
 
 
-def _affine(out: Tensor, x: Tensor, weight: TensorLike | None, bias: TensorLike | None, function: str) -> Tensor:
+def _affine(
+    out: Tensor, x: Tensor, weight: TensorLike | None, bias: TensorLike | None, function: str
+) -> Tensor:
     if weight is not None:
         out = multiply(out, as_tensor(weight, function, "weight"))
     if bias is not None:
@@ -63,7 +65,10 @@ def _affine(out: Tensor, x: Tensor, weight: TensorLike | None, bias: TensorLike 
 
 
 def rms_norm(
-    x: TensorLike, normalized_shape: int | Sequence[int], weight: TensorLike | None = None, eps: float | None = None
+    x: TensorLike,
+    normalized_shape: int | Sequence[int],
+    weight: TensorLike | None = None,
+    eps: float | None = None,
 ) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axes; eps is the type's machine epsilon by default."""
     x = float_tensor(x, "rms_norm")
@@ -79,7 +84,9 @@ def _channels(v: TensorLike, x: Tensor, function: str, name: str) -> Tensor:
     """One number per channel, shaped to broadcast along axis 1."""
     v = as_tensor(v, function, name)
     if v.shape != (x.shape[1],):
-        raise ShapeError(f"{function}: `{name}` has one element for each of the {x.shape[1]} channels, got shape {v.shape}")
+        raise ShapeError(
+            f"{function}: `{name}` has one element for each of the {x.shape[1]} channels, got shape {v.shape}"
+        )
     return reshape(v, (1, x.shape[1], *(1,) * (x.ndim - 2)))
 
 
@@ -106,7 +113,9 @@ def batch_norm(
     if training or running_mean is None or running_var is None:
         count = math.prod(x.shape[a] for a in axes)
         if count < 2 and training:
-            raise ShapeError(f"batch_norm: shape {x.shape} has one value per channel; training needs more than one")
+            raise ShapeError(
+                f"batch_norm: shape {x.shape} has one value per channel; training needs more than one"
+            )
         distance, center, variance = _moments(wide, axes)
         if training and running_mean is not None and running_var is not None:
             with no_grad():
@@ -139,7 +148,9 @@ def group_norm(
     """Normalise each example of [N, C, ...] over groups of C / num_groups channels and all further axes."""
     x = float_tensor(x, "group_norm")
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
-        raise ShapeError(f"group_norm: shape {x.shape} has no {num_groups} groups of channels (axis 1) of one size")
+        raise ShapeError(
+            f"group_norm: shape {x.shape} has no {num_groups} groups of channels (axis 1) of one size"
+        )
     apart = reshape(_wide(x), (x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:]))
     distance, _, variance = _moments(apart, tuple(range(2, apart.ndim)))
     out = reshape(multiply(distance, rsqrt(add(variance, eps))), x.shape)
@@ -177,5 +188,3 @@ def normalize(x: TensorLike, p: float = 2.0, axis: int = 1, eps: float = 1e-12) 
     """x / max(norm(x), eps) along ``axis``."""
     x = float_tensor(x, "normalize")
     return divide(x, maximum(vector_norm(x, axis, keepdims=True, ord=p), eps))
-
-

@@ -77,7 +77,9 @@ def _extreme(name: str, x: TensorLike, axis: Axes, keepdims: bool) -> Tensor:
     axes = axes_of(axis, x.ndim, name)
     for a in axes:
         if x.shape[a] == 0:
-            raise ShapeError(f"{name}: axis {a} of a tensor of shape {x.shape} is empty and has no {name}imum")
+            raise ShapeError(
+                f"{name}: axis {a} of a tensor of shape {x.shape} is empty and has no {name}imum"
+            )
     try:
         return _reduce(f"reduce_{name}", x, axes, keepdims)
     except TypeError as error:
@@ -112,9 +114,7 @@ def _exact(count: int) -> bool:
     return count & (count - 1) == 0
 
 
-def var(
-    x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
-) -> Tensor:
+def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance over ``axis``: the sum of squared distances from the mean, divided by N - correction.
 
     >>> var(Tensor([1.0, 2.0, 3.0, 4.0])).item()

@@ -25,7 +25,9 @@ def _differentiable(leaf: Any, function: str) -> Tensor:
     if isinstance(leaf, float):
         return Tensor(leaf)
     got = f"a tensor of {leaf.dtype}" if isinstance(leaf, Tensor) else type(leaf).__name__
-    raise DTypeError(f"{function}: only floating-point tensors can be differentiated, got {got}; see `argnums`")
+    raise DTypeError(
+        f"{function}: only floating-point tensors can be differentiated, got {got}; see `argnums`"
+    )
 
 
 def value_and_grad(
@@ -49,7 +51,9 @@ def value_and_grad(
         structures = []
         for number in numbers:
             if not -len(args) <= number < len(args):
-                raise GradientError(f"grad: `argnums` {number}: `{name}` was called with {len(args)} positional arguments")
+                raise GradientError(
+                    f"grad: `argnums` {number}: `{name}` was called with {len(args)} positional arguments"
+                )
             leaves, structure = flatten(args[number])
             own = [marked(_differentiable(leaf, "grad")) for leaf in leaves]
             marks += own
@@ -59,18 +63,25 @@ def value_and_grad(
             result = function(*call, **kwargs)
             value = result[0] if has_aux else result
             if not isinstance(value, Tensor) or value.size != 1:
-                shown = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-                raise GradientError(f"grad: `{name}` must return a scalar tensor, got {shown}; reduce it, e.g. with `.sum()`")
+                shown = (
+                    f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
+                )
+                raise GradientError(
+                    f"grad: `{name}` must return a scalar tensor, got {shown}; reduce it, e.g. with `.sum()`"
+                )
             found = gradients([value], [None], [[m._value] for m in marks], "grad")
         tensors = [
-            _result(g, m, [value, m]) if g is not None else zeros_like(m) for g, m in zip(found, marks, strict=True)
+            _result(g, m, [value, m]) if g is not None else zeros_like(m)
+            for g, m in zip(found, marks, strict=True)
         ]
         trees, start = [], 0
         for structure, count in structures:
             trees.append(unflatten(structure, tensors[start : start + count]))
             start += count
         outer = modes.grad and reaches_leaf(value._value, marks)
-        closed = from_value(value._value if outer else make("stop_gradient", (value._value,)), (value,), outer)
+        closed = from_value(
+            value._value if outer else make("stop_gradient", (value._value,)), (value,), outer
+        )
         return (
             (closed, *result[1:]) if has_aux else closed,
             trees[0] if isinstance(argnums, int) else tuple(trees),
@@ -85,7 +96,9 @@ def _result(value: Value, mark: Tensor, operands: Sequence[Tensor]) -> Tensor:
     return from_value(value if recorded else make("stop_gradient", (value,)), operands, recorded)
 
 
-def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
     """The gradient of a scalar function with respect to the arguments ``argnums``, as a function.
 
     With ``has_aux`` the function returns ``(scalar, anything)`` and the result is ``(gradients, anything)``.

@@ -31,7 +31,8 @@ def astype(x: TensorLike, dtype: Any, copy: bool = True) -> Tensor:
 
     ``copy`` is accepted for the standard's sake: tensors are immutable, so sharing cannot be told from copying.
     """
-    return cast(as_tensor(x, "astype"), dtype_of(dtype, "astype"))
+    source, kind = as_tensor(x, "astype"), dtype_of(dtype, "astype")
+    return source.clone() if source.dtype is kind else cast(source, kind)
 
 
 def bitcast(x: TensorLike, dtype: Any) -> Tensor:
@@ -50,7 +51,9 @@ def isdtype(dtype: Any, kind: Any) -> bool:
     if isinstance(kind, str) and kind in _KINDS:
         return found.kind in _KINDS[kind]
     if isinstance(kind, str) and kind not in dt.BY_NAME:
-        raise ArgumentError(f"isdtype: `kind` is a type or one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
+        raise ArgumentError(
+            f"isdtype: `kind` is a type or one of {', '.join(map(repr, _KINDS))}, got {kind!r}"
+        )
     return found is dtype_of(kind, "isdtype")
 
 
@@ -104,7 +107,9 @@ def finfo(type: Any) -> FloatInfo:
     if not kind.is_float:
         raise DTypeError(f"finfo: {kind} is not a floating type; see `iinfo`")
     info: Any = ml_dtypes.finfo(kind.numpy)  # type: ignore[no-untyped-call]
-    return FloatInfo(kind, kind.bits, float(info.eps), float(info.max), float(info.min), float(info.smallest_normal))
+    return FloatInfo(
+        kind, kind.bits, float(info.eps), float(info.max), float(info.min), float(info.smallest_normal)
+    )
 
 
 def iinfo(type: Any) -> IntegerInfo:

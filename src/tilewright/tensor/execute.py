@@ -29,7 +29,7 @@ from tilewright.runtime.buffers import Buffer
 __all__ = ["Plan", "UnboundLeaf", "evaluate", "plan", "program", "transparent"]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
-transparent = frozenset(("stop_gradient", "mark"))  # operations that only differentiation sees
+transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
 
 
 class UnboundLeaf(Exception):
@@ -68,6 +68,8 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
         leaf = (value.buffer is not None) if bound is None else (value in bound or value.buffer is not None)
         if not leaf:
             inputs = value.inputs
+            if op == "custom":
+                inputs = (inputs[value["index"]],)
             waiting = [i for i in inputs if i not in numbers]
             if waiting:
                 waiting.reverse()
@@ -104,7 +106,11 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
 def _changes(value: Value) -> bool:
     """Whether a constant may be another number in the next step: floats that are not small multiples of a half."""
     number = value.attrs[0][1]
-    return isinstance(number, float) and math.isfinite(number) and not (abs(number) <= 16 and (2 * number).is_integer())
+    return (
+        isinstance(number, float)
+        and math.isfinite(number)
+        and not (abs(number) <= 16 and (2 * number).is_integer())
+    )
 
 
 @dataclass(slots=True)

@@ -33,7 +33,11 @@ def history(outputs: Sequence[Value]) -> list[Value]:
             stack.pop()
             continue
         waiting: list[Value] = []
-        if value.inputs and value.op != "stop_gradient" and not (value.op == "mark" and roles(value) is not None):
+        if (
+            value.inputs
+            and value.op != "stop_gradient"
+            and not (value.op == "mark" and roles(value) is not None)
+        ):
             waiting = [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
         if waiting:
             stack.extend(waiting)
@@ -76,7 +80,9 @@ def _seeds(outputs: Sequence[Tensor], given: Sequence[Tensor | None], what: str)
         lazy.check_usable(gradient)
         value = gradient._value
         if kind.shape != value.type.shape:
-            raise ShapeError(f"{what}: the gradient of a tensor of shape {output.shape} has its shape, got {gradient.shape}")
+            raise ShapeError(
+                f"{what}: `gradient` has the shape {output.shape} of the tensor, got {gradient.shape}"
+            )
         if value.type.dtype is not kind.dtype:
             value = make("cast", (value,), dtype=kind.dtype)
         seeds.append(value if modes.grad and gradient._requires_grad else make("stop_gradient", (value,)))
@@ -156,12 +162,15 @@ def reaches_leaf(value: Value, marks: Sequence[Tensor]) -> bool:
     own = {m._value for m in marks}
     order = history((value,))
     return any(
-        (v.op == "mark" and v not in own and lazy.handles_of(v)) or (v.op in ("input", "mark") and lazy.role_of(v) is not None)
+        (v.op == "mark" and v not in own and lazy.handles_of(v))
+        or (v.op in ("input", "mark") and lazy.role_of(v) is not None)
         for v in order
     )
 
 
-def _accumulate(target: Tensor, value: Value, operands: Sequence[Tensor], nodes: int, create_graph: bool) -> None:
+def _accumulate(
+    target: Tensor, value: Value, operands: Sequence[Tensor], nodes: int, create_graph: bool
+) -> None:
     if modes.trace is not None:
         modes.trace.note_grad(target)
     before = target._grad

@@ -65,7 +65,11 @@ class Tensor(Methods):
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
-            value = operand_value(data) if not data._requires_grad else make("stop_gradient", (operand_value(data),))
+            value = (
+                operand_value(data)
+                if not data._requires_grad
+                else make("stop_gradient", (operand_value(data),))
+            )
             source: Tensor | None = data
             if dtype is not None and dt.from_numpy(dtype) is not value.type.dtype:
                 value = make("cast", (value,), dtype=dt.from_numpy(dtype))
@@ -149,7 +153,9 @@ class Tensor(Methods):
             return
         if flag:
             if not self.dtype.is_inexact:
-                raise DTypeError(f"requires_grad: a tensor of {self.dtype} has no gradient; only floating types have")
+                raise DTypeError(
+                    f"requires_grad: a tensor of {self.dtype} has no gradient; only floating types have"
+                )
             value = operand_value(self)
             self._requires_grad = self._leaf = True
             self._become(value)
@@ -175,7 +181,9 @@ class Tensor(Methods):
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None and (not isinstance(value, Tensor) or value.shape != self.shape):
-            raise ShapeError(f"grad: a tensor of shape {self.shape} or None is needed, got {_describe(value)}")
+            raise ShapeError(
+                f"grad: a tensor of shape {self.shape} or None is needed, got {_describe(value)}"
+            )
         if modes.trace is not None:
             modes.trace.note_grad(self)
         self._grad = value
@@ -186,7 +194,9 @@ class Tensor(Methods):
             raise GradientError("retain_grad: the tensor does not require gradients")
         self._retain_grad = True
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+    def backward(
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> None:
         """Add the gradient of this tensor with respect to every leaf below it to the leaf's ``.grad``.
 
         ``gradient`` has this tensor's shape and may be left out for one element. The graph is freed afterwards unless
@@ -198,11 +208,28 @@ class Tensor(Methods):
         >>> w.grad.tolist()
         [2.0, 4.0]
         """
-        gradients.backward(self, gradient, create_graph if retain_graph is None else retain_graph, create_graph)
+        gradients.backward(
+            self, gradient, create_graph if retain_graph is None else retain_graph, create_graph
+        )
 
     def detach(self) -> Tensor:
         """The same elements without their history."""
         return from_value(make("stop_gradient", (operand_value(self),)), (self,))
+
+    def clone(self) -> Tensor:
+        """Another handle on the same elements, with their history: writing to one in place leaves the other."""
+        value = operand_value(self)
+        return from_value(value, (self,), self._requires_grad and modes.grad)
+
+    @property
+    def data(self) -> Tensor:
+        """The tensor without its history; assigning to it writes the elements, also of a leaf with gradients."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        with no_grad():
+            self.assign(value)
 
     # ---- reading ----------------------------------------------------------------------------------------------
 
@@ -415,7 +442,9 @@ def apply(op: str, *operands: Tensor, **attrs: Any) -> Tensor:
     return from_value(result, operands, recorded and result.type.dtype.is_inexact)
 
 
-def from_value(value: Value, operands: Sequence[Tensor] = (), requires_grad: bool = False, nodes: int = 1) -> Tensor:
+def from_value(
+    value: Value, operands: Sequence[Tensor] = (), requires_grad: bool = False, nodes: int = 1
+) -> Tensor:
     """A tensor over a graph value, pending together with the tensors it was made of."""
     tensor = Tensor.__new__(Tensor)
     tensor._start(value, requires_grad, operands, nodes)
@@ -444,8 +473,10 @@ def to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     else:
         try:
             array = np.asarray(_plain(data))
-        except ValueError as error:
-            raise ShapeError(f"tensor: the nested sequences have different lengths ({error})") from None
+        except ValueError:
+            raise ShapeError(
+                "tensor: the nested sequences have different lengths; a tensor is a full grid, pad the shorter ones"
+            ) from None
         if array.dtype == np.float64 and dtype is None and not _has_numpy(data):
             array = array.astype(np.float32)
         elif array.dtype == np.complex128 and dtype is None and not _has_numpy(data):
@@ -471,7 +502,9 @@ def _plain(data: Any) -> Any:
 def _has_numpy(data: Any) -> bool:
     if isinstance(data, (list, tuple)):
         return any(_has_numpy(d) for d in data)
-    return isinstance(data, (np.ndarray, np.generic, Tensor)) or not isinstance(data, (bool, int, float, complex))
+    return isinstance(data, (np.ndarray, np.generic, Tensor)) or not isinstance(
+        data, (bool, int, float, complex)
+    )
 
 
 def _describe(value: Any) -> str:

@@ -29,10 +29,21 @@ from tilewright.tensor.modes import modes
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["NODE_LIMIT", "Group", "enroll", "handles_of", "leaf", "realize_tensors", "register_role", "role_of"]
+__all__ = [
+    "NODE_LIMIT",
+    "Group",
+    "enroll",
+    "handles_of",
+    "leaf",
+    "realize_tensors",
+    "register_role",
+    "role_of",
+]
 
 NODE_LIMIT = 2_000  # pending operations of a group before it is computed without being read
-CHAIN_LIMIT = 64  # pending elementwise operations in a row: one kernel computes them, and more would gain nothing
+CHAIN_LIMIT = (
+    64  # pending elementwise operations in a row: one kernel computes them, and more would gain nothing
+)
 BYTE_LIMIT = 512 << 20  # bytes of realized operands that a group keeps alive before it is computed
 
 # Leaves at which gradients arrive: the value that stands for a tensor in a graph -> that tensor. A tensor that is
@@ -93,7 +104,11 @@ class Group:
 
     def live(self) -> list[Tensor]:
         """The tensors still held by somebody, in order of creation within each joined part."""
-        return [t for r in self.members if (t := r()) is not None and t._group is not None and find(t._group) is self]
+        return [
+            t
+            for r in self.members
+            if (t := r()) is not None and t._group is not None and find(t._group) is self
+        ]
 
     def add(self, tensor: Tensor) -> None:
         if len(self.members) >= self.limit:
@@ -254,7 +269,9 @@ def traced() -> TracedValueError:
         "TW301",
         "a traced tensor was read as a number",
         "this needs the tensor's elements",
-        (f"{name} runs once with stand-ins for its tensors, to record what it does; they have no elements yet",),
+        (
+            f"{name} runs once with stand-ins for its tensors, to record what it does; they have no elements yet",
+        ),
         (
             "to choose between tensors use `tw.where(condition, a, b)`; to use a number return it from the function and"
             " read it outside; or move the line out of the jitted function",

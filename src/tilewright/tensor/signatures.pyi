@@ -16,7 +16,6 @@ __all__ = ["Methods"]
 
 Axes = int | Sequence[int] | None
 
-
 class Methods:
     """Operators and methods of a tensor that stand for functions."""
 

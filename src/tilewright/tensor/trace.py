@@ -38,11 +38,17 @@ class Trace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.closed = False
-        self.history_outside = False  # a captured tensor has a graph outside: gradients would have to leave the trace
+        self.history_outside = (
+            False  # a captured tensor has a graph outside: gradients would have to leave the trace
+        )
         self.captured: dict[int, Captured] = {}
-        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # tensor whose .grad was looked at, and what it was
+        self.grads: dict[
+            int, tuple[Tensor, Tensor | None]
+        ] = {}  # tensor whose .grad was looked at, and what it was
         self._owners: dict[int, Tensor] = {}  # gradient by identity -> whose it was
-        self.watched: list[tuple[Any, str, Any]] = []  # object, attribute, value: plain Python state it depends on
+        self.watched: list[
+            tuple[Any, str, Any]
+        ] = []  # object, attribute, value: plain Python state it depends on
 
     def capture(self, tensor: Tensor) -> None:
         """Take in a tensor from outside: bind its handle to a placeholder."""
