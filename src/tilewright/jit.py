@@ -5,8 +5,10 @@ by handle: each call binds the memory they have then. Tensors it assigns (parame
 random state) are written back after the run, over their own memory when nobody else holds it. A later call with arguments
 of the same structure, shapes, types and static values costs a few microseconds of Python and one native call.
 
-A call whose results somebody may differentiate later (they require gradients when the call ends) is not compiled apart: the
-function then runs as ordinary lazy code, so that no gradient is lost. Evaluate under ``no_grad``.
+Results that require gradients when the call ends can be differentiated later: they remember the call, and its graph is
+written out when a derivative is asked for. Where a graph would have to cross the call in other ways (an argument that was
+computed from tensors with gradients, a tensor written with a history) the function runs as ordinary lazy code instead, so
+that no gradient is ever lost.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tilewright.core.trees import Structure, flatten, unflatten
 from tilewright.graph.ir import TensorType, Value, input_value
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import DTypeError, Tensor, execute, lazy, modes
+from tilewright.tensor.gradients import differentiable
 from tilewright.tensor.handle import from_buffer, from_value
 from tilewright.tensor.trace import Captured, Trace
 
@@ -57,10 +60,18 @@ class _Variant:
 
     def __init__(self) -> None:
         self.inline = False
+        # Results that may be differentiated later: output position -> traced value. Their history needs to know what
+        # every placeholder stood for.
+        self.recorded: dict[int, Value] = {}
+        self.placeholders: list[
+            tuple[Value, int, Any]
+        ] = []  # placeholder, kind and source of what it stands for
         self.written = False  # whether tensors from outside are written
         self.program: execute.Program | None = None
         # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
-        self.binds: list[tuple[int, Any, TensorType, int]] = []  # (kind, source, type, write it is donated to or -1)
+        self.binds: list[
+            tuple[int, Any, TensorType, int]
+        ] = []  # (kind, source, type, write it is donated to or -1)
         self.guards: list[tuple[Any, str, Any]] = []
         self.grad_guards: list[tuple[Tensor, bool]] = []
         self.handles: set[int] = set()  # identities of captured tensors
@@ -185,6 +196,7 @@ class Jitted(Generic[P, R]):
     def _run(self, variant: _Variant, dynamic: Sequence[Any]) -> Any:
         program = variant.program
         assert program is not None
+        bound = _standing_for(variant, dynamic) if variant.recorded else None
         buffers: list[Buffer] = []
         for kind, source, _, donated in variant.binds:
             if kind == _CAPTURED:
@@ -207,15 +219,23 @@ class Jitted(Generic[P, R]):
                 buffer = value.buffer
             # The program may write over a donated input. Not when somebody else still reads the old elements: a pending
             # graph or another tensor (more references than the handle's and ours), or a NumPy view of the memory.
-            if donated >= 0 and (getrefcount(value) > _SOLE or getrefcount(buffer) > _SOLE or not buffer.exclusive):
+            if donated >= 0 and (
+                getrefcount(value) > _SOLE or getrefcount(buffer) > _SOLE or not buffer.exclusive
+            ):
                 buffer = buffer.copy()
             buffers.append(buffer)
         computed = program.executable.run(buffers) if program.executable is not None else []
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         del buffers, computed
-        return self._deliver(variant, outputs, dynamic)
+        return self._deliver(variant, outputs, dynamic, bound)
 
-    def _deliver(self, variant: _Variant, outputs: list[Buffer], dynamic: Sequence[Any]) -> Any:
+    def _deliver(
+        self,
+        variant: _Variant,
+        outputs: list[Buffer],
+        dynamic: Sequence[Any],
+        bound: dict[Value, Value] | None,
+    ) -> Any:
         types = variant.types
         for tensor, position in variant.writes:
             value = tensor._value
@@ -236,6 +256,9 @@ class Jitted(Generic[P, R]):
         for kind, item in variant.results:
             if kind == _OUTPUT:
                 type = types[item]
+                if bound is not None and item in variant.recorded:
+                    leaves.append(_recorded(outputs[item], type, variant.recorded[item], bound))
+                    continue
                 leaves.append(from_buffer(outputs[item], type.dtype, type.shape))
             elif kind == _RETURNED_ARGUMENT:
                 leaf = dynamic[item]
@@ -257,7 +280,11 @@ class Jitted(Generic[P, R]):
         if key is not None:
             fitting = (v for v in self._variants.get(key, ()) if v.fits())
             variant = next(fitting, None) or self._trace(key, leaves, structure, dynamic)
-        return None if variant is None or variant.inline or variant.program is None else variant.program.executable
+        return (
+            None
+            if variant is None or variant.inline or variant.program is None
+            else variant.program.executable
+        )
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Every stage of the program that a call with these arguments runs, as text. Traces, but does not run."""
@@ -339,6 +366,25 @@ def _aliased(variant: _Variant, dynamic: Sequence[Any]) -> bool:
     return False
 
 
+def _standing_for(variant: _Variant, dynamic: Sequence[Any]) -> dict[Value, Value]:
+    """The leaf that each placeholder of a trace stands for in a call, before anything is written back."""
+    bound: dict[Value, Value] = {}
+    for placeholder, kind, source in variant.placeholders:
+        tensor = source if kind == _CAPTURED else source._grad if kind == _GRADIENT else dynamic[source]
+        if not isinstance(tensor, Tensor):
+            tensor = Tensor(tensor)
+        tensor._buffer()
+        bound[placeholder] = tensor._value
+    return bound
+
+
+def _recorded(buffer: Buffer, type: TensorType, value: Value, bound: dict[Value, Value]) -> Tensor:
+    """A result that can be differentiated: its graph is written out when it is."""
+    fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
+    lazy.register_role(fresh, lazy.Deferred(value, bound))
+    return from_value(fresh, (), True)
+
+
 def _rebind(tensor: Tensor, buffer: Buffer, type: TensorType) -> None:
     """Bind a tensor to a fresh leaf over new memory; who refers to the old leaf keeps the old elements."""
     fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
@@ -393,6 +439,8 @@ class _Compiler:
             by_placeholder[entry.placeholder] = self._source(entry)
             if entry.owner is None:
                 variant.handles.add(id(entry.tensor))
+        if variant.recorded:
+            variant.placeholders = [(p, *source) for p, source in by_placeholder.items()]
         planned = execute.plan(self.values, eager=False, bound=by_placeholder)
         donated = self._donations(planned)
         variant.program = execute.program(planned, donated)
@@ -411,21 +459,26 @@ class _Compiler:
     def _results(self, result: Any) -> None:
         leaves, self.variant.structure = flatten(result)
         for leaf in leaves:
-            if not isinstance(leaf, Tensor) or leaf._trace is not self.trace or id(leaf) in self.trace.captured:
+            if (
+                not isinstance(leaf, Tensor)
+                or leaf._trace is not self.trace
+                or id(leaf) in self.trace.captured
+            ):
                 self.variant.results.append((_OBJECT, leaf))
             elif id(leaf) in self.arguments:
                 self.variant.results.append((_RETURNED_ARGUMENT, self.arguments[id(leaf)]))
             else:
-                if leaf._requires_grad and lazy.role_of(leaf._value) != lazy.FREED:
-                    self.variant.inline = True  # somebody may want to differentiate it
-                self.variant.results.append((_OUTPUT, self.output(leaf._value)))
+                position = self.output(leaf._value)
+                if leaf._requires_grad and differentiable(leaf._value):
+                    self.variant.recorded[position] = leaf._value
+                self.variant.results.append((_OUTPUT, position))
 
     def _writes(self) -> None:
         for entry in self.trace.captured.values():
             tensor = entry.tensor
             if tensor._value is entry.placeholder:
                 continue
-            if tensor._requires_grad and not tensor._leaf and lazy.role_of(tensor._value) != lazy.FREED:
+            if tensor._requires_grad and not tensor._leaf and differentiable(tensor._value):
                 self.variant.inline = True
             position = self.output(tensor._value)
             if entry.owner is None:
@@ -434,7 +487,7 @@ class _Compiler:
                 self.variant.other_writes.append((_GRADIENT, entry.owner, position))
         for index, (stand_in, placeholder) in enumerate(zip(self.stand_ins, self.placeholders, strict=True)):
             if stand_in._value is not placeholder:
-                if stand_in._requires_grad and lazy.role_of(stand_in._value) != lazy.FREED:
+                if stand_in._requires_grad and differentiable(stand_in._value):
                     self.variant.inline = True
                 self.variant.other_writes.append((_ARGUMENT, index, self.output(stand_in._value)))
 
@@ -450,6 +503,8 @@ class _Compiler:
                 self.variant.grads.append((tensor, -1))
             else:
                 lazy.check_usable(now)
+                if now._requires_grad and differentiable(now._value):
+                    self.variant.inline = True
                 self.variant.grads.append((tensor, self.output(now._value)))
 
     def _donations(self, planned: execute.Plan) -> dict[int, int]:
@@ -459,13 +514,19 @@ class _Compiler:
         old = {id(e.tensor): e.placeholder for e in self.trace.captured.values()}
         donated: dict[int, int] = {}
         written = [(old[id(t)], output) for t, output in self.variant.writes]
-        written += [(self.placeholders[i], output) for kind, i, output in self.variant.other_writes if kind == _ARGUMENT]
+        written += [
+            (self.placeholders[i], output)
+            for kind, i, output in self.variant.other_writes
+            if kind == _ARGUMENT
+        ]
         for placeholder, output in written:
             leaf = position.get(placeholder)
             if leaf is not None and leaf not in passed and planned.outputs[output] not in planned.leaf_of:
                 donated[leaf] = output
         taken: dict[int, int] = {}
-        return {leaf: out for leaf, out in donated.items() if taken.setdefault(planned.outputs[out], leaf) == leaf}
+        return {
+            leaf: out for leaf, out in donated.items() if taken.setdefault(planned.outputs[out], leaf) == leaf
+        }
 
 
 @overload

@@ -121,7 +121,11 @@ def _bits(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
     return from_value(make("random_bits", (operand_value(key),), shape=shape), (key,))
 
 
-_PRECISION = {dt.bfloat16: 8, dt.float16: 11, dt.float32: 24}  # bits of a fraction that are never rounded up to 1
+_PRECISION = {
+    dt.bfloat16: 8,
+    dt.float16: 11,
+    dt.float32: 24,
+}  # bits of a fraction that are never rounded up to 1
 
 
 def _unit(shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
@@ -147,7 +151,11 @@ def _float_type(dtype: Any, function: str) -> DType:
 
 
 def uniform(
-    low: float = 0.0, high: float = 1.0, shape: Any = (), dtype: Any = dt.float32, generator: Generator | None = None
+    low: float = 0.0,
+    high: float = 1.0,
+    shape: Any = (),
+    dtype: Any = dt.float32,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Numbers uniform in [low, high)."""
     kind = _float_type(dtype, "uniform")
@@ -167,7 +175,11 @@ def rand(*shape: Any, dtype: Any = dt.float32, generator: Generator | None = Non
 
 
 def normal(
-    mean: float = 0.0, std: float = 1.0, shape: Any = (), dtype: Any = dt.float32, generator: Generator | None = None
+    mean: float = 0.0,
+    std: float = 1.0,
+    shape: Any = (),
+    dtype: Any = dt.float32,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Numbers of the normal distribution, by the method of Box and Muller."""
     kind = _float_type(dtype, "normal")
@@ -187,7 +199,11 @@ def randn(*shape: Any, dtype: Any = dt.float32, generator: Generator | None = No
 
 
 def randint(
-    low: int, high: int | None = None, shape: Any = (), dtype: Any = dt.int64, generator: Generator | None = None
+    low: int,
+    high: int | None = None,
+    shape: Any = (),
+    dtype: Any = dt.int64,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Integers uniform in [low, high); with one bound, in [0, low). The range has at most 2^63 numbers."""
     if high is None:
@@ -197,7 +213,9 @@ def randint(
         raise DTypeError(f"randint: integers are drawn, got {kind}")
     span = int(high) - int(low)
     if not 0 < span <= 1 << 63:
-        raise ArgumentError(f"randint: from {low} up to, not including, {high} there are {max(span, 0)} integers to draw from")
+        raise ArgumentError(
+            f"randint: from {low} up to, not including, {high} there are {max(span, 0)} integers to draw from"
+        )
     sizes = shape_of(shape, "randint")
     if span <= 1 << 32:  # the high word of a 32 x 32 bit product (Lemire): its bias is below span / 2^32
         product = multiply(cast(_bits(sizes, generator), dt.uint64), span)
@@ -209,7 +227,9 @@ def randint(
     return add(out, int(low)) if low else out
 
 
-def bernoulli(p: Any = 0.5, shape: Any = None, dtype: Any = dt.bool_, generator: Generator | None = None) -> Tensor:
+def bernoulli(
+    p: Any = 0.5, shape: Any = None, dtype: Any = dt.bool_, generator: Generator | None = None
+) -> Tensor:
     """True with probability ``p``: a number, or a tensor of probabilities that also gives the shape."""
     if shape is None:
         probability = as_tensor(p, "bernoulli", "p")

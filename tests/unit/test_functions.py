@@ -198,7 +198,7 @@ def test_complex() -> None:
 @pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (-2,), ()])
 def test_reductions(name: str, axis: Any) -> None:
     for dtype in ("float64", "int32", "bool"):
-        if dtype != "float64" and name in ("var", "std") or (axis == () and name in ("var", "std")):
+        if (dtype != "float64" and name in ("var", "std")) or (axis == () and name in ("var", "std")):
             continue
         x = data((3, 4, 5), dtype)
         for keepdims in (False, True):
@@ -306,10 +306,14 @@ def test_creation() -> None:
     assert tw.linspace(0, 0.3, 4, dtype="float64")[-1].item() == 0.3
     assert tw.linspace(3, 4, 1).tolist() == [3.0]
     same(tw.eye(3, 4, k=1), np.eye(3, 4, 1))
-    for ours, theirs in zip(tw.meshgrid(tw.arange(2), tw.arange(3)), np.meshgrid(range(2), range(3)), strict=True):
+    for ours, theirs in zip(
+        tw.meshgrid(tw.arange(2), tw.arange(3)), np.meshgrid(range(2), range(3)), strict=True
+    ):
         same(ours, theirs)
     for ours, theirs in zip(
-        tw.meshgrid(tw.arange(2), tw.arange(3), indexing="ij"), np.meshgrid(range(2), range(3), indexing="ij"), strict=True
+        tw.meshgrid(tw.arange(2), tw.arange(3), indexing="ij"),
+        np.meshgrid(range(2), range(3), indexing="ij"),
+        strict=True,
     ):
         same(ours, theirs)
     assert tw.zeros_like(tw.ones(2, dtype="int8")).dtype is tw.int8

@@ -80,11 +80,15 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations(name: str) -> None:
     x = normal(4, 5) * 2
-    np.testing.assert_allclose(getattr(F, name)(tw.tensor(x)).numpy(), ACTIVATIONS[name](x), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        getattr(F, name)(tw.tensor(x)).numpy(), ACTIVATIONS[name](x), rtol=1e-10, atol=1e-12
+    )
     check_gradients(getattr(F, name), x)
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "softmax", "log_softmax", "log_sigmoid", "softplus", "silu", "gelu"])
+@pytest.mark.parametrize(
+    "name", ["sigmoid", "softmax", "log_softmax", "log_sigmoid", "softplus", "silu", "gelu"]
+)
 def test_large_inputs_do_not_overflow(name: str) -> None:
     x = tw.tensor([[-1e4, 0.0, 1e4], [-88.0, 88.0, 30.0]], requires_grad=True)
     out = getattr(F, name)(x)
@@ -101,7 +105,9 @@ def test_logsumexp_of_infinities() -> None:
 # ---- losses ---------------------------------------------------------------------------------------------------
 
 
-def class_loss(x: np.ndarray, t: np.ndarray, weight: Any = None, smoothing: float = 0.0, reduction: str = "mean") -> Any:
+def class_loss(
+    x: np.ndarray, t: np.ndarray, weight: Any = None, smoothing: float = 0.0, reduction: str = "mean"
+) -> Any:
     """Cross-entropy as written in a textbook, over the last axis of [N, C]."""
     logs = np.log(softmax(x))
     n, c = x.shape
@@ -128,7 +134,12 @@ def test_cross_entropy(smoothing: float, reduction: str) -> None:
     for weight in (None, w):
         ours = F.cross_entropy(tw.tensor(x), t, weight, reduction=reduction, label_smoothing=smoothing)
         np.testing.assert_allclose(ours.numpy(), class_loss(x, t, weight, smoothing, reduction), rtol=1e-10)
-        check_gradients(lambda v, weight=weight: F.cross_entropy(v, t, weight, reduction=reduction, label_smoothing=smoothing), x)
+        check_gradients(
+            lambda v, weight=weight: F.cross_entropy(
+                v, t, weight, reduction=reduction, label_smoothing=smoothing
+            ),
+            x,
+        )
     if smoothing == 0:
         ours = F.nll_loss(F.log_softmax(tw.tensor(x)), t, w, reduction=reduction)
         np.testing.assert_allclose(ours.numpy(), class_loss(x, t, w, 0.0, reduction), rtol=1e-10)
@@ -141,7 +152,9 @@ def test_cross_entropy_of_images_and_of_probabilities() -> None:
     np.testing.assert_allclose(ours.item(), class_loss(flat, t.ravel()), rtol=1e-10)
     one_hot = np.eye(3)[t].transpose(0, 3, 1, 2)
     np.testing.assert_allclose(F.cross_entropy(tw.tensor(x), one_hot).item(), ours.item(), rtol=1e-10)
-    assert F.cross_entropy(tw.tensor(x[0, :, 0, 0]), 2).item() == pytest.approx(class_loss(x[:1, :, 0, 0], np.array([2])))
+    assert F.cross_entropy(tw.tensor(x[0, :, 0, 0]), 2).item() == pytest.approx(
+        class_loss(x[:1, :, 0, 0], np.array([2]))
+    )
 
 
 def test_a_class_that_does_not_exist_never_passes_silently() -> None:
@@ -165,7 +178,9 @@ PAIRS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "smooth_l1_loss": lambda x, t: np.where(np.abs(x - t) < 1, 0.5 * (x - t) ** 2, np.abs(x - t) - 0.5),
     "huber_loss": lambda x, t: np.where(np.abs(x - t) < 1, 0.5 * (x - t) ** 2, np.abs(x - t) - 0.5),
     "binary_cross_entropy": lambda x, t: -(t * np.log(x) + (1 - t) * np.log(1 - x)),
-    "binary_cross_entropy_with_logits": lambda x, t: -(t * np.log(logistic(x)) + (1 - t) * np.log(1 - logistic(x))),
+    "binary_cross_entropy_with_logits": lambda x, t: (
+        -(t * np.log(logistic(x)) + (1 - t) * np.log(1 - logistic(x)))
+    ),
     "kl_div": lambda x, t: t * (np.log(t) - x),
 }
 
@@ -205,7 +220,9 @@ def standard(x: np.ndarray, axes: tuple[int, ...], eps: float = 1e-5) -> np.ndar
 
 def test_layer_norm_and_rms_norm() -> None:
     x, w, b = normal(3, 4, 5), normal(4, 5), normal(4, 5)
-    np.testing.assert_allclose(F.layer_norm(*map(tw.tensor, (x,)), (4, 5), w, b).numpy(), standard(x, (1, 2)) * w + b, rtol=1e-10)
+    np.testing.assert_allclose(
+        F.layer_norm(*map(tw.tensor, (x,)), (4, 5), w, b).numpy(), standard(x, (1, 2)) * w + b, rtol=1e-10
+    )
     check_gradients(lambda x, w, b: F.layer_norm(x, (4, 5), w, b), x, w, b)
     expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * w[0]
     np.testing.assert_allclose(F.rms_norm(tw.tensor(x), 5, w[0], 1e-6).numpy(), expected, rtol=1e-10)
@@ -239,17 +256,21 @@ def test_vector_norms() -> None:
     for order in (1, 2, 3, math.inf):
         expected = np.linalg.norm(x, order, 1)
         np.testing.assert_allclose(F.vector_norm(tw.tensor(x), 1, ord=order).numpy(), expected, rtol=1e-10)
-    np.testing.assert_allclose(F.normalize(tw.tensor(x)).numpy(), x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-10)
+    np.testing.assert_allclose(
+        F.normalize(tw.tensor(x)).numpy(), x / np.linalg.norm(x, axis=1, keepdims=True), rtol=1e-10
+    )
 
 
 # ---- convolutions and pooling ---------------------------------------------------------------------------------
 
 
-def convolve(x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int) -> np.ndarray:
+def convolve(
+    x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: Any, groups: int
+) -> np.ndarray:
     """A convolution of [N, C, H, W] as a sum over kernel places."""
     (sh, sw), (ph, pw), (dh, dw) = stride, padding, dilation
     x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    n, c, h, width = x.shape
+    n, _, h, width = x.shape
     o, per, kh, kw = w.shape
     oh, ow = (h - (kh - 1) * dh - 1) // sh + 1, (width - (kw - 1) * dw - 1) // sw + 1
     out = np.zeros((n, o, oh, ow))
@@ -257,14 +278,21 @@ def convolve(x: np.ndarray, w: np.ndarray, stride: Any, padding: Any, dilation: 
         first = f // (o // groups) * per
         for i in range(kh):
             for j in range(kw):
-                part = x[:, first : first + per, i * dh : i * dh + (oh - 1) * sh + 1 : sh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
+                rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+                columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+                part = x[:, first : first + per, rows, columns]
                 out[:, f] += np.einsum("nchw,c->nhw", part, w[f, :, i, j])
     return out
 
 
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "groups"),
-    [((1, 1), (0, 0), (1, 1), 1), ((2, 1), (1, 2), (1, 1), 1), ((1, 1), (2, 1), (2, 1), 2), ((3, 2), (1, 1), (1, 2), 4)],
+    [
+        ((1, 1), (0, 0), (1, 1), 1),
+        ((2, 1), (1, 2), (1, 1), 1),
+        ((1, 1), (2, 1), (2, 1), 2),
+        ((3, 2), (1, 1), (1, 2), 4),
+    ],
 )
 def test_conv2d(stride: Any, padding: Any, dilation: Any, groups: int) -> None:
     x, w, b = normal(2, 4, 7, 8), normal(4, 4 // groups, 3, 2), normal(4)
@@ -277,7 +305,9 @@ def test_conv2d(stride: Any, padding: Any, dilation: Any, groups: int) -> None:
 @pytest.mark.parametrize(
     ("stride", "padding", "extra", "dilation", "groups"), [(1, 0, 0, 1, 1), (2, 1, 1, 1, 1), (3, 1, 0, 2, 2)]
 )
-def test_conv_transpose2d_is_the_adjoint_of_conv2d(stride: int, padding: int, extra: int, dilation: int, groups: int) -> None:
+def test_conv_transpose2d_is_the_adjoint_of_conv2d(
+    stride: int, padding: int, extra: int, dilation: int, groups: int
+) -> None:
     w = normal(4, 6 // groups, 3, 3)  # of the convolution from 6 to 4 channels
     y = normal(2, 4, 5, 4)
     back = F.conv_transpose2d(tw.tensor(y), w, None, stride, padding, extra, groups, dilation)
@@ -285,14 +315,20 @@ def test_conv_transpose2d_is_the_adjoint_of_conv2d(stride: int, padding: int, ex
     forth = F.conv2d(tw.tensor(x), w, None, stride, padding, dilation, groups)
     assert forth.shape == y.shape
     assert (forth.numpy() * y).sum() == pytest.approx((back.numpy() * x).sum(), rel=1e-10)
-    check_gradients(lambda y, w: F.conv_transpose2d(y, w, None, stride, padding, extra, groups, dilation), y, w, points=4)
+    check_gradients(
+        lambda y, w: F.conv_transpose2d(y, w, None, stride, padding, extra, groups, dilation), y, w, points=4
+    )
 
 
 def test_conv_of_one_and_three_dimensions_and_same_padding() -> None:
     x, w = normal(2, 3, 9), normal(4, 3, 3)
     expected = convolve(x[:, :, None], w[:, :, None], (1, 2), (0, 1), (1, 1), 1)[:, :, 0]
-    np.testing.assert_allclose(F.conv1d(tw.tensor(x), w, None, 2, 1).numpy(), expected, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(F.conv1d(tw.tensor(x[0]), w, None, 2, 1).numpy(), expected[0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        F.conv1d(tw.tensor(x), w, None, 2, 1).numpy(), expected, rtol=1e-10, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        F.conv1d(tw.tensor(x[0]), w, None, 2, 1).numpy(), expected[0], rtol=1e-10, atol=1e-12
+    )
     assert F.conv3d(tw.ones(1, 2, 4, 5, 6), tw.ones(3, 2, 2, 2, 2)).shape == (1, 3, 3, 4, 5)
     assert F.conv2d(tw.ones(1, 1, 5, 6), tw.ones(1, 1, 3, 2), padding="same").shape == (1, 1, 5, 6)
 
@@ -315,15 +351,21 @@ def test_pooling(k: int, stride: int | None, padding: int) -> None:
     check_gradients(lambda x: F.avg_pool2d(x, k, stride, padding), x)
     counts = windows(np.ones_like(x), k, step, padding, 0.0).sum((-1, -2))
     ours = F.avg_pool2d(tw.tensor(x), k, stride, padding, count_include_pad=False)
-    np.testing.assert_allclose(ours.numpy(), windows(x, k, step, padding, 0.0).sum((-1, -2)) / counts, rtol=1e-10)
+    np.testing.assert_allclose(
+        ours.numpy(), windows(x, k, step, padding, 0.0).sum((-1, -2)) / counts, rtol=1e-10
+    )
 
 
 def test_pooling_modes() -> None:
     x = np.arange(25.0).reshape(1, 1, 5, 5)
-    assert F.max_pool2d(tw.tensor(x), 2, ceil_mode=True).tolist() == [[[[6, 8, 9], [16, 18, 19], [21, 23, 24]]]]
+    assert F.max_pool2d(tw.tensor(x), 2, ceil_mode=True).tolist() == [
+        [[[6, 8, 9], [16, 18, 19], [21, 23, 24]]]
+    ]
     assert F.max_pool2d(tw.tensor(x.astype(np.int32)), 3, 1, 1).tolist()[0][0][0] == [6, 7, 8, 9, 9]
     assert F.adaptive_avg_pool2d(tw.tensor(x), 1).item() == 12.0
-    assert F.adaptive_max_pool2d(tw.tensor(x), (2, None)).tolist() == [[[[10, 11, 12, 13, 14], [20, 21, 22, 23, 24]]]]
+    assert F.adaptive_max_pool2d(tw.tensor(x), (2, None)).tolist() == [
+        [[[10, 11, 12, 13, 14], [20, 21, 22, 23, 24]]]
+    ]
     ours = F.unfold(tw.tensor(x), 2)
     assert ours.shape == (1, 4, 16)
     assert ours.tolist()[0][3][0] == 6.0
@@ -340,7 +382,9 @@ def test_attention(causal: bool) -> None:
         scores = np.where(np.tril(np.ones((5, 5), bool)), scores, -np.inf)
     ours = F.scaled_dot_product_attention(*map(tw.tensor, (q, k, v)), is_causal=causal)
     np.testing.assert_allclose(ours.numpy(), softmax(scores) @ v, rtol=1e-9)
-    check_gradients(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal), q, k, v, points=4)
+    check_gradients(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal), q, k, v, points=4
+    )
 
 
 def test_attention_masks_and_grouped_heads() -> None:
@@ -348,10 +392,14 @@ def test_attention_masks_and_grouped_heads() -> None:
     mask = RNG.random((3, 5)) > 0.3
     wide_k, wide_v = np.repeat(k, 2, 1), np.repeat(v, 2, 1)
     scores = q @ wide_k.swapaxes(-1, -2)
-    ours = F.scaled_dot_product_attention(*map(tw.tensor, (q, k, v)), attn_mask=mask, scale=1.0, enable_gqa=True)
+    ours = F.scaled_dot_product_attention(
+        *map(tw.tensor, (q, k, v)), attn_mask=mask, scale=1.0, enable_gqa=True
+    )
     np.testing.assert_allclose(ours.numpy(), softmax(np.where(mask, scores, -np.inf)) @ wide_v, rtol=1e-9)
     bias = normal(3, 5)
-    ours = F.scaled_dot_product_attention(*map(tw.tensor, (q, k, v)), attn_mask=bias, scale=1.0, enable_gqa=True)
+    ours = F.scaled_dot_product_attention(
+        *map(tw.tensor, (q, k, v)), attn_mask=bias, scale=1.0, enable_gqa=True
+    )
     np.testing.assert_allclose(ours.numpy(), softmax(scores + bias) @ wide_v, rtol=1e-9)
 
 

@@ -304,14 +304,54 @@ def test_results_that_need_gradients_outside_keep_them() -> None:
     def f(x):
         return (x * w).sum()
 
-    f(tw.tensor([3.0, 4.0])).backward()
+    out = f(tw.tensor([3.0, 4.0]))
+    assert out.requires_grad
+    out.backward()
     assert w.grad.tolist() == [3.0, 4.0]
+    assert f.traces == 1
+    loss = f(tw.tensor([1.0, 0.0])) * f(tw.tensor([0.0, 1.0]))  # w0 * w1
+    with tw.no_grad():
+        w += 10  # the results keep what they were computed from
+    w.grad = None
+    loss.backward()
+    assert w.grad.tolist() == [2.0, 1.0]
+    assert f.traces == 1
+    with tw.no_grad():
+        w -= 10
+    w.grad = None
+    (f(tw.tensor([1.0, 0.0])) ** 3).backward(create_graph=True)
+    first = w.grad
+    w.grad = None
+    first.sum().backward()
+    assert w.grad.tolist() == [6.0, 0.0]
     x = tw.tensor([1.0, 1.0], requires_grad=True)
     (f(x * 2) * 2).backward()
     assert x.grad.tolist() == [4.0, 8.0]
     with tw.no_grad():
         assert not f(tw.tensor([1.0, 1.0])).requires_grad
     assert tw.grad(f)(tw.tensor([5.0, 5.0])).tolist() == [1.0, 2.0]
+
+
+def test_statistics_beside_a_trained_loss_do_not_stop_compilation() -> None:
+    w = tw.tensor([1.0, 2.0], requires_grad=True)
+
+    @tw.jit
+    def step(x):
+        loss = ((x * w) ** 2).sum()
+        size = (w * w).sum()
+        w.grad = None
+        loss.backward()
+        with tw.no_grad():
+            w.assign(w - 0.1 * w.grad)
+        return loss * 10, size
+
+    scaled, size = step(tw.ones(2))
+    assert not scaled.requires_grad or scaled.item() == 50.0
+    assert size.item() == 5.0
+    size.backward()
+    assert w.grad.tolist() == [2.0, 4.0]  # at the parameters of the time
+    step(tw.ones(2))
+    assert step.traces == 1 or w.grad is None
 
 
 def test_grad_inside_jit_and_jit_inside_jit() -> None:
@@ -349,7 +389,9 @@ def test_reading_a_traced_value_is_one_clear_error() -> None:
     assert (w + 1).tolist() == [2.0]
 
 
-@pytest.mark.parametrize("read", [float, int, bool, np.asarray, lambda x: x.tolist(), lambda x: x[x > 0], lambda x: x.item()])
+@pytest.mark.parametrize(
+    "read", [float, int, bool, np.asarray, lambda x: x.tolist(), lambda x: x[x > 0], lambda x: x.item()]
+)
 def test_every_way_of_reading_is_refused(read: Callable) -> None:
     with pytest.raises(tw.TracedValueError):
         tw.jit(lambda x: read(x))(tw.tensor(1.0).reshape(1))
@@ -475,7 +517,8 @@ def test_explain_shows_the_program() -> None:
     f = tw.jit(lambda x: (x * 2).sum())
     assert "mul" in f.explain(tw.ones(3))
     w = tw.ones(3, requires_grad=True)
-    assert "lazy" in tw.jit(lambda: w * 2).explain()
+    assert "mul" in tw.jit(lambda: w * 2).explain()
+    assert "lazy" in tw.jit(lambda x: x * 2).explain(w * 3)
 
 
 def test_results_are_new_tensors_each_call() -> None:

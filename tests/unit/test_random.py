@@ -76,7 +76,9 @@ def test_integers_cover_their_range(low: int, high: int) -> None:
     if high - low <= 10:
         assert set(x.tolist()) == set(range(low, high))
     else:
-        assert float(np.mean(x.astype(np.float64))) == pytest.approx((low + high) / 2, abs=0.03 * (high - low))
+        assert float(np.mean(x.astype(np.float64))) == pytest.approx(
+            (low + high) / 2, abs=0.03 * (high - low)
+        )
 
 
 def test_permutation_is_one() -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from tilewright.autodiff.vjp import vjp
 from tilewright.graph.ir import Value, constant, make
 from tilewright.tensor import lazy
+from tilewright.tensor.deferred import expand
 from tilewright.tensor.errors import GradientError, ShapeError
 from tilewright.tensor.modes import modes
 
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["backward", "gradients", "history", "marked", "reaches_leaf"]
+__all__ = ["backward", "differentiable", "gradients", "history", "marked", "reaches_leaf"]
 
 
 def history(outputs: Sequence[Value]) -> list[Value]:
@@ -48,6 +49,23 @@ def history(outputs: Sequence[Value]) -> list[Value]:
     return order
 
 
+def _written_out(outputs: Sequence[Tensor]) -> list[Value]:
+    """The history of tensors, after the graphs of compiled calls in it are put in place of their results."""
+    values = [t._value for t in outputs]
+    order = history(values)
+    changed = expand(values, order)
+    if not changed:
+        return order
+    for tensor in outputs:
+        tensor._value = changed.get(tensor._value, tensor._value)
+    for value in order:
+        if value in changed:
+            for tensor in lazy.handles_of(value):
+                tensor._value = changed[value]
+                lazy.name_interior(changed[value], tensor)
+    return history([t._value for t in outputs])
+
+
 def _leaves(order: Sequence[Value]) -> list[tuple[Value, Tensor]]:
     """The values of ``order`` at which gradients arrive, with their tensors."""
     found: list[tuple[Value, Tensor]] = []
@@ -59,7 +77,7 @@ def _leaves(order: Sequence[Value]) -> list[tuple[Value, Tensor]]:
                     "backward: part of the graph was freed by an earlier backward(); call that one with"
                     " `retain_graph=True`, or compute the result again"
                 )
-            if role is not None and role._requires_grad:
+            if role is not None and not isinstance(role, lazy.Deferred) and role._requires_grad:
                 found.append((value, role))
     return found
 
@@ -98,7 +116,7 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
         )
     lazy.check_usable(tensor)
     seed = _seeds((tensor,), (gradient,), "backward")
-    order = history((tensor._value,))
+    order = _written_out((tensor,))
     leaves = _leaves(order)
     if modes.trace is None:
         # Leaves still pending were updated by the previous step of a training loop: computing them first makes each step
@@ -127,7 +145,7 @@ def gradients(
     for tensor in outputs:
         lazy.check_usable(tensor)
     seeds = _seeds(outputs, weights, what)
-    order = history([t._value for t in outputs])
+    order = _written_out(outputs)
     leaves = _leaves(order)
     targets: list[tuple[int, Value]] = []
     for i, given in enumerate(inputs):
@@ -155,6 +173,16 @@ def marked(tensor: Tensor) -> Tensor:
         value = make("stop_gradient", (value,))
     value = make("mark", (value,), id=next(lazy.marks))
     return tensor._like(value, True, (tensor,))
+
+
+def differentiable(value: Value) -> bool:
+    """Whether a gradient of ``value`` could arrive at a live leaf: there is one below whose graph was not freed."""
+    for below in history((value,)):
+        if below.op in ("input", "mark"):
+            role = lazy.role_of(below)
+            if role is not None and not isinstance(role, str):
+                return True
+    return False
 
 
 def reaches_leaf(value: Value, marks: Sequence[Tensor]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -48,10 +48,25 @@ BYTE_LIMIT = 512 << 20  # bytes of realized operands that a group keeps alive be
 
 # Leaves at which gradients arrive: the value that stands for a tensor in a graph -> that tensor. A tensor that is
 # written in place or realized has several over time. FREED marks values whose graph an earlier backward released.
-_roles: WeakKeyDictionary[Value, weakref.ref[Tensor] | str] = WeakKeyDictionary()
+_roles: WeakKeyDictionary[Value, weakref.ref[Tensor] | Deferred | str] = WeakKeyDictionary()
 _ANCHORS = frozenset(ANCHORS)
 FREED = "freed"
 marks = itertools.count()  # identities of marked values
+
+
+class Deferred:
+    """A result of a compiled call: ``value`` in terms of placeholders, and the leaves ``bound`` to those.
+
+    Its graph is written out when it is differentiated (``deferred``).
+    """
+
+    __slots__ = ("bound", "value")
+
+    def __init__(self, value: Value, bound: Mapping[Value, Value]) -> None:
+        self.value = value
+        self.bound = bound
+
+
 # Interior values with a history -> the tensors that name them.
 _interior: WeakKeyDictionary[Value, list[weakref.ref[Tensor]]] = WeakKeyDictionary()
 
@@ -63,15 +78,18 @@ def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
     return value
 
 
-def register_role(value: Value, tensor: Tensor | None) -> None:
-    """Gradients that arrive at ``value`` belong to ``tensor``; None: the graph below was freed."""
-    _roles[value] = FREED if tensor is None else weakref.ref(tensor)
+def register_role(value: Value, role: Tensor | Deferred | None) -> None:
+    """Gradients that arrive at ``value`` belong to a tensor, or to a deferred graph; None: the graph below was freed."""
+    if role is None:
+        _roles[value] = FREED
+    else:
+        _roles[value] = role if isinstance(role, Deferred) else weakref.ref(role)
 
 
-def role_of(value: Value) -> Tensor | str | None:
-    """The tensor for which ``value`` is a leaf, FREED, or None."""
+def role_of(value: Value) -> Tensor | Deferred | str | None:
+    """The tensor for which ``value`` is a leaf, a deferred graph, FREED, or None."""
     found = _roles.get(value)
-    return found if found is None or isinstance(found, str) else found()
+    return found() if isinstance(found, weakref.ref) else found
 
 
 def name_interior(value: Value, tensor: Tensor) -> None:

@@ -1,0 +1,45 @@
+"""Histories that are written out only when they are differentiated.
+
+A compiled call computes its results without a graph. Where a result may be differentiated later, its leaf gets a
+``Deferred`` role: the traced graph it came from, and what that graph's placeholders stood for in the call. ``expand``
+puts such graphs in place of their leaves when a derivative is asked for; values keep the memory they were computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tilewright.graph.ir import Value, make, topological
+from tilewright.tensor import lazy
+
+__all__ = ["expand", "substitute"]
+
+
+def substitute(outputs: Iterable[Value], replaced: Mapping[Value, Value]) -> dict[Value, Value]:
+    """Every value below ``outputs`` that changes when some are replaced, with what it becomes.
+
+    A value and what it becomes hold the same elements, so memory in which one was computed serves the other.
+    """
+    changed: dict[Value, Value] = dict(replaced)
+    for value in topological(outputs):
+        if value in changed or not any(i in changed for i in value.inputs):
+            continue
+        new = make(value.op, [changed.get(i, i) for i in value.inputs], **dict(value.attrs))
+        if new.buffer is None:
+            new.buffer = value.buffer
+        changed[value] = new
+    return changed
+
+
+def expand(outputs: list[Value], order: list[Value]) -> dict[Value, Value]:
+    """What the values in ``order`` (a history of ``outputs``) become with deferred graphs written out; often nothing."""
+    found: dict[Value, Value] = {}
+    for value in order:
+        if value.op == "input":
+            role = lazy.role_of(value)
+            if isinstance(role, lazy.Deferred):
+                graph = substitute([role.value], role.bound)[role.value]
+                if graph.buffer is None and graph.op != "input":
+                    graph.buffer = value.buffer
+                found[value] = graph
+    return substitute(outputs, found) if found else {}
