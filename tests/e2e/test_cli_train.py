@@ -495,6 +495,30 @@ def test_locked_runs_stop_when_the_data_changed(folder: Path, capsys: pytest.Cap
     assert "error[KYN302]" in fail(capsys, program, "--locked")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("TW_THREADS", "many", "error: environment variable TW_THREADS='many': 'many' is not a whole number"),
+        ("TW_TARGET", "abacus", "error: environment variable TW_TARGET='abacus'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(folder: Path, variable: str, value: str, message: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), variable: value}
+    command = [sys.executable, "-m", "tilewright", "train", str(regression(folder))]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1 and run.stderr.startswith(message) and "Traceback" not in run.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(folder: Path) -> None:
+    (folder / "file").write_text("")
+    cache = str(folder / "file" / "cache")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TW_CACHE_DIR": cache}
+    command = [sys.executable, "-m", "tilewright", "train", str(regression(folder, epochs=1))]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and run.stderr.startswith("warning: the kernel cache")
+    assert len(run.stderr.strip().splitlines()) == 1 and (folder / "models" / "net.safetensors").exists()
+
+
 @pytest.mark.parametrize("words", [["--epochs", "0"], ["--seed", "-1"], ["--device", "abacus"]])
 def test_wrong_options_are_usage_errors(folder: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -17,6 +17,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from tilewright.cli.output import print_error
@@ -39,6 +40,8 @@ COMMANDS: dict[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # the process is ours: warnings are one line for the user, not a place in the code
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         near = suggest(command, COMMANDS)

@@ -20,12 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar, cast, overload
 
+from tilewright.core.diagnostics import TilewrightError
+
 __all__ = ["Setting", "Settings", "SettingsError", "parse_size", "settings"]
 
 T = TypeVar("T")
 
 
-class SettingsError(ValueError):
+class SettingsError(TilewrightError, ValueError):
     """An environment variable or an override has a value that its setting cannot take."""
 
 
@@ -54,15 +56,22 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+def _parse_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
 def _parse_debug(text: str) -> int:
-    level = int(text)
+    level = _parse_int(text)
     if level < 0:
         raise ValueError(f"{level} is negative")
     return level
 
 
 def _parse_threads(text: str) -> int:
-    count = int(text)
+    count = _parse_int(text)
     if count < 1:
         raise ValueError(f"{count} is not a positive number of threads")
     return count

@@ -14,12 +14,13 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
+from tilewright.core.diagnostics import TilewrightError
 from tilewright.core.settings import settings
 
 __all__ = ["Target", "TargetError", "available_cpus", "host_target"]
 
 
-class TargetError(RuntimeError):
+class TargetError(TilewrightError, RuntimeError):
     """The requested target cannot run on, or is not known to, this machine."""
 
 
