@@ -25,11 +25,12 @@ from tilewright.tensor import (
     apply,
     from_value,
     modes,
+    operand_value,
 )
 
 __all__ = [
     "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "dtype_of",
-    "filled", "float_tensor", "inexact", "is_scalar", "pair", "shape_of", "spread",
+    "filled", "float_tensor", "inexact", "is_scalar", "pair", "shape_of", "together",
 ]  # fmt: skip
 
 TensorLike = Any  # a Tensor, a NumPy array, a number, or nested sequences of numbers
@@ -157,23 +158,53 @@ def common_type(function: str, items: Sequence[Any]) -> DType:
     return found
 
 
-def spread(
-    function: str, items: Sequence[Any], dtype: DType | None = None, names: Sequence[str] = ("x1", "x2")
-) -> list[Tensor]:
-    """Operands as tensors of one type and one shape. Numbers become constants; ``dtype`` overrides promotion."""
-    items = [x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, names[min(i, len(names) - 1)])
-             for i, x in enumerate(items)]  # fmt: skip
-    dtype = dtype or common_type(function, items)
-    first = items[0]
-    shape = first.shape if isinstance(first, Tensor) else ()
-    if any((x.shape if isinstance(x, Tensor) else ()) != shape for x in items):
-        shape = common_shape(function, [x.shape for x in items if isinstance(x, Tensor)])
+def operands_of(function: str, items: Sequence[Any], names: Sequence[str] = ("x1", "x2")) -> list[Any]:
+    """Operands as tensors, with Python numbers left as they are."""
     return [
-        broadcast_to_shape(cast(x, dtype), shape)
-        if isinstance(x, Tensor)
-        else from_constant(x, dtype, shape, function)
-        for x in items
+        x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, name)
+        for x, name in zip(items, names, strict=True)
     ]
+
+
+def pointwise(
+    function: str, op: str, items: Sequence[Any], dtype: DType, condition: Tensor | None = None
+) -> Tensor:
+    """The elementwise operation ``op`` of operands converted to ``dtype`` and broadcast together.
+
+    ``items`` are tensors and Python numbers; ``condition`` goes first and keeps its type. Conversions, broadcasts and
+    constants are values between the operands and the result: they need no tensors of their own.
+    """
+    tensors = [x for x in items if isinstance(x, Tensor)]
+    if condition is not None:
+        tensors.append(condition)
+    shape = tensors[0].shape if tensors else ()
+    if any(t.shape != shape for t in tensors):
+        shape = common_shape(function, [t.shape for t in tensors])
+    recorded = False
+    values: list[Value] = []
+    for item in items if condition is None else (condition, *items):
+        if not isinstance(item, Tensor):
+            values.append(number_value(item, dtype, shape, function))
+            continue
+        value = operand_value(item)
+        recorded = recorded or item._requires_grad
+        if value.type.dtype is not dtype and item is not condition:
+            value = make("cast", (value,), dtype=dtype)
+        if value.type.shape != shape:
+            value = make("broadcast", (value,), shape=shape)
+        values.append(value)
+    try:
+        result = make(op, values)
+    except TypeError as error:
+        raise DTypeError(f"{function}: {error}") from None
+    return from_value(result, tensors, recorded and modes.grad and result.type.dtype.is_inexact)
+
+
+def together(function: str, *items: Tensor) -> list[Tensor]:
+    """Tensors converted to one type and broadcast to one shape."""
+    dtype = common_type(function, items)
+    shape = common_shape(function, [x.shape for x in items])
+    return [broadcast_to_shape(cast(x, dtype), shape) for x in items]
 
 
 def common_shape(function: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -188,17 +219,23 @@ def common_shape(function: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int,
         ) from None
 
 
+def number_value(number: Any, dtype: DType, shape: tuple[int, ...], function: str) -> Value:
+    """A graph constant of one Python number repeated to a shape; an error when the type cannot hold it."""
+    if dtype.kind in "biu":
+        if isinstance(number, (float, complex)) and not isinstance(number, bool):
+            raise DTypeError(f"{function}: the number {number!r} does not fit a tensor of {dtype}")
+        if dtype.is_integer and isinstance(number, int):
+            info = np.iinfo(dtype.name)
+            if not info.min <= number <= info.max:
+                raise ArgumentError(
+                    f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})"
+                )
+    return filled(number, dtype, shape)
+
+
 def from_constant(number: Any, dtype: DType, shape: tuple[int, ...], function: str) -> Tensor:
     """A tensor of one repeated Python number."""
-    if dtype.kind in "biu" and isinstance(number, (float, complex)) and not isinstance(number, bool):
-        raise DTypeError(f"{function}: the number {number!r} does not fit a tensor of {dtype}")
-    if dtype.is_integer and isinstance(number, int):
-        info = np.iinfo(dtype.name)
-        if not info.min <= number <= info.max:
-            raise ArgumentError(
-                f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})"
-            )
-    return from_value(filled(number, dtype, shape))
+    return from_value(number_value(number, dtype, shape, function))
 
 
 def tensors_of(items: Iterable[Any], function: str, name: str) -> list[Tensor]:
@@ -209,8 +246,3 @@ def tensors_of(items: Iterable[Any], function: str, name: str) -> list[Tensor]:
     if not out:
         raise ArgumentError(f"{function}: `{name}` needs at least one tensor")
     return out
-
-
-def tracing() -> bool:
-    """Whether a jitted function is being traced."""
-    return modes.trace is not None

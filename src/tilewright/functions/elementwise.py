@@ -12,15 +12,14 @@ from collections.abc import Callable
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
-    broadcast_to_shape,
     cast,
-    common_shape,
     common_type,
     float_tensor,
-    from_constant,
     inexact,
     is_scalar,
-    spread,
+    operands_of,
+    pointwise,
+    together,
 )
 from tilewright.tensor import DTypeError, Tensor, apply
 
@@ -134,8 +133,9 @@ def _binary(
             and not x1.dtype.is_bool
         ):
             return _typed(function, op, [x1, x2])
-        operands = spread(function, (x1, x2))
-        return _typed(function, of_bool if of_bool and operands[0].dtype.is_bool else op, operands)
+        items = operands_of(function, (x1, x2))
+        dtype = common_type(function, items)
+        return pointwise(function, of_bool if of_bool and dtype.is_bool else op, items, dtype)
 
     return _named(apply_to, function, doc)
 
@@ -204,11 +204,8 @@ greater_equal = _binary("greater_equal", "ge", "x1 >= x2, elementwise, as bool."
 
 def _float_binary(function: str, op: str, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
     def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
-        items = [
-            x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, function, n)
-            for x, n in ((x1, "x1"), (x2, "x2"))
-        ]
-        return _typed(function, op, spread(function, items, inexact(common_type(function, items))))
+        items = operands_of(function, (x1, x2))
+        return pointwise(function, op, items, inexact(common_type(function, items)))
 
     return _named(apply_to, function, doc)
 
@@ -274,7 +271,7 @@ _power_of = _binary("pow", "pow", "x1 ** x2, elementwise.")
 
 def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
     """sqrt(x1^2 + x2^2) without overflow in between."""
-    a, b = spread("hypot", (float_tensor(x1, "hypot", "x1"), float_tensor(x2, "hypot", "x2")))
+    a, b = together("hypot", float_tensor(x1, "hypot", "x1"), float_tensor(x2, "hypot", "x2"))
     a, b = abs(a), abs(b)
     high, low = maximum(a, b), minimum(a, b)
     ratio = where(equal(high, 0), 0, divide(low, where(equal(high, 0), 1, high)))
@@ -283,7 +280,7 @@ def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     """log(exp(x1) + exp(x2)) without overflow."""
-    a, b = spread("logaddexp", (float_tensor(x1, "logaddexp", "x1"), float_tensor(x2, "logaddexp", "x2")))
+    a, b = together("logaddexp", float_tensor(x1, "logaddexp", "x1"), float_tensor(x2, "logaddexp", "x2"))
     high = maximum(a, b)
     distance = where(equal(a, b), 0, negative(abs(subtract(a, b))))  # equal infinities are at distance 0
     return add(high, log1p(exp(distance)))
@@ -301,19 +298,8 @@ def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
         raise DTypeError(
             f"where: `condition` is a bool tensor, got {condition.dtype}; compare it, e.g. `condition != 0`"
         )
-    items = [
-        x if isinstance(x, Tensor) or is_scalar(x) else as_tensor(x, "where", n)
-        for x, n in ((x1, "x1"), (x2, "x2"))
-    ]
-    dtype = common_type("where", items)
-    shape = common_shape("where", [condition.shape, *(x.shape for x in items if isinstance(x, Tensor))])
-    branches = [
-        broadcast_to_shape(cast(x, dtype), shape)
-        if isinstance(x, Tensor)
-        else from_constant(x, dtype, shape, "where")
-        for x in items
-    ]
-    return apply("where", broadcast_to_shape(condition, shape), *branches)
+    items = operands_of("where", (x1, x2))
+    return pointwise("where", "where", items, common_type("where", items), condition)
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:

@@ -118,6 +118,7 @@ _ALIASES: dict[str, Callable[..., Any]] = {
     "div": elementwise.divide,
     "neg": elementwise.negative,
     "clamp": elementwise.clip,
+    "__pos__": elementwise.positive,
     "__neg__": elementwise.negative,
     "__abs__": elementwise.abs,
     "__invert__": elementwise.bitwise_invert,
@@ -167,8 +168,9 @@ def _install() -> None:
     for module, names in _SHARED.items():
         for name in names:
             setattr(Tensor, name, getattr(module, name))
-    for name, method in {**_ALIASES, "transpose": _transpose, "__pos__": elementwise.positive}.items():
+    for name, method in _ALIASES.items():
         setattr(Tensor, name, method)
+    setattr(Tensor, "transpose", _transpose)  # noqa: B010
     for name, reader in _PROPERTIES.items():
         setattr(Tensor, name, property(reader))
     for name, kind in _CONVERSIONS.items():
