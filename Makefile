@@ -20,8 +20,7 @@ BENCH_ARGS ?=
 TEST_ARGS  ?=
 SOURCES    := .
 
-# PyPI's torch for x86-64 Linux brings CUDA libraries of several GB. The smaller CPU build gives the same figures:
-#   make bench BENCH_PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# More flags for the bench's installation, such as another index for a CPU-only build of torch.
 BENCH_PIP_FLAGS ?=
 
 # The environments are made by hand here, so variables that point Python elsewhere must not leak in.
