@@ -173,9 +173,15 @@ def _choose_nest(group: Group, stored: Callable[[Value], bool]) -> tuple[_Nest, 
     while True:
         pair = _find_merge(nest, accesses)
         if pair is None:
-            return nest, accesses
+            break
         nest = nest.merge(*pair)
         accesses = _accesses(group, nest, stored)
+    # canonical names: a matrix that runs as one dim and a vector have the same kernel
+    named = [_Dim(f"i{k}", d.extent, d.reduced) for k, d in enumerate(nest.dims)]
+    if [d.name for d in named] == [d.name for d in nest.dims]:
+        return nest, accesses
+    nest = _Nest(group, named, nest.origin)
+    return nest, _accesses(group, nest, stored)
 
 
 def _find_split(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:

@@ -67,11 +67,13 @@ class Schedule:
     )  # output numbers that get memory of their own, in slot order
 
 
-def _order(steps: list[Step]) -> list[Step]:
-    """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent."""
+def _order(steps: list[Step], replacing: set[Value]) -> list[Step]:
+    """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent; at the very
+    end those whose results may take over memory that others still read."""
     touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
     late = [s for s in steps if s.host is None and all(touched[p] == 1 for p in s.writes())]
     early = [s for s in steps if s not in late]
+    late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
     by_kernel: dict[object, list[Step]] = {}
     for s in late:
         by_kernel.setdefault(s.calls[0].kernel, []).append(s)
@@ -127,7 +129,7 @@ def schedule(
     steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
 ) -> Schedule:
     """Order the steps and place every value."""
-    steps = _order(steps)
+    steps = _order(steps, {outputs[o] for o in donated.values()})
     taken = _take_over(steps, inputs, outputs, donated)
     locations: dict[Place, Location] = {}
     alias: dict[Place, Place] = {}

@@ -1,0 +1,161 @@
+"""Running the steps of a compiled graph one chunk at a time, in any order that their waits allow.
+
+The thread team keeps to one of many allowed orders; this runs others, on one thread, so that a wait that is missing
+shows in the results. It also takes a schedule's memory apart: which bytes every step reads and writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tilewright import compiler
+from tilewright.codegen import llvm as emitter
+from tilewright.compiler import Executable
+from tilewright.core.shape import static
+from tilewright.graph import reference
+from tilewright.graph.ir import Value
+from tilewright.lower.calls import Call, Place, Temporary
+from tilewright.lower.schedule import Step
+from tilewright.runtime.buffers import Buffer
+
+Array = np.ndarray[Any, Any]
+SIGNATURE = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes ``start``..``stop`` of a slot."""
+
+    slot: int
+    start: int
+    stop: int
+
+    def meets(self, other: Span) -> bool:
+        return self.slot == other.slot and self.start < other.stop and other.start < self.stop
+
+
+def nbytes(place: Place) -> int:
+    return place.nbytes if isinstance(place, Temporary) else int(place.type.nbytes)
+
+
+def span(executable: Executable, place: Place) -> Span:
+    at = executable.schedule.locations[place]
+    return Span(at.slot, at.offset, at.offset + nbytes(place))
+
+
+def spans(executable: Executable, places: Sequence[Place]) -> list[Span]:
+    return [span(executable, p) for p in places]
+
+
+def conflicts(executable: Executable) -> Iterator[tuple[int, int]]:
+    """Pairs of steps (earlier, later) that touch the same bytes, at least one of them to write."""
+    touched = [
+        (spans(executable, s.reads()), spans(executable, s.writes())) for s in executable.schedule.steps
+    ]
+    for b, (reads, writes) in enumerate(touched):
+        for a, (earlier_reads, earlier_writes) in enumerate(touched[:b]):
+            if any(x.meets(y) for x in writes for y in (*earlier_reads, *earlier_writes)) or any(
+                x.meets(y) for x in reads for y in earlier_writes
+            ):
+                yield a, b
+
+
+def run_in_random_order(
+    executable: Executable, arrays: Sequence[Array], rng: np.random.Generator
+) -> list[Array]:
+    """The outputs, computed chunk by chunk in a random order; ``arrays`` are copied."""
+    plan = executable.schedule
+    inputs = [np.array(a, copy=True) for a in arrays]
+    fresh = [
+        np.full(max(1, executable.outputs[o].type.nbytes), 0xA5, np.uint8)  # rubbish, as reused memory has
+        for o in plan.fresh
+    ]
+    arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
+    base = arena.ctypes.data + (-arena.ctypes.data) % 64
+    slots = [base, *(a.ctypes.data for a in inputs), *(a.ctypes.data for a in fresh)]
+    scratch = np.full(
+        max((emitter.scratch_bytes(k) for k in executable.names), default=0) + 64, 0xA5, np.uint8
+    )
+    aligned = scratch.ctypes.data + (-scratch.ctypes.data) % 64
+    addresses = executable.library.compile(
+        [
+            (name, compiler._source(k, name, executable.library.target), compiler._EMITTER + name)
+            for k, name in executable.names.items()
+        ]
+    )
+    status = ctypes.c_int32(0)
+
+    def run_chunk(call: Call, lo: int) -> None:
+        table = (ctypes.c_void_p * max(1, len(call.args)))(
+            *(slots[plan.locations[a.place].slot] + plan.locations[a.place].offset + a.offset * a.place.dtype.itemsize
+              for a in call.args)
+        )  # fmt: skip
+        function = SIGNATURE(addresses[executable.names[call.kernel]])
+        function(table, aligned, lo, min(lo + call.chunk, call.grid), ctypes.byref(status))
+
+    def at(v: Value) -> Array:
+        where = plan.locations[v]
+        memory = (ctypes.c_uint8 * max(1, v.type.nbytes)).from_address(slots[where.slot] + where.offset)
+        flat = np.frombuffer(memory, np.uint8)[: v.type.nbytes].view(v.dtype.numpy)
+        return flat.reshape(static(v.shape))
+
+    def run_host(step: Step) -> None:
+        assert step.host is not None
+        bound = {v: at(v) for v in step.host.inputs}
+        for v, result in zip(step.host.outputs, reference.evaluate(step.host.outputs, bound), strict=True):
+            at(v)[...] = result
+
+    left: list[list[tuple[Call, int] | None]] = [
+        [None] if s.host is not None else [(c, lo) for c in s.calls for lo in range(0, c.grid, c.chunk)]
+        for s in plan.steps
+    ]
+    for chunks in left:
+        rng.shuffle(chunks)  # type: ignore[arg-type]
+    done = 0  # all steps before this one are complete
+    while done < len(left):
+        if not left[done]:
+            done += 1
+            continue
+        # a host step waits for all before it, and all after it wait for it
+        first_host = next(
+            (n for n, s in enumerate(plan.steps) if n >= done and s.host is not None), len(left)
+        )
+        ready = [
+            n
+            for n in range(done, min(first_host + 1, len(left)))
+            if left[n] and plan.steps[n].wait_for < done and (n < first_host or n == done)
+        ]
+        n = int(rng.choice(ready))
+        chunk = left[n].pop()
+        if chunk is None:
+            run_host(plan.steps[n])
+        else:
+            run_chunk(*chunk)
+    assert status.value == 0
+    results = executable._results
+    out = []
+    for v, (given, k) in zip(executable.outputs, results, strict=True):
+        memory = inputs[k].reshape(-1).view(np.uint8) if given else fresh[k][: v.type.nbytes]
+        out.append(memory.view(v.dtype.numpy).reshape(static(v.shape)).copy())
+    return out
+
+
+def native(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
+    """The outputs, computed by the thread team; ``arrays`` are copied."""
+    results = executable.run([Buffer.from_numpy(a, copy=True) for a in arrays])
+    return [b.to_numpy(static(v.shape)).copy() for b, v in zip(results, executable.outputs, strict=True)]
+
+
+def equal_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def bind(values: Mapping[Value, Array], inputs: Sequence[Value]) -> list[Array]:
+    return [values[v] for v in inputs]

@@ -1,0 +1,223 @@
+"""Schedules: waits cover every conflict over memory, any order they allow gives the same bits, donation corrupts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from compiled_steps import Array, conflicts, equal_bits, native, run_in_random_order, span
+from fuzz.generator import random_graph
+
+from tilewright import compiler
+from tilewright.compiler import Executable
+from tilewright.core import dtype as dt
+from tilewright.graph import build
+from tilewright.graph.ir import Value, constant, input_value, make
+
+ORDERS = 4
+
+
+def leaf(*shape: int) -> Value:
+    return input_value(dt.float32, shape)
+
+
+def numbers(rng: np.random.Generator, values: Sequence[Value]) -> list[Array]:
+    return [rng.uniform(-1, 1, v.shape).astype(v.dtype.numpy) for v in values]
+
+
+def check_waits(executable: Executable) -> None:
+    steps = executable.schedule.steps
+    for a, b in conflicts(executable):
+        assert steps[b].wait_for >= a, (
+            f"step {b} starts before step {a} is complete\n{executable.stage_text('plan')}"
+        )
+    for n, s in enumerate(steps):
+        assert -1 <= s.wait_for < n
+        for i, call in enumerate(s.calls):  # calls of one launch run at the same time
+            mine = [span(executable, a.place) for a in call.args if "w" in a.access]
+            for j, other in enumerate(s.calls):
+                theirs = [span(executable, a.place) for a in other.args]
+                assert i == j or not any(x.meets(y) for x in mine for y in theirs)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_run_in_any_order_that_waits_allow(seed: int, nightly: bool) -> None:
+    case = random_graph(seed + 50_000, 12 + seed % 25)
+    executable = compiler.compile(case.inputs, case.outputs)
+    check_waits(executable)
+    arrays = [case.arrays[v] for v in case.inputs]
+    want = native(executable, arrays)
+    rng = np.random.default_rng(seed)
+    for _ in range(10 * ORDERS if nightly else ORDERS):
+        got = run_in_random_order(executable, arrays, rng)
+        assert all(map(equal_bits, got, want)), executable.stage_text("plan")
+
+
+# ---- donation ----------------------------------------------------------------------------------------------
+
+
+def optimizer_like(rng: np.random.Generator) -> tuple[list[Value], list[Value], dict[int, int]]:
+    """Parameters and state that are read by shared work and by one another, and their new values.
+
+    Some updates read only their own old value, some read another's, some move elements; all may be donated.
+    """
+    shapes = [(7, 5), (5,), (7, 5), (3, 3), (5,), (400, 30)]
+    params = [leaf(*shapes[int(rng.integers(len(shapes)))]) for _ in range(int(rng.integers(2, 7)))]
+    x = leaf(*params[0].shape)
+    total = build.reduce_sum(build.mul(params[0], x), range(len(x.shape)))
+    for p in params[1:]:
+        total = build.add(total, build.reduce_sum(build.unary("tanh", p), range(len(p.shape))))
+    new: list[Value] = []
+    for p in params:
+        same = [q for q in [*params, *new] if q.shape == p.shape]
+        other = same[int(rng.integers(len(same)))]
+        kind = int(rng.integers(7))
+        if kind == 0:
+            v = build.sub(p, build.mul(build.full_like(p, 0.1), build.broadcast(total, p.shape)))
+        elif kind == 1:
+            v = build.add(build.mul(p, build.full_like(p, 0.9)), other)
+        elif kind == 2:
+            v = make("flip", (p,), axes=(0,))
+        elif kind == 3:
+            v = build.mul(other, build.full_like(p, 2.0))
+        elif kind == 4:
+            v = build.add(p, build.broadcast(build.reduce_sum(p, (0,)), p.shape))
+        elif kind == 5:
+            v = build.add(make("flip", (other,), axes=(len(p.shape) - 1,)), p)
+        else:
+            v = make("cumsum", (p,), axis=0, reverse=bool(rng.integers(2)))
+        new.append(v)
+    extra = [total] if rng.random() < 0.7 else []
+    if rng.random() < 0.3:
+        extra.append(params[int(rng.integers(len(params)))])  # an old value is a result as well
+    inputs = [x, *params]
+    donated = {1 + k: k for k in range(len(params)) if rng.random() < 0.9}
+    if len(params) > 1 and params[0].shape == params[1].shape and rng.random() < 0.5:
+        donated[1], donated[2] = 1, 0  # memory changes hands
+    return inputs, [*new, *extra], donated
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_donation_changes_no_result(seed: int, nightly: bool) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, outputs, donated = optimizer_like(rng)
+    kept = compiler.compile(inputs, outputs)
+    given = compiler.compile(inputs, outputs, donated)
+    assert not kept.schedule.taken
+    check_waits(given)
+    arrays = numbers(rng, inputs)
+    want = native(kept, arrays)
+    assert all(map(equal_bits, native(given, arrays), want)), given.stage_text("plan")
+    for _ in range(10 * ORDERS if nightly else ORDERS):
+        assert all(map(equal_bits, run_in_random_order(given, arrays, rng), want)), given.stage_text("plan")
+
+
+def update(p: Value, g: Value) -> Value:
+    return build.sub(p, build.mul(build.full_like(p, 0.1), g))
+
+
+def test_updates_take_over_the_memory_of_what_they_replace_in_one_launch() -> None:
+    params = [leaf(8, 16), leaf(16, 8), leaf(100), leaf(2, 3, 50)]
+    grads = [leaf(*p.shape) for p in params]
+    executable = compiler.compile(
+        [*params, *grads],
+        [update(p, g) for p, g in zip(params, grads, strict=True)],
+        {k: k for k in range(4)},
+    )
+    assert executable.schedule.taken == {k: k for k in range(4)}
+    (step,) = executable.schedule.steps
+    assert len(step.calls) == 4  # one kernel, a segment for every parameter
+    assert executable.schedule.fresh == []
+
+
+def test_the_last_reader_of_an_old_value_comes_before_the_update() -> None:
+    p, x, g = leaf(8, 8), leaf(8, 8), leaf(8, 8)
+    new = update(p, g)
+    y = build.dot(x, p, ((1,), (0,)))
+    executable = compiler.compile([p, x, g], [new, y], {0: 0})
+    assert executable.schedule.taken == {0: 0}
+    reader, writer = executable.schedule.steps
+    assert p in reader.reads()
+    assert writer.wait_for == 0
+    check_waits(executable)
+
+
+NOT_TAKEN = {
+    "elements move": lambda p: [make("flip", (p,), axes=(0,))],
+    "the old value is a result": lambda p: [build.add(p, build.full_like(p, 1)), p],
+    "the type changes": lambda p: [build.cast(p, dt.float64)],
+    "a reduction still reads it": lambda p: [
+        build.add(p, build.broadcast(build.reduce_sum(p, (0,)), p.shape))
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_memory_is_kept_where_taking_it_would_be_wrong(name: str) -> None:
+    p = leaf(33, 33)
+    executable = compiler.compile([p], NOT_TAKEN[name](p), {0: 0})
+    if name != "a reduction still reads it":
+        assert not executable.schedule.taken
+    rng = np.random.default_rng(0)
+    arrays = numbers(rng, [p])
+    want = native(compiler.compile([p], NOT_TAKEN[name](p)), arrays)
+    assert all(map(equal_bits, run_in_random_order(executable, arrays, rng), want))
+
+
+def test_two_parameters_that_change_places() -> None:
+    p, q = leaf(100), leaf(100)
+    outputs = [build.add(q, build.full_like(q, 1)), build.add(p, build.full_like(p, 2))]
+    executable = compiler.compile([p, q], outputs, {0: 0, 1: 1})
+    arrays = [np.arange(100, dtype=np.float32), -np.arange(100, dtype=np.float32)]
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        a, b = run_in_random_order(executable, arrays, rng)
+        np.testing.assert_array_equal(a, arrays[1] + 1)
+        np.testing.assert_array_equal(b, arrays[0] + 2)
+
+
+def test_the_host_waits_and_is_waited_for() -> None:
+    """Complex elements are computed by the reference, between native parts."""
+    x = leaf(5)
+    z = make("complex", (build.unary("exp", x), x))
+    y = build.unary("exp", make("real", (make("mul", (z, z)),)))
+    executable = compiler.compile([x], [y])
+    steps = executable.schedule.steps
+    hosts = [n for n, s in enumerate(steps) if s.host is not None]
+    assert hosts
+    for n in hosts:
+        assert steps[n].wait_for == n - 1
+    check_waits(executable)
+
+
+def test_intermediate_values_share_the_arena() -> None:
+    """A chain of contractions needs two intermediate values at a time."""
+    v = leaf(64, 64)
+    weights = [leaf(64, 64) for _ in range(8)]
+    out = v
+    for w in weights:
+        out = build.dot(out, w, ((1,), (0,)))
+    plan = compiler.compile([v, *weights], [out]).schedule
+    assert plan.planned_bytes >= 7 * 64 * 64 * 4
+    assert plan.arena_bytes <= 2 * 64 * 64 * 4
+
+
+def test_one_result_twice_and_an_input_as_a_result() -> None:
+    x = leaf(4)
+    y = build.unary("neg", x)
+    executable = compiler.compile([x, leaf(2)], [y, x, y, constant(3.0, dt.float32)])
+    arrays = [np.arange(4, dtype=np.float32), np.zeros(2, np.float32)]
+    a, b, c, d = native(executable, arrays)
+    np.testing.assert_array_equal(a, -arrays[0])
+    np.testing.assert_array_equal(b, arrays[0])
+    np.testing.assert_array_equal(c, a)
+    assert d == 3
+    assert len(executable.schedule.fresh) == 2
+
+
+def test_nothing_to_compute() -> None:
+    x = leaf(3)
+    executable = compiler.compile([x], [x])
+    assert executable.schedule.steps == []
+    assert equal_bits(native(executable, [np.ones(3, np.float32)])[0], np.ones(3, np.float32))
