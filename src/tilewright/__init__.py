@@ -8,10 +8,35 @@ from __future__ import annotations
 
 import importlib
 import sys
+from math import e, inf, nan, pi
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.version import __version__
+
+if TYPE_CHECKING:  # so that type checkers and editors know the names that are loaded lazily
+    from tilewright.core.dtype import bfloat16 as bfloat16
+    from tilewright.core.dtype import bool_ as bool
+    from tilewright.core.dtype import complex64 as complex64
+    from tilewright.core.dtype import complex128 as complex128
+    from tilewright.core.dtype import float16 as float16
+    from tilewright.core.dtype import float32 as float32
+    from tilewright.core.dtype import float64 as float64
+    from tilewright.core.dtype import int8 as int8
+    from tilewright.core.dtype import int16 as int16
+    from tilewright.core.dtype import int32 as int32
+    from tilewright.core.dtype import int64 as int64
+    from tilewright.core.dtype import uint8 as uint8
+    from tilewright.core.dtype import uint16 as uint16
+    from tilewright.core.dtype import uint32 as uint32
+    from tilewright.core.dtype import uint64 as uint64
+    from tilewright.functions import *  # noqa: F403
+    from tilewright.jit import jit as jit
+    from tilewright.random import manual_seed as manual_seed
+    from tilewright.random import rand as rand
+    from tilewright.random import randint as randint
+    from tilewright.random import randn as randn
+    from tilewright.tensor import *  # noqa: F403
 
 # Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another
 # name.
@@ -67,7 +92,8 @@ _LAZY_MODULES: frozenset[str] = frozenset(
     {"data", "interop", "lang", "metrics", "nn", "optim", "random", "train"}
 )
 
-__all__ = ["__version__"]
+newaxis = None
+__all__ = ["__version__", "e", "inf", "nan", "newaxis", "pi"]
 __all__ += [*sorted(_LAZY_NAMES), *sorted(_LAZY_MODULES)]  # noqa: PLE0604  (a computed list)
 
 

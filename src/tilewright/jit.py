@@ -36,6 +36,7 @@ __all__ = ["Jitted", "jit"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+VARIANTS_PER_KEY = 8  # traces kept that differ in watched attributes or captured types only
 VARIANT_LIMIT = 64  # traces kept per function; the least recently used goes first
 
 
@@ -185,7 +186,9 @@ class Jitted(Generic[P, R]):
             modes.trace = None
             modes.grad = grad
             trace.close()
-        self._variants.setdefault(key, []).insert(0, variant)
+        known = self._variants.setdefault(key, [])
+        known.insert(0, variant)
+        del known[VARIANTS_PER_KEY:]
         self._variants.move_to_end(key)
         while len(self._variants) > VARIANT_LIMIT:
             self._variants.popitem(last=False)
