@@ -20,7 +20,7 @@ from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape
 
-__all__ = ["OPS", "Op", "TensorType", "Value", "constant", "input_value", "make", "topological"]
+__all__ = ["OPS", "Op", "TensorType", "Value", "constant", "forget_history", "input_value", "make", "topological"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,16 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
     if found is not None:
         return found
     return _intern(key, "input", (), (("id", number), ("dtype", dtype), ("shape", type.shape)), type)
+
+
+def forget_history(value: Value) -> None:
+    """Let a computed value (its elements lie in ``buffer``) go of the graph below it, so that a loop does not keep the graphs
+    of all its rounds. Only for values through which nothing will be differentiated."""
+    if value.inputs:
+        key = (value.op, value.inputs, value.attrs)
+        if _interned.get(key) is value:
+            del _interned[key]
+        value.inputs = ()
 
 
 def topological(outputs: Iterable[Value], stop: Any = None) -> list[Value]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from tilewright.core.dtype import DType
-from tilewright.graph.ir import Value, input_value
+from tilewright.graph.ir import Value, forget_history, input_value
 from tilewright.graph.ops import ANCHORS
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute
@@ -274,9 +274,11 @@ def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
             if fresh is not None:
                 fresh[value] = known
         tensor._value = known
+        forget_history(value)
     elif tensor._leaf or _roles.get(value) is FREED:
         tensor._value = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
         register_role(tensor._value, tensor if tensor._leaf else None)
+        forget_history(value)
 
 
 def traced() -> TracedValueError:
