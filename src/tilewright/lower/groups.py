@@ -117,7 +117,7 @@ class Group:
 class _Former:
     def __init__(self, outputs: Sequence[Value]) -> None:
         self.order = topological(outputs)
-        self.outputs = set(outputs)
+        self.outputs = dict.fromkeys(outputs)
         self.groups: list[Group] = []
         self.home: dict[Value, Group] = {}
         self.cost: dict[Value, int] = {}  # of a floating value, per element, operands included
