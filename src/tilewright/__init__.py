@@ -16,7 +16,6 @@ from tilewright.version import __version__
 
 if TYPE_CHECKING:  # so that type checkers and editors know the names that are loaded lazily
     from tilewright.core.dtype import bfloat16 as bfloat16
-    from tilewright.core.dtype import bool_ as bool
     from tilewright.core.dtype import complex64 as complex64
     from tilewright.core.dtype import complex128 as complex128
     from tilewright.core.dtype import float16 as float16
