@@ -16,15 +16,12 @@ the finished register tile, or on a scratch block when it is long.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from tilewright.core.dtype import DType
 from tilewright.core.shape import product, static
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
     LO,
-    Check,
     Expr,
     Let,
     Loop,
@@ -33,7 +30,6 @@ from tilewright.kernel.ir import (
     Stmt,
     Store,
     across,
-    cast,
     const,
     fma,
     idiv,
@@ -42,13 +38,22 @@ from tilewright.kernel.ir import (
     load,
     op,
     reg,
-    substitute,
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, Temporary, take_checks
-from tilewright.lower.groups import Group, own_cost
-from tilewright.lower.read import Index, Reader, Unsupported, accumulator, conjunction, within
+from tilewright.lower.groups import Group
+from tilewright.lower.problem import (
+    Analysis,
+    At,
+    Side,
+    conv_problem,
+    dot_problem,
+    epilogue,
+    epilogue_cost,
+    renamed,
+)  # fmt: skip
+from tilewright.lower.read import Reader, Unsupported
 from tilewright.recipes.contraction import Tiling, choose_tiling, inner_wins
 from tilewright.recipes.machine import Machine
 
@@ -61,243 +66,6 @@ LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MAX_PACK = 1 << 22  # bytes of scratch one packed block may take
 
-At = list[Affine]
-Read = Callable[[Reader, At, At, At], Expr]
-
-
-@dataclass(slots=True)
-class _Problem:
-    """Extents of the batch, M, N and K ranges, the operands' elements, and the output's index."""
-
-    batch: tuple[int, ...]
-    m: tuple[int, ...]
-    n: tuple[int, ...]
-    k: tuple[int, ...]
-    a: Read  # (reader, batch, m, k)
-    b: Read  # (reader, batch, n, k)
-    out: Callable[[At, At, At], Index]  # (batch, m, n)
-    kind: DType = field(kw_only=True)  # of the accumulator
-
-    def swapped(self) -> _Problem:
-        return _Problem(
-            self.batch,
-            self.n,
-            self.m,
-            self.k,
-            self.b,
-            self.a,
-            lambda b, m, n: self.out(b, n, m),
-            kind=self.kind,
-        )
-
-
-def _dot_problem(v: Value) -> _Problem:
-    lhs, rhs = v.inputs
-    lc, rc, lb, rb = (v[name] for name in ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch"))
-    lf = [a for a in range(len(lhs.shape)) if a not in lc and a not in lb]
-    rf = [a for a in range(len(rhs.shape)) if a not in rc and a not in rb]
-    kind = accumulator(v.dtype)
-
-    def operand(x: Value, batch: Sequence[int], free: Sequence[int], contract: Sequence[int]) -> Read:
-        def read(r: Reader, bi: At, fi: At, ki: At) -> Expr:
-            at: list[Affine] = [Affine.of(0)] * len(x.shape)
-            for axes, values in ((batch, bi), (free, fi), (contract, ki)):
-                for axis, value in zip(axes, values, strict=True):
-                    at[axis] = value
-            return cast(r.read(x, tuple(at)), kind)
-
-        return read
-
-    sizes = static(lhs.shape)
-    return _Problem(
-        tuple(sizes[a] for a in lb), tuple(sizes[a] for a in lf), static(tuple(rhs.shape[a] for a in rf)),
-        tuple(sizes[a] for a in lc), operand(lhs, lb, lf, lc), operand(rhs, rb, rf, rc),
-        lambda b, m, n: (*b, *m, *n), kind=kind,
-    )  # fmt: skip
-
-
-def _conv_problem(v: Value) -> _Problem:
-    """M: filters of a group; N: images and output positions; K: channels of a group and kernel positions."""
-    x, w = v.inputs
-    groups: int = v["groups"]
-    xs, ws, os = static(x.shape), static(w.shape), static(v.shape)
-    filters, channels = ws[0] // groups, ws[1]
-    kind = accumulator(v.dtype)
-
-    def read_w(r: Reader, b: At, m: At, k: At) -> Expr:
-        filter = m[0] + b[0] * filters if groups > 1 else m[0]
-        return cast(r.read(w, (filter, *k)), kind)
-
-    def read_x(r: Reader, b: At, n: At, k: At) -> Expr:
-        channel = k[0] + b[0] * channels if groups > 1 else k[0]
-        at: list[Affine] = [n[0], channel]
-        conditions: list[Expr | None] = []
-        for axis, (o, tap) in enumerate(zip(n[1:], k[1:], strict=True)):
-            moved = o * v["stride"][axis] + tap * v["rhs_dilation"][axis] - v["padding"][axis][0]
-            spread = v["lhs_dilation"][axis]
-            if spread > 1:
-                if r.space.range(moved)[0] < 0:
-                    conditions.append(op("ge", moved.expr(), const(0)))
-                moved, rest = r.space.divmod(moved, spread)
-                if rest != Affine.of(0):
-                    conditions.append(op("eq", rest.expr(), const(0)))
-            conditions.append(within(r.space, moved, xs[2 + axis]))
-            at.append(moved)
-        mask = conjunction(*conditions)
-        value = r.read(x, tuple(at), mask)
-        if mask is not None and not (value.op == "load" and len(value.args) == 3 and value.args[1] is mask):
-            value = op("where", mask, value, const(0, value.dtype))
-        return cast(value, kind)
-
-    def out(b: At, m: At, n: At) -> Index:
-        filter = m[0] + b[0] * filters if groups > 1 else m[0]
-        return (n[0], filter, *n[1:])
-
-    batch = (groups,) if groups > 1 else ()
-    return _Problem(batch, (filters,), (os[0], *os[2:]), (channels, *ws[2:]), read_w, read_x, out, kind=kind)
-
-
-@dataclass(slots=True)
-class _Side:
-    """The free ranges of one operand: ``outer`` ones are tasks, ``inner`` ones run as one flat range of ``size``."""
-
-    extents: tuple[int, ...]
-    cut: int
-
-    @property
-    def outer(self) -> tuple[int, ...]:
-        return self.extents[: self.cut]
-
-    @property
-    def inner(self) -> tuple[int, ...]:
-        return self.extents[self.cut :]
-
-    @property
-    def size(self) -> int:
-        return product(self.inner)
-
-
-class _Analysis:
-    """Which ranges may run flat, and how each operand is best read."""
-
-    def __init__(self, group: Group, problem: _Problem, stored: Callable[[Value], bool]) -> None:
-        self.group, self.problem, self.stored = group, problem, stored
-        self.m = self.flat_side("m")
-        self.n = self.flat_side("n")
-
-    def reader(self, space: Space) -> Reader:
-        return Reader(space, lambda v: "x" if self.stored(v) else None)
-
-    def spread(self, space: Space, side: _Side, prefix: str) -> tuple[At, Affine]:
-        """Fresh variables for a side: all its indices, and the flat inner one."""
-        flat = space.loop(prefix, side.size)
-        outer = [space.loop(f"{prefix}o{i}", e) for i, e in enumerate(side.outer)]
-        return [*outer, *(space.unravel(flat, side.inner) if side.inner else [])], flat
-
-    def flat_side(self, which: str) -> _Side:
-        """The longest run of trailing ranges over which the outputs are plainly addressed."""
-        p = self.problem
-        extents = p.m if which == "m" else p.n
-        for cut in range(len(extents) + 1):
-            side = _Side(extents, cut)
-            if cut == len(extents):
-                return side
-            space = Space()
-            reader = self.reader(space)
-            m = self.spread(space, side if which == "m" else _Side(p.m, len(p.m)), "m")
-            n = self.spread(space, side if which == "n" else _Side(p.n, len(p.n)), "n")
-            batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
-            flat = m[1] if which == "m" else n[1]
-            epilogue(self.group, reader, p.out(batch, m[0], n[0]), const(0, p.kind), None)
-            reader.checks.clear()
-            if all(_plain_in(a.position, flat) for a in reader.accesses):
-                return side
-        raise AssertionError("unreachable")
-
-    def operand(self, which: str) -> tuple[list[Affine], Expr, Affine, list[Affine], Space]:
-        """Positions an operand reads over flat free and separate k ranges."""
-        p = self.problem
-        space = Space()
-        reader = self.reader(space)
-        side = self.m if which == "a" else self.n
-        at, flat = self.spread(space, side, "f")
-        k = [space.loop(f"k{i}", e) for i, e in enumerate(p.k)]
-        batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
-        expr = (p.a if which == "a" else p.b)(reader, batch, at, k)
-        return [a.position for a in reader.accesses], expr, flat, k, space
-
-    def direct(self, which: str, contiguous: str = "") -> bool:
-        """Whether an operand is a plain load, affine in every range, and contiguous along ``free`` or ``k`` if asked."""
-        positions, expr, flat, k, space = self.operand(which)
-        if (
-            expr.op != "load"
-            or len(expr.args) != 1
-            or len(positions) != 1
-            or not space.is_plain(positions[0])
-        ):
-            return False
-        if contiguous == "free":
-            return not flat.terms or positions[0].coefficient(next(iter(flat.terms))) == 1
-        if contiguous == "k":
-            return not k or not k[-1].terms or positions[0].coefficient(next(iter(k[-1].terms))) == 1
-        return True
-
-    def streams(self, which: str, along: str) -> bool:
-        """Whether every access of an operand is contiguous or constant along ``free`` or the last k range (masks allowed)."""
-        positions, _, flat, k, _ = self.operand(which)
-        line = flat if along == "free" else (k[-1] if k else Affine.of(0))
-        if not line.terms:
-            return False
-        (atom,) = line.terms
-        return all(p.coefficient(atom) in (0, 1) and _plain_in(p, line) for p in positions)
-
-
-def _plain_in(a: Affine, flat: Affine) -> bool:
-    names = set(flat.terms)
-    return not any(atom.op != "var" and mentions(atom, names) for atom in a.terms)
-
-
-def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Builder | None) -> list[Stmt]:
-    """Stores of the group's outputs for the contraction's element ``at``, whose value is ``value``."""
-    anchor = group.anchor
-    mapping = {
-        next(iter(loop.terms)): i for loop, i in zip(group.members[anchor], at, strict=True) if loop.terms
-    }
-    reader.bound[anchor] = lambda _: cast(value, anchor.dtype)
-    reader.forget()
-    out: list[Stmt] = []
-    for v in group.outputs:
-        moved = tuple(_move(i, mapping, reader.space) for i in group.members[v])
-        result = reader.read(v, moved)
-        position = reader.space.linear(moved, static(v.shape))
-        if builder is None:
-            reader.load(v, "x", moved, None)  # the analysis counts the store as an access
-        else:
-            out += take_checks(reader)
-            out.append(Store(builder.buffer(v, "w"), position.expr(), result))
-    return out
-
-
-def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:
-    total = Affine.of(i.constant)
-    for atom, c in i.terms.items():
-        total = total + mapping[atom] * c
-    return space.recombine(total)
-
-
-def _renamed(s: Stmt, names: dict[Expr, Expr]) -> Stmt:
-    """A store or check with variables replaced."""
-    if isinstance(s, Store):
-        return Store(s.buffer, substitute(s.index, names), substitute(s.value, names))
-    assert isinstance(s, Check)
-    return Check(substitute(s.condition, names), s.code)
-
-
-def epilogue_cost(group: Group) -> int:
-    """Cheap operations per element of the epilogue."""
-    inside = topological(group.outputs, lambda v: v is group.anchor)
-    return sum(own_cost(v) for v in inside if v is not group.anchor)
-
 
 class _Emitter:
     """Builds the kernels of one contraction."""
@@ -305,11 +73,11 @@ class _Emitter:
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         self.group, self.stored, self.machine = group, stored, machine
         anchor = group.anchor
-        problem = _dot_problem(anchor) if anchor.op == "dot" else _conv_problem(anchor)
+        problem = dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)
         if product(problem.n) == 1 and product(problem.m) > 1:
             problem = problem.swapped()
         self.problem = problem
-        self.analysis = _Analysis(group, problem, stored)
+        self.analysis = Analysis(group, problem, stored)
         self.m, self.n = self.analysis.m, self.analysis.n
         self.k = product(problem.k)
         self.pieces = 1
@@ -471,7 +239,7 @@ class _Emitter:
         number = self.space.loop(name, count)
         return self.block(number, size, total), count
 
-    def full(self, side: _Side, outer: At, flat: Affine) -> At:
+    def full(self, side: Side, outer: At, flat: Affine) -> At:
         return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
 
     def k_loops(self, prefix: str = "k") -> tuple[At, list[tuple[str, int]], Affine]:
@@ -598,7 +366,7 @@ class _Emitter:
                 continue
             block = self.space.loop(f"{name}b", blocks)
             here = (block * lanes + start).expr() + var(f"{name}l")
-            moved = [_renamed(s, {var(name): here}) for s in body]
+            moved = [renamed(s, {var(name): here}) for s in body]
             nest: list[Stmt] = [Loop(f"{name}l", index(0), index(active), tuple(moved), "vector", lanes)]
             for inner_name, inner_extent in reversed(ranges):
                 nest = self.loop_variable(inner_name, inner_extent, nest)

@@ -74,9 +74,11 @@ def choose_tiling(
     few_rows: bool,
     unit: int,
 ) -> Tiling:
-    """The tiling for ``outer`` contractions of ``m x n x k``. ``packs_a``, ``packs_b``: the operand is copied first; ``few_rows``: rows of A
-    compete for one cache set;
-    ``unit``: blocks of n are multiples of it (1: free)."""
+    """The tiling for ``outer`` contractions of ``m x n x k``.
+
+    ``packs_a``, ``packs_b``: the operand is copied first; ``few_rows``: rows of A compete for one cache set; ``unit``: blocks
+    of n are multiples of it (1: free).
+    """
     lanes = max(1, machine.vector_bytes // itemsize)
     wide = machine.registers >= 32
     if inner:
