@@ -229,7 +229,8 @@ def _first(v: Value) -> Value | None:
 
 
 def _custom(v: Value) -> Value | None:
-    return v.inputs[v["index"]]
+    chosen: Value = v.inputs[v["index"]]
+    return chosen
 
 
 def _dot(v: Value) -> Value | None:
@@ -273,8 +274,8 @@ def _arg_reduction(v: Value) -> Value:
 
 _RULES: dict[str, Callable[[Value], Value | None]] = {
     "cast": _cast, "reshape": _reshape, "permute": _permute, "broadcast": _broadcast, "slice": _slice, "pad": _pad,
-    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "custom": _custom, "dot": _dot, "conv": _conv, "scatter": _scatter,
-    "argmax": _arg_reduction, "argmin": _arg_reduction,
+    "flip": _flip, "concat": _concat, "stop_gradient": _first, "mark": _first, "custom": _custom,
+    "dot": _dot, "conv": _conv, "scatter": _scatter, "argmax": _arg_reduction, "argmin": _arg_reduction,
     "reduce_sum": _reduce, "reduce_prod": _reduce, "reduce_max": _reduce, "reduce_min": _reduce,
 }  # fmt: skip
 
