@@ -7,7 +7,7 @@ shows in the results. It also takes a schedule's memory apart: which bytes every
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tilewright.codegen import llvm as emitter
 from tilewright.compiler import Executable
 from tilewright.core.shape import static
 from tilewright.graph import reference
-from tilewright.graph.ir import Value
+from tilewright.kernel import interpret
 from tilewright.lower.calls import Call, Place, Temporary
 from tilewright.lower.schedule import Step
 from tilewright.runtime.buffers import Buffer
@@ -67,22 +67,48 @@ def conflicts(executable: Executable) -> Iterator[tuple[int, int]]:
                 yield a, b
 
 
+class Memory:
+    """The arena, copies of the inputs and fresh outputs of one run, filled with rubbish as reused memory is."""
+
+    def __init__(self, executable: Executable, arrays: Sequence[Array]) -> None:
+        self.executable, plan = executable, executable.schedule
+        self.inputs = [np.array(a, copy=True) for a in arrays]
+        self.fresh = [np.full(max(1, executable.outputs[o].type.nbytes), 0xA5, np.uint8) for o in plan.fresh]
+        self.arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
+        base = self.arena.ctypes.data + (-self.arena.ctypes.data) % 64
+        self.slots = [base, *(a.ctypes.data for a in self.inputs), *(a.ctypes.data for a in self.fresh)]
+
+    def address(self, place: Place, offset: int = 0) -> int:
+        at = self.executable.schedule.locations[place]
+        return int(self.slots[at.slot] + at.offset + offset * place.dtype.itemsize)
+
+    def flat(self, place: Place, offset: int = 0) -> Array:
+        """A writable view of a place's elements from ``offset`` on."""
+        size = nbytes(place)
+        memory = (ctypes.c_uint8 * max(1, size)).from_address(self.address(place))
+        return np.frombuffer(memory, np.uint8)[:size].view(place.dtype.numpy)[offset:]
+
+    def run_host(self, step: Step) -> None:
+        assert step.host is not None
+        bound = {v: self.flat(v).reshape(static(v.shape)) for v in step.host.inputs}
+        for v, result in zip(step.host.outputs, reference.evaluate(step.host.outputs, bound), strict=True):
+            self.flat(v).reshape(static(v.shape))[...] = result
+
+    def results(self) -> list[Array]:
+        out = []
+        for v, (given, k) in zip(self.executable.outputs, self.executable._results, strict=True):
+            memory = self.inputs[k].reshape(-1).view(np.uint8) if given else self.fresh[k][: v.type.nbytes]
+            out.append(memory.view(v.dtype.numpy).reshape(static(v.shape)).copy())
+        return out
+
+
 def run_in_random_order(
     executable: Executable, arrays: Sequence[Array], rng: np.random.Generator
 ) -> list[Array]:
-    """The outputs, computed chunk by chunk in a random order; ``arrays`` are copied."""
-    plan = executable.schedule
-    inputs = [np.array(a, copy=True) for a in arrays]
-    fresh = [
-        np.full(max(1, executable.outputs[o].type.nbytes), 0xA5, np.uint8)  # rubbish, as reused memory has
-        for o in plan.fresh
-    ]
-    arena = np.full(plan.arena_bytes + 64, 0xA5, np.uint8)
-    base = arena.ctypes.data + (-arena.ctypes.data) % 64
-    slots = [base, *(a.ctypes.data for a in inputs), *(a.ctypes.data for a in fresh)]
-    scratch = np.full(
-        max((emitter.scratch_bytes(k) for k in executable.names), default=0) + 64, 0xA5, np.uint8
-    )
+    """The outputs, computed by native code chunk by chunk in a random order; ``arrays`` are copied."""
+    plan, memory = executable.schedule, Memory(executable, arrays)
+    needed = max((emitter.scratch_bytes(k) for k in executable.names), default=0)
+    scratch = np.full(needed + 64, 0xA5, np.uint8)
     aligned = scratch.ctypes.data + (-scratch.ctypes.data) % 64
     addresses = executable.library.compile(
         [
@@ -94,23 +120,10 @@ def run_in_random_order(
 
     def run_chunk(call: Call, lo: int) -> None:
         table = (ctypes.c_void_p * max(1, len(call.args)))(
-            *(slots[plan.locations[a.place].slot] + plan.locations[a.place].offset + a.offset * a.place.dtype.itemsize
-              for a in call.args)
-        )  # fmt: skip
+            *(memory.address(a.place, a.offset) for a in call.args)
+        )
         function = SIGNATURE(addresses[executable.names[call.kernel]])
         function(table, aligned, lo, min(lo + call.chunk, call.grid), ctypes.byref(status))
-
-    def at(v: Value) -> Array:
-        where = plan.locations[v]
-        memory = (ctypes.c_uint8 * max(1, v.type.nbytes)).from_address(slots[where.slot] + where.offset)
-        flat = np.frombuffer(memory, np.uint8)[: v.type.nbytes].view(v.dtype.numpy)
-        return flat.reshape(static(v.shape))
-
-    def run_host(step: Step) -> None:
-        assert step.host is not None
-        bound = {v: at(v) for v in step.host.inputs}
-        for v, result in zip(step.host.outputs, reference.evaluate(step.host.outputs, bound), strict=True):
-            at(v)[...] = result
 
     left: list[list[tuple[Call, int] | None]] = [
         [None] if s.host is not None else [(c, lo) for c in s.calls for lo in range(0, c.grid, c.chunk)]
@@ -118,33 +131,38 @@ def run_in_random_order(
     ]
     for chunks in left:
         rng.shuffle(chunks)  # type: ignore[arg-type]
+    hosts = [n for n, s in enumerate(plan.steps) if s.host is not None]
     done = 0  # all steps before this one are complete
     while done < len(left):
         if not left[done]:
             done += 1
             continue
-        # a host step waits for all before it, and all after it wait for it
-        first_host = next(
-            (n for n, s in enumerate(plan.steps) if n >= done and s.host is not None), len(left)
-        )
-        ready = [
-            n
-            for n in range(done, min(first_host + 1, len(left)))
-            if left[n] and plan.steps[n].wait_for < done and (n < first_host or n == done)
-        ]
-        n = int(rng.choice(ready))
+        # what comes after a host step waits for it
+        end = next((n for n in hosts if n > done), len(left)) if done not in hosts else done + 1
+        n = int(rng.choice([n for n in range(done, end) if left[n] and plan.steps[n].wait_for < done]))
         chunk = left[n].pop()
         if chunk is None:
-            run_host(plan.steps[n])
+            memory.run_host(plan.steps[n])
         else:
             run_chunk(*chunk)
     assert status.value == 0
-    results = executable._results
-    out = []
-    for v, (given, k) in zip(executable.outputs, results, strict=True):
-        memory = inputs[k].reshape(-1).view(np.uint8) if given else fresh[k][: v.type.nbytes]
-        out.append(memory.view(v.dtype.numpy).reshape(static(v.shape)).copy())
-    return out
+    return memory.results()
+
+
+def interpreted(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
+    """The outputs, computed by the kernel interpreter in order; an access outside a buffer is an error."""
+    memory = Memory(executable, arrays)
+    for step in executable.schedule.steps:
+        if step.host is not None:
+            memory.run_host(step)
+        for call in step.calls:
+            buffers = {
+                b.name: memory.flat(a.place, a.offset)
+                for b, a in zip(call.kernel.buffers, call.args, strict=True)
+            }
+            for lo in range(0, call.grid, call.chunk):
+                assert interpret.run(call.kernel, buffers, lo, min(lo + call.chunk, call.grid)) == []
+    return memory.results()
 
 
 def native(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
@@ -155,7 +173,3 @@ def native(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
 
 def equal_bits(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-
-
-def bind(values: Mapping[Value, Array], inputs: Sequence[Value]) -> list[Array]:
-    return [values[v] for v in inputs]

@@ -63,6 +63,7 @@ def test_a_kernel_that_keeps_the_rules() -> None:
         Set("one", across("add", reg("acc", F, index(1)))),
         Store("y", index(0), reg("one", F)),
         vector(Store("y", index(0), reg("one", F)), Check(positive, 1)),
+        Loop("w", index(0), index(1), (Store("y", index(3), load("x", var("w"), F)),), "vector", 8),
     ))  # fmt: skip
 
 

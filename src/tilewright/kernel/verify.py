@@ -61,6 +61,7 @@ class _Verifier:
         self.names: dict[str, _Name] = {"lo": _Name(dt.int64), "hi": _Name(dt.int64)}
         self.registers: dict[str, _Register] = {}
         self.lanes = 0  # of the vector loop around; 0 outside
+        self.alone = False  # in a vector loop of one iteration: no two lanes meet
         self.where: list[str] = [f"kernel {kernel.name}"]
         self.seen: dict[Expr, bool] = {}  # expressions checked in this statement: whether lanes differ
 
@@ -156,12 +157,14 @@ class _Verifier:
                 "the bounds of an unrolled loop must be constants or depend on unrolled variables alone"
             )
         self.declare(s.var)
-        before = self.lanes
+        before = self.lanes, self.alone
         self.lanes = s.lanes or self.lanes
+        if s.kind == "vector":
+            self.alone = s.start.op == s.stop.op == "const" and s.stop.attr - s.start.attr <= 1
         self.names[s.var] = _Name(dt.int64, s.kind == "vector", s.kind == "unroll")
         self.body(s.body)
         del self.names[s.var]
-        self.lanes = before
+        self.lanes, self.alone = before
 
     def branch(self, s: If) -> None:
         if self.typed(s.condition, dt.bool_, "the condition"):
@@ -180,7 +183,7 @@ class _Verifier:
         moves = self.typed(s.index, dt.int64, "the index")
         varies = self.typed(s.value, dtype, "the value")
         masked = s.mask is not None and self.typed(s.mask, dt.bool_, "the mask")
-        if varies and not moves and not masked:
+        if varies and not moves and not masked and not self.alone:
             self.fail("lanes with different values would store to one element; use a register and across")
 
     def register(self, s: Reg) -> None:
