@@ -248,7 +248,7 @@ def stride_cost(c: int) -> float:
     return 1.5 + 0.5 * c if c <= 4 else 6.0 if c <= 16 else 12.0
 
 
-def _depths(group: Group) -> dict[Value, int]:
+def _depths(group: Group, inside: set[Value]) -> dict[Value, int]:
     """How many reductions of the group lie, one after another, before each value it computes."""
     depth: dict[Value, int] = {}
     reductions = set(group.reductions)
@@ -271,36 +271,26 @@ def _depths(group: Group) -> dict[Value, int]:
                 depth[v] = max((depth[x] for x in v.inputs), default=0) + (1 if v in reductions else 0)
         return depth[root]
 
-    inside = _inside(group)
     for v in group.members:
         visit(v)
     return depth
 
 
-def _inside(group: Group) -> set[Value]:
-    """Members and the floating values between them."""
-    found: set[Value] = set()
-
-    def touches(v: Value, memo: dict[Value, bool]) -> bool:
-        stack = [v]
+def _inside(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
+    """Members and the floating values between them: what lies above a member and below another, without a store between."""
+    touches: dict[Value, bool] = {}
+    for member in group.members:
+        stack = [member]
         while stack:
             x = stack[-1]
-            if x in memo:
+            below = () if stored(x) else x.inputs
+            missing = [y for y in below if y not in touches]
+            if x in touches or not missing:
+                touches.setdefault(x, x in group.members or any(touches[y] for y in below))
                 stack.pop()
-                continue
-            missing = [y for y in x.inputs if y not in memo]
-            if missing:
+            else:
                 stack.extend(missing)
-                continue
-            stack.pop()
-            memo[x] = x in group.members or any(memo[y] for y in x.inputs)
-        return memo[v]
-
-    memo: dict[Value, bool] = {}
-    for m in group.members:
-        touches(m, memo)
-        found.update(x for x, t in memo.items() if t)
-    return found
+    return {x for x, inside in touches.items() if inside}
 
 
 class _Emitter:
@@ -312,14 +302,15 @@ class _Emitter:
         self.builder = Builder()
         self.written: dict[Value, str] = {}
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
-        self.depth = _depths(group)
+        inside = _inside(group, stored)
+        self.depth = _depths(group, inside)
         itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
         choice = _vector_dim(self.nest, self.accesses, max(1, width // itemsize))
         self.vector = None if choice is None else self.nest.dims[choice]
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
-        self.cost = sum(max(own_cost(v), 1) for v in _inside(group)) + 2 * len(self.accesses)
+        self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
         self.lanes = self.choose_lanes(width, itemsize)
 
     def choose_lanes(self, width: int, itemsize: int) -> int:
