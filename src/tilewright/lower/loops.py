@@ -300,7 +300,8 @@ class _Emitter:
         self.group = group
         self.nest, self.accesses = _choose_nest(group, stored)
         self.builder = Builder()
-        self.written: dict[Value, str] = {}
+        self.named = 0
+        self.final: set[Value] = set()  # outputs written after the last read of what the group reads
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
         inside = _inside(group, stored)
         self.depth = _depths(group, inside)
@@ -342,8 +343,7 @@ class _Emitter:
             kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
-            for v in stores:
-                inside += self.store(v)
+            inside += self.store(stores)
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
@@ -365,9 +365,8 @@ class _Emitter:
                 reader.bound[v] = lambda at, name=name, v=v: var(name, v.dtype)  # type: ignore[misc]
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
-        for v in group.outputs:
-            if v in rows:
-                body += self.store(v)
+        body += self.store([v for v in group.outputs if v in rows])
+        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
 
     def is_row_value(self, v: Value) -> bool:
@@ -404,12 +403,23 @@ class _Emitter:
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
 
-    def store(self, v: Value) -> list[Stmt]:
-        at = self.nest.index(v)
-        value = self.reader.read(v, at)
-        checks = take_checks(self.reader)
-        name = self.builder.buffer(v, "w")
-        return [*checks, Store(name, self.nest.space.linear(at, static(v.shape)).expr(), value)]
+    def store(self, values: list[Value]) -> list[Stmt]:
+        """Stores of values at one place of the loops. All are computed before the first is written: an output may lie where
+        one of the operands does."""
+        named: list[Stmt] = []
+        stores: list[Stmt] = []
+        for v in values:
+            at = self.nest.index(v)
+            value = self.reader.read(v, at)
+            named += take_checks(self.reader)
+            position = self.nest.space.linear(at, static(v.shape)).expr()
+            if len(values) > 1:
+                self.named += 1
+                name = f"o{self.named}"
+                named.append(Let(name, value))
+                value = var(name, v.dtype)
+            stores.append(Store(self.builder.buffer(v, "w"), position, value))
+        return [*named, *stores]
 
     def reduced_loops(self, inside: list[Stmt]) -> list[Stmt]:
         body = tuple(inside)
@@ -459,8 +469,7 @@ class _Emitter:
 
     def finish(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str) -> Call:
         call = self.builder.call(body, grid, chunk, label)
-        if not self.group.reductions and not self.builder.scratch:
-            call.inplace = self.inplace_pairs(call)
+        call.inplace = self.inplace_pairs(call)
         return call
 
     def inplace_pairs(self, call: Call) -> list[tuple[int, int]]:
@@ -470,7 +479,7 @@ class _Emitter:
             positions.setdefault(a.value, set()).add(a.position)
         pairs = []
         for o, out in enumerate(call.args):
-            if out.access != "w" or not isinstance(out.place, Value):
+            if out.access != "w" or out.place not in self.final or not isinstance(out.place, Value):
                 continue
             for i, arg in enumerate(call.args):
                 if arg.access != "r" or not isinstance(arg.place, Value) or arg.place.type != out.place.type:

@@ -152,15 +152,39 @@ def schedule(
             if p not in locations:
                 first.setdefault(p, n)
                 last[p] = n
-    places = list(first)
-    blocks = [
-        Block(p.nbytes if isinstance(p, Temporary) else p.type.nbytes, first[p], last[p]) for p in places
-    ]
+    _reuse_in_place(steps, first, last, alias)
+    places = [p for p in first if p not in alias]
+    blocks = [Block(_nbytes(p), first[p], last[p]) for p in places]
     plan = plan_arena(blocks)
     reused = dict(zip(places, plan.waits, strict=True))
     locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})
+    locations.update({p: locations[alias[p]] for p in first if p in alias})
     _set_waits(steps, alias, reused)
-    return Schedule(steps, locations, plan.nbytes, sum(b.nbytes for b in blocks), taken, fresh)
+    total = sum(_nbytes(p) for p in first)
+    return Schedule(steps, locations, plan.nbytes, total, taken, fresh)
+
+
+def _nbytes(place: Place) -> int:
+    return place.nbytes if isinstance(place, Temporary) else place.type.nbytes
+
+
+def _reuse_in_place(
+    steps: list[Step], first: dict[Place, int], last: dict[Place, int], alias: dict[Place, Place]
+) -> None:
+    """A step that reads an intermediate value for the last time, each element before it writes its own, writes over it."""
+    for n, s in enumerate(steps):
+        if len(s.calls) != 1:
+            continue
+        call = s.calls[0]
+        for o, i in call.inplace:
+            new, old = call.args[o].place, call.args[i].place
+            home = alias.get(old, old)
+            if new in alias or new not in first or old not in first or home not in first:
+                continue
+            if first[new] != n or last[home] != n or _nbytes(new) != _nbytes(home):
+                continue
+            alias[new] = home
+            last[home] = last[new]
 
 
 def _set_waits(steps: list[Step], alias: dict[Place, Place], reused: dict[Place, int]) -> None:
