@@ -9,6 +9,8 @@ Results that require gradients when the call ends can be differentiated later: t
 written out when a derivative is asked for. Where a graph would have to cross the call in other ways (an argument that was
 computed from tensors with gradients, a tensor written with a history) the function runs as ordinary lazy code instead, so
 that no gradient is ever lost.
+
+While a function is traced its captured tensors stand for placeholders: other threads must not use them meanwhile.
 """
 
 from __future__ import annotations

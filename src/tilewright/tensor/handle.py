@@ -272,7 +272,7 @@ class Tensor(Methods):
             if copy is False:
                 raise ValueError(f"a conversion from {self.dtype} to {np.dtype(dtype)} needs a copy")
             return array.astype(dtype)
-        return array.copy() if copy or copy is None else array
+        return array.copy() if copy else array
 
     def __dlpack__(self, **arguments: Any) -> Any:
         """Share the elements with another library without a copy (read-only where the protocol can say so)."""
