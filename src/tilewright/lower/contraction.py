@@ -167,10 +167,9 @@ class _Emitter:
             *self.loop_variable("s", self.pieces, [Set("sum", op("add", reg("sum", kind), term))]),
             *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
-        lanes = self.tiling.lanes
-        return self.builder.call(
-            (Loop("e", LO, HI, tuple(body), "vector", lanes),), size, 1 << 14, f"sum of pieces: {label}"
-        )
+        kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
+        loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
+        return self.builder.call((loop,), size, 1 << 14, f"sum of pieces: {label}")
 
     def start(self) -> None:
         self.builder = Builder()

@@ -1,0 +1,376 @@
+"""Contractions on every instruction set this machine has: any axes, any size, any type, with work before and after.
+
+Each test compiles many contractions as one program; every kernel passes the verifier. Sums are compared within an error
+bound in proportion to the magnitudes that are added, integers exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import ml_dtypes
+import numpy as np
+import pytest
+from compiled_steps import Array, native, run_in_random_order
+
+from tilewright import compiler
+from tilewright.autodiff.vjp import vjp
+from tilewright.compiler import Executable
+from tilewright.core import dtype as dt
+from tilewright.core.dtype import DType
+from tilewright.core.settings import settings
+from tilewright.graph import build
+from tilewright.graph.ir import Value, input_value, make, topological
+from tilewright.graph.reference import evaluate
+from tilewright.kernel.verify import verify
+from tilewright.lower.read import Unsupported
+from tilewright.runtime.target import host_target
+
+HOST = host_target()
+LEVELS = ["host"]
+if HOST.triple.startswith("x86_64"):
+    LEVELS += {"avx512": ["avx2", "sse", "generic"], "avx2": ["sse", "generic"], "sse": ["generic"]}.get(
+        HOST.name, []
+    )
+TYPES = (dt.float32, dt.float64, dt.float16, dt.bfloat16, dt.int32, dt.int8)
+machines = pytest.mark.parametrize("threads", [1, 2])
+levels = pytest.mark.parametrize("target", LEVELS)
+
+
+@dataclass
+class Problem:
+    """A value, and a bound of its error as a value of float64."""
+
+    value: Value
+    terms: int
+
+
+def draw(rng: np.random.Generator, v: Value) -> Array:
+    if v.dtype.is_integer:
+        return rng.integers(-100, 100, v.shape).astype(v.dtype.numpy)
+    return rng.uniform(-1, 1, v.shape).astype(v.dtype.numpy)
+
+
+def wide(v: Value, magnitude: bool) -> Value:
+    """The same computation in float64, or what its absolute values add up to."""
+    new: dict[Value, Value] = {}
+    for x in topological([v]):
+        if x.op == "input":
+            leaf = input_value(dt.float64, x.shape) if x.dtype.is_float else x
+            new[x] = leaf
+            WIDE[leaf] = x
+            if magnitude and x.dtype.is_float:
+                new[x] = build.unary("abs", leaf)
+        else:
+            attrs = {n: dt.float64 if isinstance(a, DType) and a.is_float else a for n, a in x.attrs}
+            if x.op == "constant" and x.dtype.is_float:
+                new[x] = make("cast", (x,), dtype=dt.float64)
+            elif magnitude and x.op in ("sub", "neg"):
+                operands = [new[i] for i in x.inputs]
+                new[x] = operands[0] if x.op == "neg" else make("add", operands)
+            else:
+                new[x] = make(x.op, [new[i] for i in x.inputs], **attrs)
+    return new[v]
+
+
+WIDE: dict[Value, Value] = {}
+
+
+def check(
+    problems: Sequence[Problem], target: str, threads: int, seed: int = 0, shuffled: bool = False
+) -> Executable:
+    """Compile all problems for a target and compare; ``shuffled``: also chunk by chunk in random orders."""
+    rng = np.random.default_rng(seed)
+    outputs = list(dict.fromkeys(p.value for p in problems))
+    terms = {p.value: p.terms for p in problems}
+    leaves = [v for v in topological(outputs) if v.op == "input"]
+    arrays = {v: draw(rng, v) for v in leaves}
+    with settings.override(target=target, threads=threads):
+        executable = compiler.compile(leaves, outputs)
+        assert executable.fallbacks == []
+        for kernel in executable.names:
+            verify(kernel)
+        runs = [native(executable, [arrays[v] for v in leaves])]
+        if shuffled:
+            runs.append(run_in_random_order(executable, [arrays[v] for v in leaves], rng))
+    for n, v in enumerate(outputs):
+        want, allowed = expected(v, arrays, terms[v])
+        for results in runs:
+            got = results[n]
+            good = got == want if allowed is None else np.abs(got.astype(np.float64) - want) <= allowed
+            assert np.all(good), (
+                f"{v}: {np.sum(~good)} of {good.size} differ, first at {np.argwhere(~good)[0]}"
+            )
+    return executable
+
+
+def expected(v: Value, arrays: dict[Value, Array], terms: int) -> tuple[Array, Array | None]:
+    if not v.dtype.is_float:
+        return evaluate([v], arrays)[0], None
+    exact, size = wide(v, False), wide(v, True)
+    bound = {
+        x: arrays[WIDE.get(x, x)].astype(x.dtype.numpy) for x in topological([exact, size]) if x.op == "input"
+    }
+    want, magnitude = evaluate([exact, size], bound)
+    kind = np.float32 if v.dtype.bits == 16 else v.dtype.numpy
+    error = float(ml_dtypes.finfo(kind).eps) * (4 + 2 * np.sqrt(terms)) * np.abs(magnitude)
+    return want, error + np.abs(want) * float(ml_dtypes.finfo(v.dtype.numpy).eps) + float(
+        ml_dtypes.finfo(kind).tiny
+    )
+
+
+# ---- dot ---------------------------------------------------------------------------------------------------
+
+
+def matmul(m: int, n: int, k: int, layout: int, dtype: DType) -> Problem:
+    """One of the four transpositions."""
+    a = input_value(dtype, (k, m) if layout & 1 else (m, k))
+    b = input_value(dtype, (n, k) if layout & 2 else (k, n))
+    return Problem(build.dot(a, b, ((0 if layout & 1 else 1,), (1 if layout & 2 else 0,))), k)
+
+
+@levels
+@machines
+def test_every_size_in_every_transposition(target: str, threads: int) -> None:
+    problems = [matmul(s, 71 - s, 1 + 37 * s % 70, s, dt.float32) for s in range(1, 71)]
+    problems += [
+        matmul(s, s, s, s // 16, dt.float32) for s in (1, 2, 3, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65)
+    ]
+    check(problems, target, threads, shuffled=threads == 2)
+
+
+@levels
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_every_type(target: str, dtype: DType) -> None:
+    sizes = [
+        (1, 1, 1),
+        (5, 7, 3),
+        (17, 33, 9),
+        (70, 3, 41),
+        (3, 70, 64),
+        (1, 40, 50),
+        (40, 1, 50),
+        (33, 35, 130),
+    ]
+    problems = [matmul(m, n, k, layout, dtype) for m, n, k in sizes for layout in range(4)]
+    check(problems, target, 2)
+
+
+@levels
+@pytest.mark.parametrize("dtype", [dt.float16, dt.bfloat16, dt.int8], ids=str)
+def test_results_of_a_wider_type(target: str, dtype: DType) -> None:
+    result = dt.int32 if dtype.is_integer else dt.float32
+    problems = []
+    for m, n, k in ((5, 7, 3), (17, 33, 90), (64, 64, 64)):
+        a, b = input_value(dtype, (m, k)), input_value(dtype, (n, k))
+        problems.append(Problem(build.dot(a, b, ((1,), (1,)), dtype=result), k))
+    check(problems, target, 1)
+
+
+def general(rng: np.random.Generator) -> Problem:
+    """A contraction as einsum writes them: up to two batch, two free and two contracted axes, in any order."""
+    sizes = (1, 2, 3, 5, 7, 8, 11, 13, 16, 17)
+    batch, contract = (int(rng.integers(0, 3)), int(rng.integers(0, 3)))
+    free = [int(rng.integers(0, 3)) for _ in range(2)]
+    shared = (
+        [int(rng.choice(sizes[:6])) for _ in range(batch)],
+        [int(rng.choice(sizes)) for _ in range(contract)],
+    )
+    operands, places = [], []
+    for count in free:
+        axes = [*shared[0], *shared[1], *(int(rng.choice(sizes)) for _ in range(count))]
+        order = [int(i) for i in rng.permutation(len(axes))]
+        operands.append(input_value(dt.float32, [axes[i] for i in order]))
+        place = [order.index(i) for i in range(len(axes))]
+        places.append((place[:batch], place[batch : batch + contract]))
+    (lb, lc), (rb, rc) = places
+    return Problem(build.dot(*operands, (lc, rc), (lb, rb)), prod(shared[1]))
+
+
+@levels
+@pytest.mark.parametrize("seed", range(3))
+def test_any_axes_in_any_order(target: str, seed: int) -> None:
+    rng = np.random.default_rng([seed, 5])
+    problems = []
+    while len(problems) < 30:
+        p = general(rng)
+        if p.value.type.size * p.terms <= 200_000:
+            problems.append(p)
+    check(problems, target, 1 + seed % 2, seed)
+
+
+@machines
+def test_long_contractions_run_in_pieces(threads: int) -> None:
+    sizes = ((4, 6, 5000), (1, 1, 4096), (3, 17, 2003), (20, 16, 1536), (1, 300, 3000))
+    problems = [matmul(m, n, k, layout, dt.float32) for m, n, k in sizes for layout in range(4)]
+    a, b = input_value(dt.float32, (6, 500, 9)), input_value(dt.float32, (6, 500, 7))
+    problems.append(Problem(build.dot(a, b, ((0, 1), (0, 1))), 3000))
+    executable = check(problems, "host", threads, shuffled=True)
+    assert "sum of pieces" in executable.stage_text("plan")
+
+
+@machines
+def test_operands_beyond_the_caches(threads: int) -> None:
+    problems = [matmul(130, 700, 1024, layout, dt.float32) for layout in range(4)]
+    check(problems, "host", threads)
+
+
+# ---- work before and after -----------------------------------------------------------------------------------
+
+
+def around(rng: np.random.Generator, m: int, n: int, k: int) -> list[Problem]:
+    """A contraction of operands that are not simply stored, and with an epilogue."""
+
+    def leaf(*shape: int, dtype: DType = dt.float32) -> Value:
+        return input_value(dtype, shape)
+
+    def linear(x: Value, w: Value) -> Value:
+        return build.dot(x, w, ((1,), (0,)))
+
+    zero = build.full(0, dt.float32, (m, n))
+    x, w = leaf(m, k), leaf(k, n)
+    bias, residual = leaf(n), leaf(m, n)
+    padded = build.pad(leaf(m - 1, k), (1, 0), (0, 0), (0, 0), build.full(0, dt.float32, ()))
+    sliced = build.slice_(leaf(2 * m + 1, k + 3), (1, 2), (2 * m + 1, k + 2), (2, 1))
+    tokens = make("gather", (leaf(9, k), make("iota", (), shape=(m,), axis=0, dtype=dt.int32)), axes=(0,))
+    values = [
+        make("maximum", (build.add(linear(x, w), bias), zero)),
+        build.add(build.mul(linear(x, w), 0.5), residual),
+        linear(build.neg(x), build.permute(leaf(n, k), (1, 0))),
+        linear(build.cast(leaf(m, k, dtype=dt.bfloat16), dt.float32), w),
+        linear(padded, w),
+        linear(sliced, make("flip", (w,), axes=(0,))),
+        build.reshape(linear(build.reshape(leaf(k, m), (m, k)), w), (n, m)),
+        build.add(linear(x, w), build.permute(leaf(n, m), (1, 0))),
+    ]
+    if m <= 9:
+        values.append(linear(tokens, w))
+    return [Problem(v, k) for v in values]
+
+
+@levels
+@pytest.mark.parametrize(("m", "n", "k"), [(5, 7, 3), (9, 40, 33), (33, 17, 64), (64, 130, 20)])
+def test_prologues_and_epilogues(target: str, m: int, n: int, k: int) -> None:
+    check(around(np.random.default_rng(m), m, n, k), target, 2, shuffled=True)
+
+
+@levels
+def test_a_long_epilogue(target: str) -> None:
+    """More work per element than is unrolled over a register tile."""
+    problems = []
+    for m, n, k in ((5, 7, 3), (33, 47, 20), (2, 100, 64)):
+        h = build.dot(input_value(dt.float64, (m, k)), input_value(dt.float64, (k, n)), ((1,), (0,)))
+        for c in (0.3, 0.2, 0.1):
+            h = build.unary("tanh", build.add(build.mul(h, 0.5), c))
+        problems.append(h)
+    leaves = [v for v in topological(problems) if v.op == "input"]
+    arrays = [draw(np.random.default_rng(0), v) for v in leaves]
+    with settings.override(target=target):
+        executable = compiler.compile(leaves, problems)
+        for kernel in executable.names:
+            verify(kernel)
+        results = native(executable, arrays)
+    for got, want in zip(results, evaluate(problems, dict(zip(leaves, arrays, strict=True))), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-13)
+
+
+# ---- convolution -----------------------------------------------------------------------------------------------
+
+
+def convolution(rng: np.random.Generator, rank: int) -> Problem | None:
+    def pick(*items: int) -> int:
+        return int(rng.choice(items))
+
+    groups = pick(1, 1, 1, 2, 3)
+    channels, filters = groups * pick(1, 2, 3, 8), groups * pick(1, 2, 5, 16)
+    places = [pick(1, 3, 5, 8, 11) for _ in range(rank)]
+    kernel = [pick(1, 2, 3, 4) for _ in range(rank)]
+    x = input_value(dt.float32, (pick(1, 2, 3), channels, *places))
+    w = input_value(dt.float32, (filters, channels // groups, *kernel))
+    try:
+        v = make(
+            "conv", (x, w), stride=tuple(pick(1, 1, 2, 3) for _ in places),
+            padding=tuple((pick(0, 1, 2, -1), pick(0, 1, 2)) for _ in places),
+            lhs_dilation=tuple(pick(1, 1, 2, 3) for _ in places), rhs_dilation=tuple(pick(1, 1, 2) for _ in places),
+            groups=groups, dtype=dt.float32,
+        )  # fmt: skip
+    except ValueError:  # the kernel is larger than the image
+        return None
+    terms = channels // groups * prod(kernel)
+    return Problem(v, terms) if 0 < v.type.size * terms < 100_000 else None
+
+
+def convolutions(seed: int, count: int) -> list[Problem]:
+    rng = np.random.default_rng([seed, 9])
+    found: list[Problem] = []
+    while len(found) < count:
+        p = convolution(rng, 1 + len(found) % 3 if len(found) % 3 else 2)
+        if p is not None:
+            found.append(p)
+    return found
+
+
+@levels
+@machines
+def test_convolutions(target: str, threads: int) -> None:
+    check(convolutions(threads, 24), target, threads, shuffled=threads == 2)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_convolutions_backward(seed: int) -> None:
+    problems = []
+    for p in convolutions(seed + 10, 8):
+        g = input_value(dt.float32, p.value.shape)
+        for v in vjp([p.value], [g], p.value.inputs):
+            assert v is not None
+            problems.append(Problem(v, p.value.type.size * p.terms))
+    check(problems, "host", 1 + seed)
+
+
+@levels
+def test_convolutions_of_other_types(target: str) -> None:
+    problems = []
+    for dtype in (dt.float64, dt.bfloat16, dt.int32):
+        x, w = input_value(dtype, (2, 3, 9, 7)), input_value(dtype, (4, 3, 3, 2))
+        v = make(
+            "conv", (x, w), stride=(2, 1), padding=((1, 1), (0, 1)), lhs_dilation=(1, 1), rhs_dilation=(1, 2),
+            groups=1, dtype=dtype,
+        )  # fmt: skip
+        problems.append(Problem(v, 18))
+    check(problems, target, 1)
+
+
+# ---- edges -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_add_and_nothing_to_compute() -> None:
+    a, b = input_value(dt.float32, (3, 0)), input_value(dt.float32, (0, 4))
+    c = input_value(dt.float32, (0, 5))
+    outputs = [build.dot(a, b, ((1,), (0,))), build.dot(c, input_value(dt.float32, (5, 2)), ((1,), (0,)))]
+    leaves = [v for v in topological(outputs) if v.op == "input"]
+    executable = compiler.compile(leaves, outputs)
+    zeros, empty = native(executable, [np.zeros(v.shape, np.float32) for v in leaves])
+    np.testing.assert_array_equal(zeros, np.zeros((3, 4), np.float32))
+    assert empty.shape == (0, 2)
+
+
+@levels
+def test_special_numbers_pass_through(target: str) -> None:
+    """Padding and tiles that overlap bring no NaN in and lose none."""
+    a, b = input_value(dt.float32, (19, 21)), input_value(dt.float32, (21, 23))
+    x = np.ones((19, 21), np.float32)
+    x[3, 4], x[7, 0], x[18, 20] = np.nan, np.inf, -np.inf
+    with settings.override(target=target):
+        (got,) = native(
+            compiler.compile([a, b], [build.dot(a, b, ((1,), (0,)))]), [x, np.ones((21, 23), np.float32)]
+        )
+    np.testing.assert_array_equal(got, np.broadcast_to(x.sum(1, keepdims=True), (19, 23)))
+
+
+def test_complex_contractions_are_not_native() -> None:
+    z = input_value(dt.complex64, (3, 3))
+    executable = compiler.compile([z], [build.dot(z, z, ((1,), (0,)))])
+    assert [f.reason for f in executable.fallbacks] == ["complex elements"]
+    assert issubclass(Unsupported, Exception)
