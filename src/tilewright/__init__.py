@@ -43,6 +43,8 @@ _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
     "autograd": "tilewright.functions",
+    "fft": "tilewright.array_api",
+    "linalg": "tilewright.array_api",
     "bool": "tilewright.core.dtype:bool_",
     "jit": "tilewright.jit",
     "load": "tilewright.interop.safetensors:load_tensors",
@@ -83,12 +85,16 @@ _rows(
     nonzero take take_along_axis
     dot matmul outer tensordot vecdot
     log_softmax logsumexp relu sigmoid silu softmax gelu
-    astype bitcast can_cast finfo iinfo isdtype result_type einsum grad value_and_grad""",
+    cumprod cumulative_prod diff nextafter
+    argsort searchsorted sort unique_all unique_counts unique_inverse unique_values
+    astype bitcast can_cast finfo iinfo isdtype result_type einsum
+    check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp linearize
+    stop_gradient value_and_grad vjp vmap""",
 )
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
 _LAZY_MODULES: frozenset[str] = frozenset(
-    {"data", "interop", "lang", "metrics", "nn", "optim", "random", "train"}
+    {"array_api", "data", "interop", "lang", "metrics", "nn", "optim", "random", "train"}
 )
 
 newaxis = None

@@ -24,7 +24,7 @@ PACKAGE = "tilewright"
 
 IR = {"core", "graph", "kernel"}
 COMPILER = IR | {"autodiff", "passes", "recipes", "lower", "codegen", "runtime", "compiler"}
-FRONTEND = COMPILER | {"tensor", "functions", "random", "jit"}
+FRONTEND = COMPILER | {"tensor", "functions", "random", "jit", "array_api"}
 TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "train"}
 
 # Layer -> the layers it may import besides itself. `version` is one constant that anybody may read.
@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "functions": COMPILER | {"tensor"},
     "random": COMPILER | {"tensor", "functions"},
     "jit": COMPILER | {"tensor", "functions"},
+    "array_api": COMPILER | {"tensor", "functions"},
     "nn": FRONTEND,
     "optim": FRONTEND | {"nn"},
     "data": FRONTEND,

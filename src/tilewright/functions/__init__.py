@@ -7,9 +7,12 @@ from tilewright.functions import autograd as autograd
 from tilewright.functions import methods as methods  # installs the methods
 from tilewright.functions.activations import *  # noqa: F403
 from tilewright.functions.attention import *  # noqa: F403
+from tilewright.functions.checking import *  # noqa: F403
 from tilewright.functions.contraction import *  # noqa: F403
 from tilewright.functions.convolution import *  # noqa: F403
 from tilewright.functions.creation import *  # noqa: F403
+from tilewright.functions.differences import *  # noqa: F403
+from tilewright.functions.custom import *  # noqa: F403
 from tilewright.functions.elementwise import *  # noqa: F403
 from tilewright.functions.indexing import *  # noqa: F403
 from tilewright.functions.linalg import *  # noqa: F403
@@ -17,5 +20,7 @@ from tilewright.functions.losses import *  # noqa: F403
 from tilewright.functions.movement import *  # noqa: F403
 from tilewright.functions.normalization import *  # noqa: F403
 from tilewright.functions.reductions import *  # noqa: F403
+from tilewright.functions.sorting import *  # noqa: F403
 from tilewright.functions.transforms import *  # noqa: F403
 from tilewright.functions.types import *  # noqa: F403
+from tilewright.functions.vectorize import *  # noqa: F403

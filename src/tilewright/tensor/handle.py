@@ -21,7 +21,7 @@ from tilewright.core.scalar import cast_numpy
 from tilewright.graph.ir import Value, constant, make
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import gradients, lazy
-from tilewright.tensor.errors import DTypeError, GradientError, ShapeError
+from tilewright.tensor.errors import ArgumentError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
 
@@ -127,6 +127,12 @@ class Tensor(Methods):
     def device(self) -> str:
         """Where the elements lie: always ``"cpu"``."""
         return "cpu"
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
+        """The tensor itself: ``"cpu"`` is the only device. Raises ``ArgumentError`` for another."""
+        if device != "cpu" or stream is not None:
+            raise ArgumentError(f"to_device: the only device is 'cpu', without streams, got {device!r}")
+        return self
 
     @property
     def is_leaf(self) -> bool:
@@ -274,21 +280,31 @@ class Tensor(Methods):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, **arguments: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         """Share the elements with another library without a copy (read-only where the protocol can say so)."""
         if self.dtype is dt.bfloat16:
             raise DTypeError("__dlpack__: bfloat16 is not exchanged; convert with `x.astype(tw.float32)`")
-        version = arguments.get("max_version")
-        if version is not None and version[0] >= 1:
-            return self.numpy().__dlpack__(**arguments)
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"__dlpack__: tensors lie on device (1, 0), the CPU; {dl_device} is another")
+        if max_version is not None and max_version[0] >= 1:
+            return self.numpy().__dlpack__(stream=stream, max_version=max_version, copy=copy)
         # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy.
-        return np.array(self.numpy()).__dlpack__(**{k: v for k, v in arguments.items() if k == "stream"})
+        if copy is False:
+            raise BufferError("__dlpack__: without a copy, read-only memory needs version 1 of the protocol")
+        return np.array(self.numpy()).__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:
-        return sys.modules["tilewright"]
+        return sys.modules["tilewright"].array_api
 
     def __bool__(self) -> bool:
         if self.size != 1:

@@ -1,0 +1,346 @@
+"""Linear algebra over the last two axes: solving, decompositions, norms, and what follows from them.
+
+Decompositions are LAPACK's through NumPy on the host: they compute their operand and have no derivative yet. Norms,
+diagonals, traces, cross products, powers and products are graph operations: lazy, differentiable, usable in ``tw.jit``.
+Products of matrices are in ``linalg``. Shapes: [..., M, N], leading axes are a stack of independent matrices.
+Integers are converted to float32; half types are computed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tilewright.core import dtype as dt
+from tilewright.core.dtype import DType
+from tilewright.functions.arguments import (
+    Axes,
+    TensorLike,
+    as_tensor,
+    axes_of,
+    axis_of,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+    common_type,
+    dtype_of,
+    float_tensor,
+)
+from tilewright.functions.creation import eye
+from tilewright.functions.elementwise import (
+    abs,
+    divide,
+    greater,
+    multiply,
+    not_equal,
+    pow,
+    sqrt,
+    subtract,
+    where,
+)
+from tilewright.functions.host import host_call
+from tilewright.functions.linalg import matmul
+from tilewright.functions.movement import expand_dims, matrix_transpose, reshape, roll
+from tilewright.functions.reductions import max as max_over
+from tilewright.functions.reductions import min as min_over
+from tilewright.functions.reductions import sum as sum_over
+from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
+
+__all__ = [
+    "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cholesky", "cross", "det", "diagonal", "eigh", "eigvalsh",
+    "inv", "matrix_norm", "matrix_power", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd", "svdvals", "trace",
+    "vector_norm",
+]  # fmt: skip
+
+
+class EighResult(NamedTuple):
+    """Eigenvalues in ascending order, real [..., N], and eigenvectors in the columns of [..., N, N]."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+class QRResult(NamedTuple):
+    """Q with orthonormal columns and R upper triangular, with Q @ R the matrix."""
+
+    Q: Tensor
+    R: Tensor
+
+
+class SlogdetResult(NamedTuple):
+    """Sign (or phase) of the determinant and the logarithm of its absolute value."""
+
+    sign: Tensor
+    logabsdet: Tensor
+
+
+class SVDResult(NamedTuple):
+    """U, the singular values S in descending order (real), and Vh, with (U * S) @ Vh the matrix."""
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+
+
+def _matrices(x: TensorLike, function: str, square: bool = False, name: str = "x") -> Tensor:
+    x = float_tensor(x, function, name)
+    if x.ndim < 2:
+        raise ShapeError(f"{function}: `{name}` is a matrix or a stack of them, got shape {x.shape}")
+    if square and x.shape[-1] != x.shape[-2]:
+        raise ShapeError(
+            f"{function}: `{name}` has square matrices in its last two axes, got shape {x.shape}"
+        )
+    return x
+
+
+# ---- decompositions and solving, on the host ----------------------------------------------------------------------
+
+
+def cholesky(x: TensorLike, upper: bool = False) -> Tensor:
+    """The lower triangular L with L @ L^H = x (with ``upper``, U with U^H @ U = x) for positive definite x [..., N, N].
+
+    Raises ``ShapeError`` when x is not square and ``ArgumentError`` when it is not positive definite.
+
+    >>> cholesky(Tensor([[4.0, 0.0], [0.0, 9.0]])).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+    """
+    return host_call(
+        "cholesky", lambda a: np.linalg.cholesky(a, upper=upper), _matrices(x, "cholesky", True)
+    )[0]
+
+
+def det(x: TensorLike) -> Tensor:
+    """Determinants of square matrices: [..., N, N] -> [...]."""
+    return host_call("det", np.linalg.det, _matrices(x, "det", True))[0]
+
+
+def slogdet(x: TensorLike) -> SlogdetResult:
+    """Sign and logarithm of the absolute value of determinants, which do not overflow: [..., N, N] -> two of [...]."""
+    sign, log = host_call("slogdet", lambda a: tuple(np.linalg.slogdet(a)), _matrices(x, "slogdet", True))
+    return SlogdetResult(sign, log)
+
+
+def inv(x: TensorLike) -> Tensor:
+    """Inverses of square matrices; ``ArgumentError`` for a singular one. To solve equations, ``solve`` is better."""
+    return host_call("inv", np.linalg.inv, _matrices(x, "inv", True))[0]
+
+
+def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """The X with x1 @ X = x2: x1 [..., N, N] with x2 [N] or [..., N, K]; leading axes broadcast.
+
+    Raises ``ShapeError`` for shapes that do not fit and ``ArgumentError`` for a singular matrix.
+
+    >>> solve(Tensor([[2.0, 0.0], [0.0, 4.0]]), Tensor([2.0, 4.0])).tolist()
+    [1.0, 1.0]
+    """
+    a, b = _matrices(x1, "solve", True, "x1"), float_tensor(x2, "solve", "x2")
+    rows = b.shape[-2 if b.ndim > 1 else -1] if b.ndim else -1
+    if rows != a.shape[-1]:
+        raise ShapeError(f"solve: shapes {a.shape} and {b.shape}: `x2` has as many rows as `x1`")
+    kind = common_type("solve", [a, b])
+    column = b if b.ndim > 1 else reshape(b, (b.size, 1))
+    common_shape("solve", [a.shape[:-2], column.shape[:-2]])
+    out = host_call("solve", np.linalg.solve, cast(a, kind), cast(column, kind))[0]
+    return out if b.ndim > 1 else reshape(out, out.shape[:-1])
+
+
+def qr(x: TensorLike, mode: str = "reduced") -> QRResult:
+    """Q with orthonormal columns and upper triangular R: [..., M, N] -> [..., M, K], [..., K, N] with K = min(M, N).
+
+    ``mode="complete"`` gives all M columns of Q.
+    """
+    if mode not in ("reduced", "complete"):
+        raise ArgumentError(f"qr: `mode` is 'reduced' or 'complete', got {mode!r}")
+    kind: Any = mode
+    return QRResult(*host_call("qr", lambda a: tuple(np.linalg.qr(a, mode=kind)), _matrices(x, "qr")))
+
+
+def svd(x: TensorLike, full_matrices: bool = True) -> SVDResult:
+    """Singular value decomposition x = (U * S) @ Vh: [..., M, N] -> U [..., M, M], S [..., K], Vh [..., N, N].
+
+    Without ``full_matrices`` U is [..., M, K] and Vh [..., K, N], with K = min(M, N).
+    """
+    compute = lambda a: tuple(np.linalg.svd(a, full_matrices=full_matrices))  # noqa: E731
+    return SVDResult(*host_call("svd", compute, _matrices(x, "svd")))
+
+
+def svdvals(x: TensorLike) -> Tensor:
+    """Singular values in descending order: [..., M, N] -> [..., min(M, N)], real."""
+    return host_call("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), _matrices(x, "svdvals"))[0]
+
+
+def eigh(x: TensorLike) -> EighResult:
+    """Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices [..., N, N].
+
+    Only the lower triangle is read.
+
+    >>> eigh(Tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues.tolist()
+    [1.0, 2.0]
+    """
+    return EighResult(*host_call("eigh", lambda a: tuple(np.linalg.eigh(a)), _matrices(x, "eigh", True)))
+
+
+def eigvalsh(x: TensorLike) -> Tensor:
+    """Eigenvalues in ascending order of symmetric or Hermitian matrices: [..., N, N] -> [..., N]."""
+    return host_call("eigvalsh", np.linalg.eigvalsh, _matrices(x, "eigvalsh", True))[0]
+
+
+def _cutoff(rtol: TensorLike | None, shape: tuple[int, ...], dtype: DType, function: str) -> Any:
+    """The relative size below which a singular value counts as 0: [..., 1] or a number."""
+    if rtol is None:
+        single = dtype in (dt.complex64, dt.float32) or dtype.bits == 16
+        return float(max(shape[-2:], default=0) * np.finfo(np.float32 if single else np.float64).eps)
+    return rtol if isinstance(rtol, (int, float)) else expand_dims(as_tensor(rtol, function, "rtol"), -1)
+
+
+def matrix_rank(x: TensorLike, rtol: TensorLike | None = None) -> Tensor:
+    """How many singular values are larger than ``rtol`` times the largest: [..., M, N] -> int64 [...].
+
+    ``rtol`` (a number or [...]) is max(M, N) times the step of the type from 1 when left out.
+    """
+    x = _matrices(x, "matrix_rank")
+    if 0 in x.shape[-2:]:
+        return Tensor(np.zeros(x.shape[:-2], np.int64))
+    values = svdvals(x)
+    limit = multiply(max_over(values, axis=-1, keepdims=True), _cutoff(rtol, x.shape, x.dtype, "matrix_rank"))
+    return sum_over(cast(greater(values, limit), dt.int64), axis=-1)
+
+
+def pinv(x: TensorLike, rtol: TensorLike | None = None) -> Tensor:
+    """Moore-Penrose pseudo-inverse: [..., M, N] -> [..., N, M]; singular values up to ``rtol`` times the largest are 0."""
+    x = _matrices(x, "pinv")
+    if 0 in x.shape:
+        return Tensor(np.zeros((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype.numpy))
+    u, s, vh = svd(x, full_matrices=False)
+    limit = multiply(max_over(s, axis=-1, keepdims=True), _cutoff(rtol, x.shape, x.dtype, "pinv"))
+    large = greater(s, limit)
+    inverse = where(large, divide(1, where(large, s, 1)), 0)
+    columns = multiply(_adjoint(vh), expand_dims(inverse, -2))
+    return cast(matmul(columns, _adjoint(u)), x.dtype)
+
+
+def _adjoint(x: Tensor) -> Tensor:
+    out = matrix_transpose(x)
+    return apply("conj", out) if x.dtype.is_complex else out
+
+
+# ---- native -------------------------------------------------------------------------------------------------------
+
+
+def matrix_power(x: TensorLike, n: int) -> Tensor:
+    """Square matrices multiplied ``n`` times, by repeated squaring; the inverse for negative n, the identity for 0."""
+    x = as_tensor(x, "matrix_power")
+    if not isinstance(n, int):
+        raise DTypeError(f"matrix_power: `n` is an integer, got {type(n).__name__}")
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ShapeError(f"matrix_power: `x` has square matrices in its last two axes, got shape {x.shape}")
+    if n == 0:
+        return broadcast_to_shape(eye(x.shape[-1], dtype=x.dtype), x.shape)
+    base, n = (inv(x), -n) if n < 0 else (x, n)
+    result: Tensor | None = None
+    while n:
+        if n & 1:
+            result = base if result is None else matmul(result, base)
+        n >>= 1
+        if n:
+            base = matmul(base, base)
+    assert result is not None
+    return result.clone() if result is x else result
+
+
+def diagonal(x: TensorLike, offset: int = 0) -> Tensor:
+    """The diagonals ``offset`` above the main one of the last two axes: [..., M, N] -> [..., K].
+
+    >>> diagonal(Tensor([[1, 2], [3, 4]])).tolist()
+    [1, 4]
+    """
+    x = as_tensor(x, "diagonal")
+    if x.ndim < 2:
+        raise ShapeError(f"diagonal: `x` is a matrix or a stack of them, got shape {x.shape}")
+    *lead, rows, columns = x.shape
+    first = offset if offset >= 0 else -offset * columns
+    count = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+    flat = reshape(x, (*lead, rows * columns))
+    start = (*(0 for _ in lead), first if count else 0)
+    stop = (*lead, first + (count - 1) * (columns + 1) + 1 if count else 0)
+    return apply("slice", flat, start=start, stop=stop, step=(*(1 for _ in lead), columns + 1))
+
+
+def trace(x: TensorLike, offset: int = 0, dtype: Any = None) -> Tensor:
+    """The sums of the diagonals of the last two axes: [..., M, N] -> [...]. Integers are summed in 64 bits."""
+    return sum_over(diagonal(x, offset), axis=-1, dtype=None if dtype is None else dtype_of(dtype, "trace"))
+
+
+def cross(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
+    """Cross products of vectors with 3 components along ``axis`` (counted from the end when negative); others broadcast.
+
+    >>> cross(Tensor([1, 0, 0]), Tensor([0, 1, 0])).tolist()
+    [0, 0, 1]
+    """
+    a, b = as_tensor(x1, "cross", "x1"), as_tensor(x2, "cross", "x2")
+    left, right = axis_of(axis, a.ndim, "cross"), axis_of(axis, b.ndim, "cross")
+    if a.shape[left] != 3 or b.shape[right] != 3:
+        raise ShapeError(f"cross: shapes {a.shape} and {b.shape}: axis {axis} of both has size 3")
+    shape = common_shape("cross", [a.shape, b.shape])
+    a, b = broadcast_to_shape(a, shape), broadcast_to_shape(b, shape)
+    at = axis_of(axis, len(shape), "cross")
+    ahead, behind = -1, -2  # component i takes i + 1 and i + 2
+    first = multiply(roll(a, ahead, at), roll(b, behind, at))
+    return subtract(first, multiply(roll(a, behind, at), roll(b, ahead, at)))
+
+
+# ---- norms --------------------------------------------------------------------------------------------------------
+
+
+def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """Norms of vectors along ``axis`` (of all elements when None); real.
+
+    ``ord`` p gives (sum |x|^p)^(1/p), inf the largest and -inf the smallest |x|, 0 the number of elements that are not 0.
+
+    >>> vector_norm(Tensor([3.0, 4.0])).item()
+    5.0
+    """
+    x = float_tensor(x, "vector_norm")
+    axes = axes_of(axis, x.ndim, "vector_norm")
+    size = abs(x)
+    if ord == math.inf:
+        if any(x.shape[a] == 0 for a in axes):  # over nothing: the smallest size there is
+            return sum_over(size, axes, keepdims=keepdims)
+        return max_over(size, axes, keepdims) if axes else size
+    if ord == -math.inf:
+        return min_over(size, axes, keepdims) if axes else size
+    if ord == 0:
+        return sum_over(cast(not_equal(size, 0), size.dtype), axes, keepdims=keepdims)
+    if ord == 1:
+        return sum_over(size, axes, keepdims=keepdims)
+    if ord == 2:
+        return _euclidean(size, axes, keepdims)
+    return pow(sum_over(pow(size, float(ord)), axes, keepdims=keepdims), 1.0 / ord)
+
+
+def _euclidean(size: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return sqrt(sum_over(multiply(size, size), axes, keepdims=keepdims))
+
+
+def matrix_norm(x: TensorLike, keepdims: bool = False, ord: float | str = "fro") -> Tensor:
+    """Norms of the matrices in the last two axes: [..., M, N] -> [...]; real.
+
+    ``ord``: "fro" the root of the sum of squares, "nuc" the sum of the singular values, 1 and -1 the largest and smallest
+    column sum of |x|, inf and -inf row sum, 2 and -2 the largest and smallest singular value.
+    """
+    x = _matrices(x, "matrix_norm")
+    if ord == "fro":
+        return _euclidean(abs(x), (x.ndim - 2, x.ndim - 1), keepdims)
+    if ord in (1, -1, math.inf, -math.inf):
+        summed = -2 if ord in (1, -1) else -1
+        sums = sum_over(abs(x), summed, keepdims=True)
+        out = (max_over if ord > 0 else min_over)(sums, -3 - summed, keepdims=True)  # type: ignore[operator]
+    elif ord in (2, -2, "nuc"):
+        values = expand_dims(svdvals(x), -1)
+        over: Any = {2: max_over, -2: min_over, "nuc": sum_over}[ord]  # type: ignore[index]
+        out = over(values, -2, keepdims=True)
+    else:
+        raise ArgumentError(f"matrix_norm: `ord` is 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")
+    return out if keepdims else reshape(out, x.shape[:-2])
