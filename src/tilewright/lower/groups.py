@@ -50,6 +50,7 @@ _CHEAP = {
 INLINE_REDUCTION = 36  # window and overlap sums up to this many terms are written out
 STORE_COST = 4  # storing and loading an element costs about as much as this many cheap operations
 WIDE_COST = 2  # what is read many times is stored when it costs more than this
+MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
 WIDE_READERS = ("dot", "conv")  # read an element many times, or pack it
 
@@ -120,6 +121,7 @@ class _Former:
         self.outputs = dict.fromkeys(outputs)
         self.groups: list[Group] = []
         self.home: dict[Value, Group] = {}
+        self.depth: dict[Value, int] = {}  # elementwise operations in a row that one expression would hold
         self.cost: dict[Value, int] = {}  # of a floating value, per element, operands included
         self.newest: dict[Value, int] = {}  # number of the newest group a value depends on, -1 for none
         self.uses: dict[Value, list[Value]] = {v: [] for v in self.order}
@@ -130,6 +132,7 @@ class _Former:
     def run(self) -> list[Group]:
         for v in self.order:
             self.newest[v] = max((self.newest[x] for x in v.inputs), default=-1)
+            self.depth[v] = self.expression_depth(v)
             if is_leaf(v):
                 self.cost[v] = 0
             elif v.dtype.is_complex or any(x.dtype.is_complex for x in v.inputs):
@@ -169,7 +172,13 @@ class _Former:
         group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(shape))
         self.groups.append(group)
         self.place(group, v, group.loops)
+        self.depth[v] = 0
         return group
+
+    def expression_depth(self, v: Value) -> int:
+        """How many operations deep the expression of ``v`` would be on top of what its group does not compute."""
+        inside = [x for x in v.inputs if x not in self.home or self.home[x].number == self.newest[v]]
+        return 1 + max((self.depth[x] for x in inside), default=-1)
 
     def place(self, group: Group, v: Value, index: Index) -> None:
         group.members[v] = index
@@ -206,14 +215,18 @@ class _Former:
 
     def elementwise(self, v: Value) -> None:
         number = self.newest[v]
-        if number >= 0:
+        if self.depth[v] > MAX_DEPTH:
+            self.open("map", v)
+        elif number >= 0:
             group = self.groups[number]
             if group.kind in ("map", "row") or (group.kind == "dot" and self.reads_plainly(v, group)):
                 for index in self.candidates(v, group):
                     if self.consistent(v, index, group):
                         self.place(group, v, index)
                         return
-        self.floating(v)
+            self.floating(v)
+        else:
+            self.floating(v)
 
     def reads_plainly(self, v: Value, group: Group) -> bool:
         """Whether all that ``v`` reads on top of the group and of stored values is elementwise at one place: an epilogue that

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.graph.ir import Value
+from tilewright.kernel.ir import Check, Kernel, walk
 from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
 
@@ -117,7 +118,14 @@ def _take_over(
     return taken
 
 
+def has_checks(kernel: Kernel) -> bool:
+    """Whether a kernel may report an index out of range."""
+    return any(isinstance(s, Check) for s in walk(kernel.body))
+
+
 def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
+    if has_checks(call.kernel):
+        return False  # it could fail with part of the memory overwritten
     pairs = {(call.args[o].place, call.args[i].place) for o, i in call.inplace}
     mine = [a.place for a in call.args]
     if source not in mine:
@@ -159,7 +167,7 @@ def schedule(
     reused = dict(zip(places, plan.waits, strict=True))
     locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})
     locations.update({p: locations[alias[p]] for p in first if p in alias})
-    _set_waits(steps, alias, reused)
+    _set_waits(steps, alias, reused, {outputs[o] for o in taken})
     total = sum(_nbytes(p) for p in first)
     return Schedule(steps, locations, plan.nbytes, total, taken, fresh)
 
@@ -187,8 +195,13 @@ def _reuse_in_place(
             last[home] = last[new]
 
 
-def _set_waits(steps: list[Step], alias: dict[Place, Place], reused: dict[Place, int]) -> None:
-    """The last earlier step each step conflicts with: it wrote what this one reads, or used memory this one writes."""
+def _set_waits(
+    steps: list[Step], alias: dict[Place, Place], reused: dict[Place, int], replacing: set[Value]
+) -> None:
+    """The last earlier step each step conflicts with: it wrote what this one reads, or used memory this one writes. What
+    replaces an input's elements also waits for every bounds check: after a failed one the driver runs nothing more, so the
+    caller's tensors are as they were."""
+    checked = -1
     writer: dict[Place, int] = {}
     user: dict[Place, int] = {}
     for n, s in enumerate(steps):
@@ -197,8 +210,10 @@ def _set_waits(steps: list[Step], alias: dict[Place, Place], reused: dict[Place,
             wait = max(wait, writer.get(alias.get(p, p), -1))
         for p in s.writes():
             home = alias.get(p, p)
-            wait = max(wait, user.get(home, -1), reused.get(home, -1))
+            wait = max(wait, user.get(home, -1), reused.get(home, -1), checked if p in replacing else -1)
         s.wait_for = n - 1 if s.host is not None else wait
+        if any(has_checks(c.kernel) for c in s.calls):
+            checked = n
         for p in (*s.reads(), *s.writes()):
             user[alias.get(p, p)] = n
         for p in s.writes():

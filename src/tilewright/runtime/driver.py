@@ -155,6 +155,12 @@ found:
   %kernel = load ptr, ptr %launch
   %status.p = getelementptr i8, ptr %part, i64 {STATUS}
   %status = load ptr, ptr %status.p
+  %failure = load i32, ptr %status
+  %failed = icmp ne i32 %failure, 0
+  br i1 %failed, label %skip, label %work
+skip:
+  ret void
+work:
   %scratches.p = getelementptr i8, ptr %team, i64 {TEAM_SCRATCH}
   %scratches = load ptr, ptr %scratches.p
   %scratch.p = getelementptr ptr, ptr %scratches, i64 %tid

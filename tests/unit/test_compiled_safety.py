@@ -1,0 +1,44 @@
+"""What a failed index leaves behind, and how long a chain of operations may be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+
+
+def test_an_index_out_of_range_leaves_written_back_tensors_as_they_were() -> None:
+    """The check fails after tracing, in native code; what the step would have replaced keeps its old elements."""
+    state, table = tw.zeros((5,)), tw.ones((5, 3))
+
+    @tw.jit
+    def step(index: tw.Tensor) -> tw.Tensor:
+        rows = tw.take(table, index, axis=0)
+        state.assign(state + tw.sum(rows))
+        return rows
+
+    step(tw.asarray(np.array([0, 1])))
+    before = state.numpy().copy()
+    for _ in range(20):
+        with pytest.raises(IndexError, match="size 5"):
+            step(tw.asarray(np.array([0, 7])))
+        np.testing.assert_array_equal(state.numpy(), before)
+    step(tw.asarray(np.array([4, 4])))
+    np.testing.assert_array_equal(state.numpy(), before + 6)
+
+
+def test_a_chain_of_thousands_of_operations_compiles() -> None:
+    """Expressions are cut before they outgrow the stack."""
+
+    @tw.jit
+    def chain(x: tw.Tensor) -> tw.Tensor:
+        for _ in range(1500):
+            x = x * 1.0001 + 0.001
+        return x
+
+    x = np.linspace(-1, 1, 100, dtype=np.float32)
+    want = x.copy()
+    for _ in range(1500):
+        want = want * np.float32(1.0001) + np.float32(0.001)
+    np.testing.assert_array_equal(chain(tw.asarray(x)).numpy(), want)
