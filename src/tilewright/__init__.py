@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
 _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
+    "Tensor": "tilewright.functions.methods",  # where the class gets its operators and methods
     "autograd": "tilewright.functions",
     "fft": "tilewright.array_api",
     "linalg": "tilewright.array_api",
@@ -66,7 +67,7 @@ _rows(
 )
 _rows(
     "tilewright.tensor",
-    """Tensor enable_grad is_grad_enabled no_grad set_grad_enabled ArgumentError AxisError DTypeError GradientError
+    """enable_grad is_grad_enabled no_grad set_grad_enabled ArgumentError AxisError DTypeError GradientError
     IndexingError LeakedTensorError ShapeError TracedValueError""",
 )
 _rows(
@@ -110,9 +111,18 @@ def __getattr__(name: str) -> Any:
     elif name in _LAZY_MODULES:
         value = importlib.import_module(f"{__name__}.{name}")
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_advice(name)}")
     globals()[name] = value  # the next use finds it without coming here
     return value
+
+
+def _advice(name: str) -> str:
+    if name.startswith("_"):  # asked for by tools that look whether it is there
+        return ""
+    from tilewright.core.diagnostics import suggest
+
+    near = suggest(name, __all__)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 class _Front(ModuleType):

@@ -202,6 +202,19 @@ def _mark(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
     yield [draw(rng, dtype, (3, 5))], {"id": 7}
 
 
+def _barrier(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    yield [draw(rng, dtype, (3, 5)), draw(rng, dtype, (2,))], {}
+
+
+class NoRule:
+    """The rule of a call that nobody differentiates."""
+
+
+def _custom(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    data = [draw(rng, dtype, shape) for shape in ((3, 5), (4,), (2,))]
+    yield data, {"rule": NoRule(), "outputs": 2, "index": 1}
+
+
 # ---- movement ----------------------------------------------------------------------------------------------
 
 
@@ -471,6 +484,8 @@ TABLE: dict[str, tuple[str, Generator]] = {
     "bitcast": ("iuf", _bitcast),
     "stop_gradient": ("biufc", _same),
     "mark": ("biufc", _mark),
+    "barrier": ("biufc", _barrier),
+    "custom": ("biu", _custom),  # its derivatives are a rule's, which has tests of its own
     "reshape": ("biufc", _reshape),
     "permute": ("biufc", _permute),
     "broadcast": ("biufc", _broadcast),

@@ -47,7 +47,9 @@ from tilewright.graph.build import (
 )  # fmt: skip
 from tilewright.graph.ir import Value, constant, make, topological
 
-__all__ = ["NOT_DIFFERENTIABLE", "RULES", "vjp"]
+__all__ = [
+    "DIVISOR", "FACTOR", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
+]  # fmt: skip
 
 Cotangents = Sequence[Value | None]
 Rule = Callable[[Value, Value], Cotangents]
@@ -78,7 +80,7 @@ def vjp(
     def give(value: Value, cotangent: Value) -> None:
         sums[value] = add(sums[value], cotangent) if value in sums else cotangent
 
-    path = _dependent(outputs, wrt)
+    path = dependent(outputs, wrt)
     for output, cotangent in zip(outputs, cotangents, strict=True):
         if cotangent is None:
             continue
@@ -87,17 +89,22 @@ def vjp(
         if output in path:
             give(output, cotangent)
     wanted = set(wrt)
+    calls = _calls(path)
     for value in reversed(path):
         g = sums.get(value) if value in wanted else sums.pop(value, None)
-        if g is None or value.op in NOT_DIFFERENTIABLE or not any(v in path for v in value.inputs):
+        if value.op == "custom":  # its rule wants the cotangents of all results at once
+            found = calls[value["rule"], value.inputs].give(value, g)
+        elif g is None or value.op in NOT_DIFFERENTIABLE or not any(v in path for v in value.inputs):
             continue
-        for operand, cotangent in zip(value.inputs, RULES[value.op](value, g), strict=True):
+        else:
+            found = RULES[value.op](value, g)
+        for operand, cotangent in zip(value.inputs, found, strict=bool(found)):
             if cotangent is not None and operand in path:
                 give(operand, cotangent)
     return [sums.get(v) for v in wrt]
 
 
-def _dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, None]:
+def dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, None]:
     """The values on a differentiable path from ``wrt`` to ``outputs``, operands first (an ordered set)."""
     wanted = {v for v in wrt if v.dtype.is_inexact}
     path: dict[Value, None] = {}
@@ -106,6 +113,33 @@ def _dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, No
         if value in wanted or (passes and any(v in path for v in value.inputs)):
             path[value] = None
     return path
+
+
+class _Call:
+    """The results of one call with a rule of its own that lie on a path; ``first`` is visited last."""
+
+    def __init__(self, first: Value) -> None:
+        self.first = first
+        self.cotangents: dict[int, Value] = {}
+
+    def give(self, result: Value, g: Value | None) -> Cotangents:
+        """Note a result's cotangent; at the last of them, the cotangents of the operands."""
+        if g is not None:
+            self.cotangents[result["index"]] = g
+        if result is not self.first or not self.cotangents:
+            return ()
+        count: int = result["outputs"]
+        outputs, operands = result.inputs[:count], result.inputs[count:]
+        given = [self.cotangents.get(i, zeros_like(v)) for i, v in enumerate(outputs)]
+        return [*[None] * count, *result["rule"].vjp(outputs, operands, given)]
+
+
+def _calls(path: Iterable[Value]) -> dict[tuple[object, tuple[Value, ...]], _Call]:
+    calls: dict[tuple[object, tuple[Value, ...]], _Call] = {}
+    for value in path:
+        if value.op == "custom":
+            calls.setdefault((value["rule"], value.inputs), _Call(value))
+    return calls
 
 
 NOT_DIFFERENTIABLE: dict[str, str] = {
@@ -191,6 +225,16 @@ def _mark(y: Value, g: Value) -> Cotangents:
     return (g,)
 
 
+@_rule("barrier")
+def _barrier(y: Value, g: Value) -> Cotangents:
+    return g, None
+
+
+@_rule("custom")
+def _custom(y: Value, g: Value) -> Cotangents:
+    return _Call(y).give(y, g)
+
+
 @_rule("abs")
 def _abs(y: Value, g: Value) -> Cotangents:
     (x,) = y.inputs
@@ -254,7 +298,7 @@ def _mod(y: Value, g: Value) -> Cotangents:
 @_rule("pow")
 def _pow(y: Value, g: Value) -> Cotangents:
     a, b = y.inputs
-    number = _repeated_number(b)
+    number = repeated_number(b)
     if number is not None and not a.dtype.is_complex:
         return _pow_number(a, g, float(number.real)), None  # a number depends on nothing
     # At b = 0 the factor b makes da zero; an exponent of 0 instead of -1 keeps 0 * inf away.
@@ -275,7 +319,7 @@ def _pow_number(a: Value, g: Value, n: float) -> Value | None:
     return mul(g, mul(power, n))
 
 
-def _repeated_number(x: Value) -> complex | None:
+def repeated_number(x: Value) -> complex | None:
     """The number that ``x`` repeats, when it is a broadcast constant."""
     while x.op in ("broadcast", "reshape"):
         x = x.inputs[0]
@@ -413,13 +457,18 @@ def _reduce_extremum(y: Value, g: Value) -> Cotangents:
 def _reduce_prod(y: Value, g: Value) -> Cotangents:
     """g times the product of all the others, without division: right at zeros and in higher derivatives."""
     (x,), axes = y.inputs, y["axes"]
+    return (mul(expand(g, axes, x.shape), conj(products_of_others(y))),)
+
+
+def products_of_others(y: Value) -> Value:
+    """For every element of a product's operand, the product of all the others that are multiplied with it."""
+    (x,), axes = y.inputs, y["axes"]
     kept = [a for a in range(x.type.rank) if a not in axes]
     rows = permute(x, [*kept, *axes])
     count = product(static(x.shape[a] for a in axes))
     line = reshape(rows, (*y.shape, count))
     others = mul(_products_before(line), _flip_last(_products_before(_flip_last(line))))
-    moved = permute(reshape(others, rows.shape), [[*kept, *axes].index(a) for a in range(x.type.rank)])
-    return (mul(expand(g, axes, x.shape), conj(moved)),)
+    return permute(reshape(others, rows.shape), [[*kept, *axes].index(a) for a in range(x.type.rank)])
 
 
 def _products_before(line: Value) -> Value:

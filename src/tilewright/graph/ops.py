@@ -151,6 +151,30 @@ def _mark(types: Types, attrs: Attrs) -> TensorType:
     return types[0]
 
 
+@_row(
+    "barrier",
+    2,
+    (),
+    "the first operand, not before the second is known: what is computed from it is computed anew",
+)
+def _barrier(types: Types, attrs: Attrs) -> TensorType:
+    return types[0]
+
+
+@_row(
+    "custom",
+    None,
+    ("rule", "outputs", "index"),
+    "operand number index, one of the first outputs operands; rule gives their derivatives with respect to the rest",
+)
+def _custom(types: Types, attrs: Attrs) -> TensorType:
+    if not 0 <= attrs["index"] < attrs["outputs"] <= len(types):
+        raise ValueError(
+            f"custom: {attrs['index']} is not one of {attrs['outputs']} outputs among {len(types)} operands"
+        )
+    return types[attrs["index"]]
+
+
 # ---- movement: index rewrites, no arithmetic ---------------------------------------------------------------
 
 

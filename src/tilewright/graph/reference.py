@@ -180,9 +180,15 @@ def _bitcast(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
     return np.asarray(x[0], order="C").view(a["dtype"].numpy)
 
 
-@_meaning("stop_gradient", "mark")
+@_meaning("stop_gradient", "mark", "barrier")
 def _same(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
     return x[0]
+
+
+@_meaning("custom")
+def _custom(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    index: int = a["index"]
+    return x[index]
 
 
 # ---- movement ----------------------------------------------------------------------------------------------

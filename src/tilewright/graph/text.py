@@ -93,6 +93,8 @@ def format_attribute(item: Any) -> str:
         return "true" if item else "false"
     if isinstance(item, str):
         return item
+    if not hasattr(item, "__index__"):  # a derivative rule of the user's: it has a name, and no text to parse
+        return str(item)
     return str(int(item))
 
 
