@@ -1,0 +1,35 @@
+"""The front door `import tilewright as tw`: what works before anything else was touched, and what a typo gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import tilewright as tw
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print((tw.Tensor(2.0) ** 3).item())",  # nothing but the class was asked for, and it has its operators
+        "x = tw.Tensor(2.0, requires_grad=True); (x * x * 2).backward(); print(x.grad.item() + 0)",
+        "from tilewright import Tensor; print(Tensor([2.0, 6.0]).sum().item())",
+        "print(tw.jit(lambda x: x + x)(tw.Tensor(4.0)).item())",
+    ],
+)
+def test_the_first_line_of_a_program(line: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import tilewright as tw\n" + line],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("8.0\n", "")
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'softmx'; did you mean 'softmax'"):
+        tw.softmx  # noqa: B018
+    assert not hasattr(tw, "_softmax")
