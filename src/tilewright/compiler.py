@@ -15,6 +15,7 @@ leaf and gives one buffer per output. What has no native lowering is computed by
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -54,6 +55,16 @@ def _emitter_version() -> str:
 _EMITTER = _emitter_version()
 DETERMINISTIC_THREADS = 8
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
+# What TW_DEBUG shows of every program that is compiled, from a level on. Levels 1 and 2 are the runs' (runtime/profiler.py).
+DEBUG_STAGES = (
+    (3, "plan"),
+    (4, "kernels"),
+    (5, "llvm"),
+    (6, "recorded"),
+    (6, "graph"),
+    (6, "groups"),
+    (7, "asm"),
+)
 
 
 class Executable:
@@ -83,6 +94,8 @@ class Executable:
         self.program = self._program(addresses)
         self.fallbacks = [s.host for s in self.schedule.steps if s.host is not None]
         self._plan_run()
+        if settings.debug >= DEBUG_STAGES[0][0]:
+            self._print_stages(settings.debug)
 
     def _program(self, addresses: Mapping[str, int]) -> Program:
         plan = self.schedule
@@ -165,6 +178,7 @@ class Executable:
     def stage_text(self, name: str) -> str:
         """The text of one stage of ``STAGES``."""
         texts: dict[str, Callable[[], str]] = {
+            "recorded": lambda: Graph(self.inputs, self.outputs).text(),
             "graph": lambda: Graph(self.inputs, tuple(self.final)).text(),
             "groups": self._groups_text,
             "kernels": lambda: "\n\n".join(print_kernel(self._named(k)) for k in self.names),
@@ -175,6 +189,12 @@ class Executable:
         if name not in texts:
             raise ValueError(f"unknown stage {name!r}; the stages are {', '.join(STAGES)}")
         return texts[name]()
+
+    def _print_stages(self, debug: int) -> None:
+        """The stages that ``TW_DEBUG`` asks for, on stderr: "recorded" is the graph before the passes."""
+        for level, name in DEBUG_STAGES:
+            if debug >= level:
+                print(f"== {name} ==\n{self.stage_text(name)}\n", file=sys.stderr)
 
     def _named(self, kernel: Kernel) -> Kernel:
         return Kernel(kernel.buffers, kernel.body, kernel.scratch, self.names[kernel])
