@@ -227,9 +227,12 @@ class Indices:
                 f"{'udiv' if op == 'idiv' else 'urem'} {of_type('i64', whole.lanes)} {whole.text}, splat (i64 {b})"
             )
             return Index(wide=Val(text, whole.lanes, self.fn.at(whole).number))
-        # The scalar part is divided once; lanes divide only their offset from its remainder.
-        first = replace(x, k=x.k + low, step=0, off=None, low=0, high=0)
+        # The scalar part is divided once; lanes divide only their offset from its remainder. Where indices fall from lane to
+        # lane, those after the loop's end, which nobody uses, may take the scalar part below zero: a multiple of b lifts it.
+        lift = 0 if low >= 0 and x.off is None else -(-(high - low) // b)
+        first = replace(x, k=x.k + low + lift * b, step=0, off=None, low=0, high=0)
         quotient, rest = self._divide_scalar("idiv", first, b), self._divide_scalar("imod", first, b)
+        quotient = self.add(quotient, Index(None, -lift))
         offsets = self.offsets(replace(x, low=x.low, high=x.high))
         spread = self._narrow_scalar(self.add(rest, Index(None, -low)))
         inside = self._small("add", offsets, spread)
