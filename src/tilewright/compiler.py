@@ -26,7 +26,7 @@ from tilewright.core.settings import settings
 from tilewright.core.shape import product, static
 from tilewright.graph import reference
 from tilewright.graph.graph import Graph
-from tilewright.graph.ir import Value
+from tilewright.graph.ir import Value, keep_history
 from tilewright.kernel import digest as digest_module
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
@@ -77,6 +77,7 @@ class Executable:
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
         self.final = [_unshaped(v) for v in run_passes(self.outputs)]
+        keep_history((*self.outputs, *self.final))
         self.groups: list[Group] = form_groups(self.final)
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
         threads = DETERMINISTIC_THREADS if settings.deterministic else default_threads()

@@ -316,10 +316,11 @@ def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], kn
         return _extremum(out, "ogt" if name == "maximum" else "olt", t, lanes, a, b, known)
     if name == "sign":
         zero, one, i1 = constant(0.0, dtype, lanes), constant(1.0, dtype, lanes), of_type("i1", lanes)
-        # Zeros and NaN are their own sign.
+        # The sign of both zeros is +0 and that of NaN is NaN: a + 0 is all three.
         itself = out.write(f"fcmp ueq {t} {a}, {zero}")
+        kept = out.write(f"fadd {t} {a}, {zero}")
         return out.write(
-            f"select {i1} {itself}, {t} {a}, {t} {out.call(t, 'llvm.copysign', (t, one), (t, a))}"
+            f"select {i1} {itself}, {t} {kept}, {t} {out.call(t, 'llvm.copysign', (t, one), (t, a))}"
         )
     raise NotImplementedError(f"no instructions for {name} of {dtype}")
 

@@ -74,6 +74,31 @@ def _erf(x: Any) -> Any:
     return np.array(flat, dtype=np.float64).reshape(x.shape).astype(x.dtype)
 
 
+def _expm1(x: Any) -> Any:
+    """exp(x) - 1; for complex x from real functions, precise near 0 and defined at every infinity as C's ``cexp`` is."""
+    x = np.asarray(x)
+    if x.dtype.kind != "c":
+        return np.expm1(x)
+    re, im = x.real, x.imag
+    half, grown = np.sin(im / 2), np.exp(re)
+    out = _complex(np.expm1(re) * np.cos(im) - 2 * half * half, np.where(im == 0, im, grown * np.sin(im)))
+    unbounded = ~np.isfinite(im)  # the angle is not known: the end of the ray is, when it is 0 or infinity
+    out[unbounded & (re == -np.inf)] = -1
+    out[unbounded & (re == np.inf)] = complex(np.inf, np.nan)
+    out.real[(im == 0) & np.isinf(re)] = np.expm1(re[(im == 0) & np.isinf(re)])
+    return out
+
+
+def _tanh(x: Any) -> Any:
+    """tanh; for complex x the imaginary part at real infinities is +0 above the real axis, as the array API standard says."""
+    out = np.tanh(x)
+    if np.asarray(x).dtype.kind == "c":
+        out = np.asarray(out)
+        end = np.isinf(x.real) & np.isfinite(x.imag)
+        out.imag[end] = np.copysign(0.0, x.imag[end])
+    return out
+
+
 def _floordiv(a: Any, b: Any) -> Any:
     return np.floor_divide(a, b)
 
@@ -136,7 +161,7 @@ _ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("invert", 1, "biu", "same", np.invert),
     ScalarOp("exp", 1, _F, "same", _elementwise(np.exp)),
     ScalarOp("exp2", 1, "f", "same", _elementwise(np.exp2)),
-    ScalarOp("expm1", 1, _F, "same", _elementwise(np.expm1)),
+    ScalarOp("expm1", 1, _F, "same", _elementwise(_expm1)),
     ScalarOp("log", 1, _F, "same", _elementwise(np.log)),
     ScalarOp("log2", 1, "f", "same", _elementwise(np.log2)),
     ScalarOp("log10", 1, "f", "same", _elementwise(np.log10)),
@@ -151,7 +176,7 @@ _ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("atan", 1, _F, "same", _elementwise(np.arctan)),
     ScalarOp("sinh", 1, _F, "same", _elementwise(np.sinh)),
     ScalarOp("cosh", 1, _F, "same", _elementwise(np.cosh)),
-    ScalarOp("tanh", 1, _F, "same", _elementwise(np.tanh)),
+    ScalarOp("tanh", 1, _F, "same", _elementwise(_tanh)),
     ScalarOp("asinh", 1, _F, "same", _elementwise(np.arcsinh)),
     ScalarOp("acosh", 1, _F, "same", _elementwise(np.arccosh)),
     ScalarOp("atanh", 1, _F, "same", _elementwise(np.arctanh)),

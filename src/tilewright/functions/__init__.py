@@ -11,8 +11,8 @@ from tilewright.functions.checking import *  # noqa: F403
 from tilewright.functions.contraction import *  # noqa: F403
 from tilewright.functions.convolution import *  # noqa: F403
 from tilewright.functions.creation import *  # noqa: F403
-from tilewright.functions.differences import *  # noqa: F403
 from tilewright.functions.custom import *  # noqa: F403
+from tilewright.functions.differences import *  # noqa: F403
 from tilewright.functions.elementwise import *  # noqa: F403
 from tilewright.functions.indexing import *  # noqa: F403
 from tilewright.functions.linalg import *  # noqa: F403

@@ -261,6 +261,7 @@ def linspace(start: float, stop: float, num: int = 50, dtype: Any = None, endpoi
 def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = dt.float32) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere: [n_rows, n_cols]."""
     shape = shape_of((n_rows, n_rows if n_cols is None else n_cols), "eye")
+    k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     return cast(equal(add(iota(shape, 0), k), iota(shape, 1)), dtype_of(dtype, "eye"))
 
 
@@ -269,6 +270,7 @@ def _triangle(x: TensorLike, k: int, function: str, keep: Any) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"{function}: needs at least 2 axes, got shape {x.shape}")
     shape = x.shape[-2:]
+    k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     mask = keep(iota(shape, 1), add(iota(shape, 0), k) if k else iota(shape, 0))
     return where(mask, x, False if x.dtype.is_bool else 0)
 

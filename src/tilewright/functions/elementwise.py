@@ -148,15 +148,15 @@ def _named(function: Callable[..., Tensor], name: str, doc: str) -> Callable[...
 
 negative = _unary("negative", "neg", "-x, elementwise.")
 abs = _unary("abs", "abs", "|x|, elementwise; real for complex x.")
-sign = _unary("sign", "sign", "-1, 0 or 1, elementwise; NaN stays NaN.")
+_sign_of = _unary("sign", "sign", "-1, 0 or 1, elementwise; NaN stays NaN.")
 bitwise_invert = _unary("bitwise_invert", "invert", "~x, elementwise, of integers or bool.")
 
 exp = _floating("exp", "exp", "e to the power x, elementwise.")
 exp2 = _floating("exp2", "exp2", "2 to the power x, elementwise.")
 expm1 = _floating("expm1", "expm1", "exp(x) - 1 without loss of precision near 0.")
 log = _floating("log", "log", "Natural logarithm, elementwise.")
-log2 = _floating("log2", "log2", "Logarithm to base 2, elementwise.")
-log10 = _floating("log10", "log10", "Logarithm to base 10, elementwise.")
+_log2 = _floating("log2", "log2", "Logarithm to base 2, elementwise.")
+_log10 = _floating("log10", "log10", "Logarithm to base 10, elementwise.")
 log1p = _floating("log1p", "log1p", "log(1 + x) without loss of precision near 0.")
 sqrt = _floating("sqrt", "sqrt", "Square root, elementwise; NaN for negative x.")
 rsqrt = _floating("rsqrt", "rsqrt", "1 / sqrt(x), elementwise.")
@@ -177,9 +177,7 @@ erf = _floating("erf", "erf", "Error function, elementwise.")
 add = _binary("add", "add", "x1 + x2, elementwise; `or` for bools.", "bitor")
 subtract = _binary("subtract", "sub", "x1 - x2, elementwise.")
 multiply = _binary("multiply", "mul", "x1 * x2, elementwise; `and` for bools.", "bitand")
-floor_divide = _binary(
-    "floor_divide", "floordiv", "x1 / x2 rounded towards minus infinity; 0 for integers divided by 0."
-)
+_floor_quotient = _binary("floor_divide", "floordiv", "")
 remainder = _binary(
     "remainder", "mod", "x1 - floor(x1 / x2) * x2: the remainder with the sign of x2; 0 for integers by 0."
 )
@@ -213,6 +211,49 @@ def _float_binary(function: str, op: str, doc: str) -> Callable[[TensorLike, Ten
 divide = _float_binary("divide", "div", "x1 / x2, elementwise; integers are converted to float32.")
 atan2 = _float_binary("atan2", "atan2", "Angle of the point (x2, x1) in radians, in (-pi, pi].")
 copysign = _float_binary("copysign", "copysign", "x1 with the sign of x2, elementwise.")
+
+
+def sign(x: TensorLike) -> Tensor:
+    """-1, 0 or 1, elementwise; NaN stays NaN. For complex x, x / |x|, and 0 for 0."""
+    x = as_tensor(x, "sign")
+    if not x.dtype.is_complex:
+        return _sign_of(x)
+    size = abs(x)
+    zero = equal(size, 0)
+    return where(zero, 0, divide(x, where(zero, 1, size)))
+
+
+def log2(x: TensorLike) -> Tensor:
+    """Logarithm to base 2, elementwise."""
+    x = as_tensor(x, "log2")
+    return _over(log(x), math.log(2)) if x.dtype.is_complex else _log2(x)
+
+
+def log10(x: TensorLike) -> Tensor:
+    """Logarithm to base 10, elementwise."""
+    x = as_tensor(x, "log10")
+    return _over(log(x), math.log(10)) if x.dtype.is_complex else _log10(x)
+
+
+def _over(x: Tensor, number: float) -> Tensor:
+    """Both parts of a complex x divided by a real number: complex division would make NaN of some infinities."""
+    return apply("complex", divide(real(x), number), divide(imag(x), number))
+
+
+def floor_divide(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """x1 / x2 rounded towards minus infinity; 0 for integers divided by 0.
+
+    An infinite operand gives the rounded quotient: inf // 2 is inf, and 1 // -inf is -0, as the array API standard says.
+
+    >>> floor_divide(Tensor([7, -7]), 2).tolist()
+    [3, -4]
+    """
+    out = _floor_quotient(x1, x2)
+    if not out.dtype.is_float:
+        return out
+    a, b = (x if is_scalar(x) else as_tensor(x, "floor_divide") for x in (x1, x2))
+    infinite = bitwise_or(isinf(a), isinf(b))  # a number is a constant here, and folds away
+    return where(infinite, floor(divide(a, b)), out)
 
 
 def positive(x: TensorLike) -> Tensor:
@@ -327,8 +368,10 @@ _rint = _rounding("round", "round", "x rounded to the nearest integer, ties to e
 
 
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
-    """x rounded to ``decimals`` places, ties to even, in the type of x."""
+    """x rounded to ``decimals`` places, ties to even, in the type of x; complex numbers by their parts."""
     x = as_tensor(x, "round")
+    if x.dtype.is_complex:
+        return apply("complex", round(real(x), decimals), round(imag(x), decimals))
     if decimals == 0 or x.dtype.is_integer:
         return _rint(x)
     scale = 10.0**decimals

@@ -141,6 +141,9 @@ def _basic(items: Sequence[Any], shape: tuple[int, ...]) -> _Plan:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``, see the file's head. Raises ``IndexingError`` for what is out of range or not an index."""
+    if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
+        # a mask without axes takes all of x or nothing, along a new axis
+        return getitem(reshape(x, (1, *x.shape)), slice(None, int(np.asarray(index))))
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _advanced(x, items)

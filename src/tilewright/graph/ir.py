@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
@@ -20,7 +20,18 @@ from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape
 
-__all__ = ["OPS", "Op", "TensorType", "Value", "constant", "forget_history", "input_value", "make", "topological"]
+__all__ = [
+    "OPS",
+    "Op",
+    "TensorType",
+    "Value",
+    "constant",
+    "forget_history",
+    "input_value",
+    "keep_history",
+    "make",
+    "topological",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +206,30 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
 
 def forget_history(value: Value) -> None:
     """Let a computed value (its elements lie in ``buffer``) go of the graph below it, so that a loop does not keep the graphs
-    of all its rounds. Only for values through which nothing will be differentiated."""
-    if value.inputs:
+    of all its rounds. Only for values through which nothing will be differentiated. Values that ``keep_history`` named
+    stay as they are."""
+    if value.inputs and value not in _kept:
         key = (value.op, value.inputs, value.attrs)
         if _interned.get(key) is value:
             del _interned[key]
         value.inputs = ()
+
+
+_kept: WeakSet[Value] = WeakSet()
+
+
+def keep_history(outputs: Iterable[Value]) -> None:
+    """Keep the graph of every value below ``outputs`` that depends on no leaf, such as a repeated constant.
+
+    A compiled program's own leaves make its values its own; these alone are, interned, the same objects in a user's graph,
+    where they may be computed and forgotten while the program still describes its work by them.
+    """
+    given: set[Value] = set()
+    for value in topological(outputs):
+        if value.op == "input" or not given.isdisjoint(value.inputs):
+            given.add(value)
+        elif value.inputs:
+            _kept.add(value)
 
 
 def topological(outputs: Iterable[Value], stop: Any = None) -> list[Value]:

@@ -9,6 +9,7 @@ declared in ``signatures``. It does not know how values are computed (``lazy``) 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -295,10 +296,10 @@ class Tensor(Methods):
             raise BufferError(f"__dlpack__: tensors lie on device (1, 0), the CPU; {dl_device} is another")
         if max_version is not None and max_version[0] >= 1:
             return self.numpy().__dlpack__(stream=stream, max_version=max_version, copy=copy)
-        # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy.
-        if copy is False:
-            raise BufferError("__dlpack__: without a copy, read-only memory needs version 1 of the protocol")
-        return np.array(self.numpy()).__dlpack__(stream=stream)
+        # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy, unless it asks
+        # for the memory itself: then it must not write, as tensors share theirs.
+        shared = self._buffer().to_numpy(self.shape) if copy is False else np.array(self.numpy())
+        return shared.__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -474,10 +475,19 @@ def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
 
 def literal(data: Any, dtype: DType | None) -> Value:
     """A leaf that holds a copy of Python numbers, nested sequences of them or a NumPy array."""
-    if isinstance(data, (bool, int, float, complex)) and not isinstance(data, np.generic):
+    if (
+        isinstance(data, (bool, int, float, complex))
+        and not isinstance(data, np.generic)
+        and not _is_signed_nan(data)
+    ):
         return constant(data, dtype or dt.of_scalar(data))
     array = to_array(data, dtype)
     return lazy.leaf(Buffer.from_numpy(array, copy=True), dt.from_numpy(array.dtype), array.shape)
+
+
+def _is_signed_nan(number: Any) -> bool:
+    """Whether a number is a NaN with its sign bit set, which constants of the graph do not keep apart from NaN."""
+    return isinstance(number, float) and number != number and math.copysign(1, number) < 0
 
 
 def to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
