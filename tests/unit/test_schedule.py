@@ -14,6 +14,7 @@ from tilewright.compiler import Executable
 from tilewright.core import dtype as dt
 from tilewright.graph import build
 from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.runtime.buffers import Buffer
 
 ORDERS = 4
 
@@ -163,6 +164,49 @@ def test_memory_is_kept_where_taking_it_would_be_wrong(name: str) -> None:
     arrays = numbers(rng, [p])
     want = native(compiler.compile([p], NOT_TAKEN[name](p)), arrays)
     assert all(map(equal_bits, run_in_random_order(executable, arrays, rng), want))
+
+
+FAILING = {
+    "a check beside": lambda p, q, x, i: [twice(q), twice(p), make("gather", (x, i), axes=(0,))],
+    "a check after the update": lambda p, q, x, i: [
+        build.add(make("gather", (x, i), axes=(0,)), build.reduce_sum(twice(p), (0,))),
+        twice(p),
+        q,
+    ],
+    "a check within the update": lambda p, q, x, i: [
+        q,
+        build.add(p, build.reduce_sum(make("gather", (x, i), axes=(0,)), (0,))),
+        q,
+    ],
+    "the host": lambda p, q, x, i: [
+        make("real", (make("gather", (make("complex", (x, x)), i), axes=(0,)),)),
+        build.add(p, q),
+        q,
+    ],
+}
+
+
+def twice(v: Value) -> Value:
+    return build.mul(v, build.full_like(v, 2.0))
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_run_that_fails_replaces_nothing(name: str) -> None:
+    p, q, x, i = leaf(64), leaf(64), leaf(10, 64), input_value(dt.int64, (3,))
+    executable = compiler.compile([p, q, x, i], FAILING[name](p, q, x, i), {0: 1})
+    data = [
+        np.ones(64, np.float32),
+        np.ones(64, np.float32),
+        np.ones((10, 64), np.float32),
+        np.array([1, 50, 2]),
+    ]
+    buffers = [Buffer.from_numpy(a, copy=True) for a in data]
+    with pytest.raises(IndexError):
+        executable.run(buffers)
+    for b, a in zip(buffers, data, strict=True):
+        np.testing.assert_array_equal(b.to_numpy(a.shape), a)
+    buffers[3] = Buffer.from_numpy(np.array([1, 9, 2]))
+    executable.run(buffers)
 
 
 def test_two_parameters_that_change_places() -> None:

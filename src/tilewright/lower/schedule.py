@@ -77,7 +77,7 @@ def _order(steps: list[Step], replacing: set[Value]) -> list[Step]:
     late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
     by_kernel: dict[object, list[Step]] = {}
     for s in late:
-        by_kernel.setdefault(s.calls[0].kernel, []).append(s)
+        by_kernel.setdefault((s.calls[0].kernel, replacing.isdisjoint(s.writes())), []).append(s)
     merged: list[Step] = []
     for same in by_kernel.values():
         first = same[0]
@@ -96,7 +96,8 @@ def _take_over(
     steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
 ) -> dict[int, int]:
     """Which outputs may be written over their donated inputs: the writing call reads the input at the same elements or
-    not at all, and every other reader is complete before."""
+    not at all, every other reader is complete before, and nothing after it can fail."""
+    last_check = max((n for n, s in enumerate(steps) if _may_fail(s)), default=-1)
     taken: dict[int, int] = {}
     used: set[int] = set()
     for i, o in donated.items():
@@ -107,7 +108,7 @@ def _take_over(
             continue
         writers = [n for n, s in enumerate(steps) if target in s.writes()]
         readers = [n for n, s in enumerate(steps) if source in s.reads()]
-        if len(writers) != 1 or any(n > writers[0] for n in readers):
+        if len(writers) != 1 or writers[0] < last_check or any(n > writers[0] for n in readers):
             continue
         if (
             all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls)
@@ -121,6 +122,11 @@ def _take_over(
 def has_checks(kernel: Kernel) -> bool:
     """Whether a kernel may report an index out of range."""
     return any(isinstance(s, Check) for s in walk(kernel.body))
+
+
+def _may_fail(step: Step) -> bool:
+    """Whether a step may end the run with an error: a bounds check, or anything the reference does."""
+    return step.host is not None or any(has_checks(c.kernel) for c in step.calls)
 
 
 def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
@@ -212,7 +218,7 @@ def _set_waits(
             home = alias.get(p, p)
             wait = max(wait, user.get(home, -1), reused.get(home, -1), checked if p in replacing else -1)
         s.wait_for = n - 1 if s.host is not None else wait
-        if any(has_checks(c.kernel) for c in s.calls):
+        if _may_fail(s):
             checked = n
         for p in (*s.reads(), *s.writes()):
             user[alias.get(p, p)] = n
