@@ -64,7 +64,18 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
-MAX_PACK = 1 << 22  # bytes of scratch one packed block may take
+MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
+
+
+def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, ...]:
+    """Statements with the loops over ``names`` ending at ``stop``."""
+    out: list[Stmt] = []
+    for s in body:
+        if isinstance(s, Loop):
+            end = stop if s.var in names else s.stop
+            s = Loop(s.var, s.start, end, _stopped(s.body, names, stop), s.kind, s.lanes)
+        out.append(s)
+    return tuple(out)
 
 
 class _Emitter:
@@ -99,7 +110,7 @@ class _Emitter:
             contiguous_k
             and fills
             and p.kind.is_float
-            and not self.direct_b
+            and (not self.direct_b or self.n.size <= lanes // 4)
             and inner_wins(self.machine, p.kind.itemsize, self.m.size, self.k)
         )
         single = self.m.size <= 8  # nothing would read a packed element twice
@@ -132,20 +143,34 @@ class _Emitter:
     def split_k(self) -> None:
         """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
         first = self.problem.k[0] if self.problem.k else 1
-        room = MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize)
+        room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
+        extent = first
         if self.k > LONG_K:
             fitting = [d for d in range(2, min(first, room) + 1) if first % d == 0]
             short = [d for d in fitting if self.k // d <= LONG_K]
             self.pieces = min(short) if short else max(fitting, default=1)
-        self.k //= self.pieces
-        self.local_k = (first // self.pieces, *self.problem.k[1:]) if self.problem.k else ()
+            extent = first // self.pieces
+            if self.k // self.pieces > 2 * LONG_K:  # no divisor will do: the last piece is shorter
+                extent = -(-first // min(-(-self.k // LONG_K), room, first))
+                self.pieces = -(-first // extent)
+        self.uneven = first % extent != 0
+        self.k = self.k // first * extent if first else 0
+        self.local_k = (extent, *self.problem.k[1:]) if self.problem.k else ()
         if self.pieces > 1:
             self.partial = Temporary(self.problem.kind, self.pieces * self.group.anchor.type.size)
+
+    def shortened(self, body: Sequence[Stmt]) -> tuple[Stmt, ...]:
+        """The loops over the outermost k range, stopped where the problem ends."""
+        if not self.uneven:
+            return tuple(body)
+        size = self.local_k[0]
+        rest = op("sub", const(self.problem.k[0]), (self.piece * size).expr())
+        return _stopped(body, {"k0", "p0"}, op("minimum", const(size), rest))
 
     def calls(self) -> list[Call]:
         p = self.problem
         label = f"{self.group.anchor.op} {list(p.batch)} {list(p.m)}x{list(p.n)}x{list(p.k)} {self.tiling}"
-        flops = 2 * self.group.anchor.type.size * self.k * self.pieces
+        flops = 2 * self.group.anchor.type.size * product(p.k)
         calls = [self.main_call(label, flops)]
         if self.partial is not None:
             calls.append(self.sum_call(label))
@@ -201,7 +226,7 @@ class _Emitter:
         )
         if self.long:
             task += self.long_epilogue(batch, mo, no, m_block, n_block)
-        body = (Loop("g", LO, HI, (*digits, *task)),)
+        body = (Loop("g", LO, HI, (*digits, *self.shortened(task))),)
         return self.builder.call(body, grid, 1, label, flops)
 
     def decode(self, extents: Sequence[int], grid: int) -> tuple[list[Stmt], At]:
@@ -344,7 +369,7 @@ class _Emitter:
 
         vector = min(reversed(ranges), key=score)
         ranges.remove(vector)
-        if abs(position.coefficient(var(vector[0]))) != 1 and ranges:
+        if abs(position.coefficient(var(vector[0]))) != 1 and ranges and not self.uneven:
             return self.transposing_loops(body, vector, ranges)
         body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
         for name, extent in reversed(ranges):
