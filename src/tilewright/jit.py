@@ -26,6 +26,7 @@ import numpy as np
 from tilewright import compiler
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.settings import settings
 from tilewright.core.trees import Structure, flatten, unflatten
 from tilewright.graph.ir import TensorType, Value, input_value
 from tilewright.runtime.buffers import Buffer
@@ -80,7 +81,7 @@ class _Variant:
         self.handles: set[int] = set()  # identities of captured tensors
         self.structure: Structure = Structure("leaf")
         self.results: list[tuple[int, Any]] = []  # (kind, output position | argument position | object)
-        self.captured_types: list[tuple[Tensor, TensorType]] = []
+        self.captured_types: list[tuple[Tensor, TensorType, bool]] = []
         self.gradient_types: list[tuple[Tensor, TensorType]] = []
         self.writes: list[tuple[Tensor, int]] = []  # captured tensor, output position
         self.other_writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
@@ -96,7 +97,9 @@ class _Variant:
         for tensor, absent in self.grad_guards:
             if (tensor._grad is None) is not absent:
                 return False
-        for tensor, type in self.captured_types:
+        for tensor, type, required_grad in self.captured_types:
+            if tensor._requires_grad is not required_grad:  # frozen or thawed since
+                return False
             if tensor._value.type is not type and tensor._value.type != type:
                 return False
         return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
@@ -138,7 +141,7 @@ class Jitted(Generic[P, R]):
 
     def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Any, list[Any]]:
         """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside."""
-        key: list[Any] = [structure, modes.grad]
+        key: list[Any] = [structure, modes.grad, settings.deterministic]
         dynamic: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
@@ -416,6 +419,9 @@ class _Compiler:
         dynamic = [(a, leaf) for a, leaf in zip(arguments, leaves, strict=True) if a is not leaf]
         self.arguments: dict[int, int] = {id(a): i for i, (a, _) in enumerate(dynamic)}
         self.stand_ins: list[Tensor] = [a for a, _ in dynamic]
+        self.writable = [
+            isinstance(leaf, Tensor) for _, leaf in dynamic
+        ]  # an array is the caller's: only read
         self.values: list[Value] = []
         self.variant = _Variant()
 
@@ -453,7 +459,11 @@ class _Compiler:
             kind, source = by_placeholder.get(leaf, (_FIXED, leaf.buffer))
             variant.binds.append((kind, source, leaf.type, donated.get(position, -1)))
         variant.types = [v.type for v in self.values]
-        variant.captured_types = [(s, t) for kind, s, t, _ in variant.binds if kind == _CAPTURED]
+        variant.captured_types = [
+            (e.tensor, e.placeholder.type, e.required_grad)
+            for e in trace.captured.values()
+            if e.owner is None
+        ]
         variant.gradient_types = [(s, t) for kind, s, t, _ in variant.binds if kind == _GRADIENT]
         variant.written = bool(variant.writes or variant.other_writes)
         return variant
@@ -470,13 +480,17 @@ class _Compiler:
                 or id(leaf) in self.trace.captured
             ):
                 self.variant.results.append((_OBJECT, leaf))
-            elif id(leaf) in self.arguments:
+            elif id(leaf) in self.arguments and self._is_given_back(self.arguments[id(leaf)]):
                 self.variant.results.append((_RETURNED_ARGUMENT, self.arguments[id(leaf)]))
             else:
                 position = self.output(leaf._value)
                 if leaf._requires_grad and differentiable(leaf._value):
                     self.variant.recorded[position] = leaf._value
                 self.variant.results.append((_OUTPUT, position))
+
+    def _is_given_back(self, index: int) -> bool:
+        """Whether a returned argument is the caller's own object: a tensor, or an array that was not written."""
+        return self.writable[index] or self.stand_ins[index]._value is self.placeholders[index]
 
     def _writes(self) -> None:
         for entry in self.trace.captured.values():
@@ -491,7 +505,7 @@ class _Compiler:
             else:
                 self.variant.other_writes.append((_GRADIENT, entry.owner, position))
         for index, (stand_in, placeholder) in enumerate(zip(self.stand_ins, self.placeholders, strict=True)):
-            if stand_in._value is not placeholder:
+            if self.writable[index] and stand_in._value is not placeholder:
                 if stand_in._requires_grad and differentiable(stand_in._value):
                     self.variant.inline = True
                 self.variant.other_writes.append((_ARGUMENT, index, self.output(stand_in._value)))

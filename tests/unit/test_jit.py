@@ -526,3 +526,74 @@ def test_results_are_new_tensors_each_call() -> None:
     a = f(tw.tensor([1.0]))
     b = f(tw.tensor([2.0]))
     assert (a.item(), b.item()) == (2.0, 3.0)
+
+
+def test_an_array_argument_is_never_written() -> None:
+    @tw.jit
+    def f(x):
+        x += 1
+        return x, x * 2
+
+    array = np.arange(4, dtype=F32)
+    for _ in range(3):
+        shifted, doubled = f(array)
+        assert array.tolist() == [0, 1, 2, 3]
+        assert shifted.tolist() == [1, 2, 3, 4]
+        assert doubled.tolist() == [2, 4, 6, 8]
+
+
+def test_freezing_a_parameter_traces_again() -> None:
+    w = tw.tensor([2.0], requires_grad=True)
+    v = tw.tensor([3.0], requires_grad=True)
+    optimizer = tw.optim.SGD([w, v], lr=0.1)
+
+    @tw.jit
+    def step(x):
+        optimizer.zero_grad()
+        (w * v * x).sum().backward()
+        optimizer.step()
+
+    x = tw.ones((1,))
+    step(x)
+    frozen, moving = w.item(), v.item()
+    w.requires_grad = False
+    step(x)
+    assert w.item() == frozen
+    assert v.item() != moving
+    w.requires_grad = True
+    step(x)
+    assert w.item() != frozen
+    assert step.traces == 2
+
+
+def test_other_parts_and_attributes_of_a_module_trace_again() -> None:
+    nn = tw.nn
+    net = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.ModuleDict({"a": nn.Linear(2, 2)})["a"])
+    f = tw.jit(lambda x: net(x))
+    x = tw.ones((3, 2))
+    f(x)
+    f(x)
+    assert f.traces == 1
+
+    def check() -> None:
+        with tw.no_grad():
+            np.testing.assert_allclose(f(x).numpy(), net(x).numpy(), rtol=1e-6)
+
+    net[1].p = 0.0
+    check()
+    net[0].weight = nn.Parameter(tw.zeros((2, 2)))
+    check()
+    net[0].bias = None
+    check()
+    net[2] = nn.Linear(2, 5)
+    check()
+    net.append(nn.ReLU())
+    check()
+    net.double()
+    x = tw.ones((3, 2), dtype=tw.float64)
+    check()
+    del net[0]
+    check()
+    traces = f.traces
+    check()
+    assert f.traces == traces

@@ -14,11 +14,13 @@ class _Ordered(Module):
     """Children under the names "0", "1", ...: what `Sequential` and `ModuleList` share."""
 
     def _list(self) -> list[Module]:
+        self._used()
         return [module for module in self._modules.values() if module is not None]
 
     def _replace(self, modules: Iterable[Module]) -> None:
         modules = list(modules)
         self._modules.clear()
+        self._changed()
         for index, module in enumerate(modules):
             self.register_module(str(index), module)
 
@@ -120,6 +122,7 @@ class ModuleDict(Module):
             self.register_module(name, module)
 
     def __getitem__(self, name: str) -> Module:
+        self._used()
         module = self._modules[name]
         assert module is not None
         return module
@@ -129,11 +132,13 @@ class ModuleDict(Module):
 
     def __delitem__(self, name: str) -> None:
         del self._modules[name]
+        self._changed()
 
     def __len__(self) -> int:
         return len(self._modules)
 
     def __iter__(self) -> Iterator[str]:
+        self._used()
         return iter(self._modules)
 
     def __contains__(self, name: object) -> bool:
@@ -141,12 +146,13 @@ class ModuleDict(Module):
 
     def keys(self) -> Iterable[str]:
         """The names."""
+        self._used()
         return self._modules.keys()
 
     def values(self) -> Iterable[Module]:
         """The modules."""
-        return [self[name] for name in self._modules]
+        return [self[name] for name in self]
 
     def items(self) -> Iterable[tuple[str, Module]]:
         """Names with their modules."""
-        return [(name, self[name]) for name in self._modules]
+        return [(name, self[name]) for name in self]

@@ -57,12 +57,14 @@ class Module:
     _modules: dict[str, Module | None]
     _transient: set[str]
     _training: bool
+    _version: int  # counts changes of parts and attributes; a jitted function that used the module watches it
 
     def __init__(self) -> None:
         tables: dict[str, Any] = {"_parameters": {}, "_buffers": {}, "_modules": {}, "_transient": set()}
         for name, table in tables.items():
             object.__setattr__(self, name, table)
         object.__setattr__(self, "_training", True)
+        object.__setattr__(self, "_version", 0)
 
     @property
     def training(self) -> bool:
@@ -82,7 +84,18 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._used()
         return self.forward(*args, **kwargs)
+
+    def _used(self) -> None:
+        """Let a function being traced know that it depends on the parts and attributes of this module."""
+        if modes.trace is not None:
+            modes.trace.watch(self, "_version")
+
+    def _changed(self) -> None:
+        """Note that a part or an attribute is another one. What a trace itself assigns is not part of later calls."""
+        if modes.trace is None:
+            object.__setattr__(self, "_version", self._version + 1)
 
     # ---- registration --------------------------------------------------------------------------------------
 
@@ -90,6 +103,8 @@ class Module:
         tables = self.__dict__
         if "_parameters" not in tables:
             raise AttributeError(f"call super().__init__() before assigning {type(self).__name__}.{name}")
+        if name != "training":  # watched by itself: going back and forth selects among programs
+            self._changed()
         if isinstance(value, Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -115,10 +130,12 @@ class Module:
         for table in ("_parameters", "_buffers", "_modules"):
             entries = self.__dict__.get(table)
             if entries is not None and name in entries:
+                self._used()
                 return entries[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
+        self._changed()
         for table in (self._parameters, self._buffers, self._modules):
             if name in table:
                 del table[name]
@@ -135,6 +152,7 @@ class Module:
             raise KeyError(
                 f"{name!r} cannot be the name of a part of {type(self).__name__}: it is empty or has a dot"
             )
+        self._changed()
         self.__dict__.pop(name, None)
         for other in (self._parameters, self._buffers, self._modules):
             if other is not table:
@@ -186,6 +204,7 @@ class Module:
         if id(self) in seen:
             return
         seen.add(id(self))
+        self._used()
         yield prefix, self
         for name, module in self._modules.items():
             if module is not None:
@@ -368,6 +387,7 @@ class Module:
                             module._parameters[name] = Parameter(value, tensor.requires_grad)
                         else:
                             module._buffers[name] = value
+                        module._changed()
         return self
 
     def float(self: Self) -> Self:

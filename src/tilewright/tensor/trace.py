@@ -45,6 +45,7 @@ class Trace:
         self.grads: dict[
             int, tuple[Tensor, Tensor | None]
         ] = {}  # tensor whose .grad was looked at, and what it was
+        self._watching: set[tuple[int, str]] = set()
         self._owners: dict[int, Tensor] = {}  # gradient by identity -> whose it was
         self.watched: list[
             tuple[Any, str, Any]
@@ -77,7 +78,9 @@ class Trace:
 
     def watch(self, owner: Any, attribute: str) -> None:
         """The traced code depends on a Python attribute; another value of it needs another trace."""
-        self.watched.append((owner, attribute, getattr(owner, attribute)))
+        if (id(owner), attribute) not in self._watching:
+            self._watching.add((id(owner), attribute))
+            self.watched.append((owner, attribute, getattr(owner, attribute)))
 
     def close(self) -> None:
         """Give every handle back the value and the gradient it had before."""
