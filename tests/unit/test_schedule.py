@@ -14,6 +14,7 @@ from tilewright.compiler import Executable
 from tilewright.core import dtype as dt
 from tilewright.graph import build
 from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.lower.schedule import has_checks
 from tilewright.runtime.buffers import Buffer
 
 ORDERS = 4
@@ -33,8 +34,14 @@ def check_waits(executable: Executable) -> None:
         assert steps[b].wait_for >= a, (
             f"step {b} starts before step {a} is complete\n{executable.stage_text('plan')}"
         )
+    replaced = {executable.final[o] for o in executable.schedule.taken}
+    failing = [
+        n for n, s in enumerate(steps) if s.host is not None or any(has_checks(c.kernel) for c in s.calls)
+    ]
     for n, s in enumerate(steps):
         assert -1 <= s.wait_for < n
+        if not replaced.isdisjoint(s.writes()):
+            assert s.wait_for >= max(failing, default=-1)
         for i, call in enumerate(s.calls):  # calls of one launch run at the same time
             mine = [span(executable, a.place) for a in call.args if "w" in a.access]
             for j, other in enumerate(s.calls):
@@ -169,7 +176,7 @@ def test_memory_is_kept_where_taking_it_would_be_wrong(name: str) -> None:
 FAILING = {
     "a check beside": lambda p, q, x, i: [twice(q), twice(p), make("gather", (x, i), axes=(0,))],
     "a check after the update": lambda p, q, x, i: [
-        build.add(make("gather", (x, i), axes=(0,)), build.reduce_sum(twice(p), (0,))),
+        make("gather", (build.dot(x, twice(p), ((1,), (0,))), i), axes=(0,)),
         twice(p),
         q,
     ],
@@ -200,6 +207,7 @@ def test_a_run_that_fails_replaces_nothing(name: str) -> None:
         np.ones((10, 64), np.float32),
         np.array([1, 50, 2]),
     ]
+    check_waits(executable)
     buffers = [Buffer.from_numpy(a, copy=True) for a in data]
     with pytest.raises(IndexError):
         executable.run(buffers)
