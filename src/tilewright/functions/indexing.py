@@ -79,7 +79,9 @@ def _array_item(item: Any, x: Tensor, axis: int) -> list[Any]:
             item = item.astype(np.int64)
     kind = item.dtype.kind
     if kind == "b":
-        if item.shape != x.shape[axis : axis + item.ndim]:
+        axes = x.shape[axis : axis + item.ndim]
+        # a mask without elements selects nothing from axes of any size
+        if item.ndim != len(axes) or any(k not in (n, 0) for k, n in zip(item.shape, axes, strict=True)):
             raise IndexingError(
                 f"index: a mask of shape {item.shape} does not fit axes {axis} to {axis + item.ndim - 1} of shape {x.shape}"
             )
