@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.codegen import llvm as emitter
+from tilewright.core.diagnostics import IndexingError
 from tilewright.core.settings import settings
 from tilewright.core.shape import product, static
 from tilewright.graph import reference
@@ -162,7 +163,7 @@ class Executable:
     def run(self, buffers: Sequence[Buffer]) -> list[Buffer]:
         """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's.
 
-        Raises ``IndexError`` when a gather or scatter met an index out of range.
+        Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
         fresh = [Buffer.allocate(count, dtype) for count, dtype in self._fresh]
         self.program.run([b.address for b in buffers] + [b.address for b in fresh])
@@ -238,7 +239,12 @@ class _Checks(dict[int, Any]):
     """Exceptions for the codes that kernels report: the axis size + 1 of an index out of range."""
 
     def get(self, code: int, default: Any = None) -> Any:
-        return lambda words: IndexError(f"an index is out of range for an axis of size {code - 1}")
+        size = code - 1
+        return lambda words: IndexingError(
+            f"a tensor of indices holds one that is out of range for an axis of size {size}"
+            + (f" (it takes {-size} to {size - 1})" if size else "")
+            + "; tensors are computed when they are read, so the indexing is here or earlier"
+        )
 
 
 def compile(

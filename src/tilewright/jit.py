@@ -120,6 +120,9 @@ class Jitted(Generic[P, R]):
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
 
+    def __repr__(self) -> str:
+        return f"<tw.jit of {self._name}>"
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 

@@ -519,11 +519,37 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(folder: Path) -
     assert len(run.stderr.strip().splitlines()) == 1 and (folder / "models" / "net.safetensors").exists()
 
 
-@pytest.mark.parametrize("words", [["--epochs", "0"], ["--seed", "-1"], ["--device", "abacus"]])
-def test_wrong_options_are_usage_errors(folder: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--epochs", "0", "argument --epochs: 0 is not a positive number"),
+        ("--epochs", "1.5", "argument --epochs: '1.5' is not a whole number"),
+        ("--seed", "-1", "argument --seed: -1 is not from 0 to 2**63 - 1"),
+        ("--device", "abacus", "invalid choice: 'abacus'"),
+    ],
+)
+def test_wrong_options_are_usage_errors(
+    folder: Path, option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["train", str(regression(folder)), *words])
+        main(["train", str(regression(folder)), option, value])
     assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_device_of_the_command_line_is_not_blamed_on_the_program(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fail(capsys, regression(folder), "--device", "cuda")
+    assert said == "error: --device cuda is not supported; this version has `auto` and `cpu`\n"
+
+
+def test_an_output_that_cannot_hold_the_names_shows_their_numbers(folder: Path) -> None:
+    program = regression(folder, epochs=1).rename(folder / "größe.kyn")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "tilewright", "train", str(program)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and "gr\\xf6\\xdfe.kyn: Net trained" in run.stdout and not run.stderr
 
 
 # ---- show and doctor ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from tilewright import nn, random
 from tilewright.core import dtype as dt
 from tilewright.interop.safetensors import load_file, save_file
 from tilewright.jit import jit
-from tilewright.tensor import Tensor, no_grad
+from tilewright.tensor import ArgumentError, Tensor, no_grad
 
 
 class Net(nn.Module):
@@ -146,6 +146,10 @@ def test_conversion_and_freezing() -> None:
     assert net.to("cpu").to(dtype=dt.float32).scale.dtype is dt.float32
     with pytest.raises(ValueError, match="'cuda'"):
         net.to("cuda")
+    with pytest.raises(ArgumentError, match="no device or data type is called 'cuda'"):
+        net.scale.to("cuda")
+    assert net.scale.to("cpu").tolist() == net.scale.tolist()
+    assert net.scale.to("float64").dtype is dt.float64
     with pytest.raises(TypeError, match="int64"):
         net.to(dt.int64)
     net.requires_grad_(False)

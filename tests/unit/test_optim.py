@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilewright import optim
+from tilewright import nn, optim
 from tilewright.jit import jit
 from tilewright.nn import Parameter
 from tilewright.optim import Optimizer, OptimizerStateError
@@ -241,6 +241,8 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         (lambda: optim.SGD([]), "at least one parameter"),
         (lambda: optim.SGD(Parameter([1.0])), "several parameters"),
         (lambda: optim.SGD([3.0]), "updates tensors"),
+        (lambda: optim.SGD(nn.Linear(2, 2)), r"got Linear; for a module pass module\.parameters\(\)"),
+        (lambda: optim.SGD(nn.Sequential(nn.ReLU())), r"got ReLU; for a module pass module\.parameters\(\)"),
         (lambda: optim.SGD([Tensor([1])]), "int64"),
         (lambda: optim.SGD([Parameter([1.0]) * 2]), "computed from others"),
         (lambda: optim.SGD([Parameter([1.0])], lr=-1.0), "lr must not be negative"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -42,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the process is ours: warnings are one line for the user, not a place in the code
         warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+        # An output that cannot hold a character shows its number instead.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         near = suggest(command, COMMANDS)

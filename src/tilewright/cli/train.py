@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tilewright.cli.output import add_program_arguments, print_diagnostics
+from tilewright.core.diagnostics import TilewrightError
 from tilewright.lang.check import check
 from tilewright.lang.lock import check_data, check_sources, find_data_files
 from tilewright.lang.program import Program
@@ -32,17 +33,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not a positive number")
     return number
 
 
 def _seed(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{number} is not between 0 and 2**63")
+        raise argparse.ArgumentTypeError(f"{number} is not from 0 to 2**63 - 1")
     return number
 
 
@@ -54,9 +62,13 @@ def run(args: argparse.Namespace) -> int:
 
     # The engine is imported when the program is known to be sound: a typing error is told at once.
     from tilewright.cli.progress import observer_for
+    from tilewright.lang.build import DEVICES as SUPPORTED
     from tilewright.lang.build import check_supported
     from tilewright.lang.training import override, train_run
 
+    if args.device is not None and args.device not in SUPPORTED:
+        known = " and ".join(f"`{name}`" for name in SUPPORTED)
+        raise TilewrightError(f"--device {args.device} is not supported; this version has {known}")
     program = override(program, device=args.device, epochs=args.epochs, seed=args.seed)
     check_supported(program)
     if args.locked:

@@ -161,6 +161,10 @@ class TilewrightError(Exception):
         return self.render()
 
 
+class IndexingError(TilewrightError, IndexError):
+    """An index is out of range or not an index."""
+
+
 # --- rendering ----------------------------------------------------------------------------------------------
 
 _RESET = "\x1b[0m"

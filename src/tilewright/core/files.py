@@ -99,6 +99,9 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if target.is_dir():
         raise FileWriteError(f"cannot write {target}: a directory has this name")
     probe = target.with_name(f".{target.name[:200]}.{os.getpid()}.probe")
-    write_atomic(probe, [b"tilewright"])
+    try:
+        write_atomic(probe, [b"tilewright"])
+    except FileWriteError as error:  # what is told is about the file that was asked for
+        raise FileWriteError(str(error).replace(str(probe), str(target), 1)) from error
     with contextlib.suppress(OSError):
         probe.unlink()

@@ -125,7 +125,7 @@ _ALIASES: dict[str, Callable[..., Any]] = {
     "__getitem__": indexing.getitem,
     "__setitem__": indexing.setitem,
     "astype": types.astype,
-    "to": types.astype,
+    "to": types.to,
 }
 _CONVERSIONS = {
     "float": "float32",

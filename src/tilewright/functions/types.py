@@ -35,6 +35,15 @@ def astype(x: TensorLike, dtype: Any, copy: bool = True) -> Tensor:
     return source.clone() if source.dtype is kind else cast(source, kind)
 
 
+def to(x: TensorLike, target: Any, copy: bool = True) -> Tensor:
+    """x in another element type, like ``astype``; or on the device "cpu", the only one, where it is already."""
+    if isinstance(target, str) and target not in dt.BY_NAME:
+        if target != "cpu":
+            raise ArgumentError(f"to: no device or data type is called {target!r}; the device is 'cpu'")
+        return as_tensor(x, "to")
+    return astype(x, target, copy)
+
+
 def bitcast(x: TensorLike, dtype: Any) -> Tensor:
     """The bits of x read as another type of the same width."""
     try:

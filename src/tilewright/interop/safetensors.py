@@ -249,6 +249,11 @@ def save(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) 
 
 def _layout(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> tuple[bytes, list[Array]]:
     """The length and header, and the arrays in file order: widest elements first, so that each is aligned."""
+    if not isinstance(tensors, Mapping):
+        raise SafetensorsError(
+            f"a file holds named tensors: pass a mapping such as {{'x': tensor}} or module.state_dict(), got"
+            f" {type(tensors).__name__}"
+        )
     arrays = {name: _as_array(name, tensor) for name, tensor in tensors.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {}
@@ -276,6 +281,11 @@ def _layout(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> t
 def _as_array(name: str, tensor: Any) -> Array:
     if not isinstance(name, str) or name == "__metadata__":
         raise SafetensorsError(f"{name!r} cannot be the name of a tensor")
+    if isinstance(tensor, Mapping | list | tuple):
+        raise SafetensorsError(
+            f"tensor {name!r}: a file holds one flat mapping of names to tensors, got a {type(tensor).__name__}; give its"
+            " tensors names of their own, such as 'optimizer.0.exp_avg'"
+        )
     array = np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
     if array.dtype.newbyteorder("=") not in _NAMES:
         raise SafetensorsError(f"tensor {name!r}: safetensors has no type for {array.dtype} elements")

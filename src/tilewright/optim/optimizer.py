@@ -110,6 +110,10 @@ class Optimizer(ABC):
     ) -> None:
         if isinstance(params, Tensor):
             raise TypeError("an optimizer takes several parameters: pass [tensor], or module.parameters()")
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"an optimizer takes parameters, got {type(params).__name__}; for a module pass module.parameters()"
+            )
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Tensor]] = {}
@@ -143,7 +147,9 @@ class Optimizer(ABC):
         params = [given] if isinstance(given, Tensor) else list(given)
         for param in params:
             if not isinstance(param, Tensor):
-                raise TypeError(f"an optimizer updates tensors, got {type(param).__name__}")
+                raise TypeError(
+                    f"an optimizer updates tensors, got {type(param).__name__}; for a module pass module.parameters()"
+                )
             if not param.is_leaf:
                 raise ValueError(
                     "a tensor that was computed from others cannot be optimized; pass a leaf such as nn.Parameter"

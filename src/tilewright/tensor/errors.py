@@ -11,7 +11,7 @@ import os
 import sys
 from types import FrameType
 
-from tilewright.core.diagnostics import Diagnostic, Label, Span, TilewrightError
+from tilewright.core.diagnostics import Diagnostic, IndexingError, Label, Span, TilewrightError
 
 __all__ = [
     "ArgumentError", "AxisError", "DTypeError", "GradientError", "IndexingError", "LeakedTensorError", "ShapeError",
@@ -35,10 +35,6 @@ class AxisError(ArgumentError, IndexError):
 
 class DTypeError(TilewrightError, TypeError):
     """An element type or a Python type does not fit."""
-
-
-class IndexingError(TilewrightError, IndexError):
-    """An index is out of range or not an index."""
 
 
 class GradientError(TilewrightError, RuntimeError):
