@@ -129,8 +129,9 @@ def linspace(
     Complex when a bound is: real and imaginary parts go at equal distances each.
     """
     check_device(device, "linspace")
-    if not isinstance(start, complex) and not isinstance(stop, complex):
-        return creation.linspace(start, stop, num, dtype, endpoint)
+    bounds: list[Any] = [start, stop]
+    if not any(isinstance(b, complex) for b in bounds):
+        return creation.linspace(*bounds, num, dtype, endpoint)
     first, last = complex(start), complex(stop)
     kind = dt.complex64 if dtype is None else dtype
     part = dt.float64 if kind is dt.complex128 else dt.float32

@@ -90,23 +90,23 @@ def diff(
     >>> diff(Tensor([1, 4, 9])).tolist()
     [3, 5]
     """
-    x = as_tensor(x, "diff")
-    at = axis_of(axis, x.ndim, "diff")
+    out = as_tensor(x, "diff")
+    at = axis_of(axis, out.ndim, "diff")
     if not isinstance(n, int) or n < 0:
         raise ArgumentError(f"diff: `n` is a non-negative integer, got {n!r}")
     parts = [
         as_tensor(p, "diff", name)
-        for p, name in ((prepend, "prepend"), (x, "x"), (append, "append"))
+        for p, name in ((prepend, "prepend"), (out, "x"), (append, "append"))
         if p is not None
     ]
     if n == 0:  # nothing is subtracted, so nothing is joined either
-        return x.clone()
-    x = concat(parts, at) if len(parts) > 1 else x
+        return out.clone()
+    out = concat(parts, at) if len(parts) > 1 else out
     lead = (slice(None),) * at
     for _ in range(n):
-        later, earlier = x[(*lead, slice(1, None))], x[(*lead, slice(None, -1))]
-        x = not_equal(later, earlier) if x.dtype.is_bool else subtract(later, earlier)
-    return x
+        later, earlier = out[(*lead, slice(1, None))], out[(*lead, slice(None, -1))]
+        out = not_equal(later, earlier) if out.dtype.is_bool else subtract(later, earlier)
+    return out
 
 
 _BITS = {16: dt.int16, 32: dt.int32, 64: dt.int64}

@@ -85,14 +85,14 @@ class SVDResult(NamedTuple):
 
 
 def _matrices(x: TensorLike, function: str, square: bool = False, name: str = "x") -> Tensor:
-    x = float_tensor(x, function, name)
-    if x.ndim < 2:
-        raise ShapeError(f"{function}: `{name}` is a matrix or a stack of them, got shape {x.shape}")
-    if square and x.shape[-1] != x.shape[-2]:
+    out = float_tensor(x, function, name)
+    if out.ndim < 2:
+        raise ShapeError(f"{function}: `{name}` is a matrix or a stack of them, got shape {out.shape}")
+    if square and out.shape[-1] != out.shape[-2]:
         raise ShapeError(
-            f"{function}: `{name}` has square matrices in its last two axes, got shape {x.shape}"
+            f"{function}: `{name}` has square matrices in its last two axes, got shape {out.shape}"
         )
-    return x
+    return out
 
 
 # ---- decompositions and solving, on the host ----------------------------------------------------------------------
@@ -336,10 +336,10 @@ def matrix_norm(x: TensorLike, keepdims: bool = False, ord: float | str = "fro")
     if ord in (1, -1, math.inf, -math.inf):
         summed = -2 if ord in (1, -1) else -1
         sums = sum_over(abs(x), summed, keepdims=True)
-        out = (max_over if ord > 0 else min_over)(sums, -3 - summed, keepdims=True)  # type: ignore[operator]
+        out = (max_over if ord > 0 else min_over)(sums, -3 - summed, keepdims=True)
     elif ord in (2, -2, "nuc"):
         values = expand_dims(svdvals(x), -1)
-        over: Any = {2: max_over, -2: min_over, "nuc": sum_over}[ord]  # type: ignore[index]
+        over: Any = {2: max_over, -2: min_over, "nuc": sum_over}[ord]
         out = over(values, -2, keepdims=True)
     else:
         raise ArgumentError(f"matrix_norm: `ord` is 'fro', 'nuc', 1, -1, 2, -2, inf or -inf, got {ord!r}")

@@ -33,7 +33,7 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: boo
     x = as_tensor(x, "argsort")
     at = _sortable(x, axis, "argsort")
 
-    def order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def order(array: Any) -> Any:
         if not descending:
             return np.argsort(array, axis=at, kind="stable").astype(np.int64)
         backwards = np.argsort(np.flip(array, at), axis=at, kind="stable")
