@@ -88,7 +88,7 @@ def _mark(y: Value, operands: Operands, size: int) -> Value:
 
 @_rule("barrier")
 def _barrier(y: Value, operands: Operands, size: int) -> Value:
-    return make("barrier", (_mapped(operands[0], size), operands[1][0]))
+    return make("barrier", (_mapped(operands[0], size), *(x for x, _ in operands[1:])))
 
 
 # ---- movement and reductions: axes move up by one ------------------------------------------------------------------
@@ -293,6 +293,8 @@ class BatchedRule:
     examples' cotangents.
     """
 
+    reads_graph = False
+
     def __init__(
         self,
         rule: Any,
@@ -371,7 +373,9 @@ class BatchedRule:
 @_rule("custom")
 def _custom(y: Value, operands: Operands, size: int) -> Value:
     count: int = y["outputs"]
-    rule = BatchedRule(y["rule"], y.inputs[:count], y.inputs[count:], [m for _, m in operands[count:]], size)
+    rule = y["rule"]
+    if not rule.reads_graph:
+        rule = BatchedRule(rule, y.inputs[:count], y.inputs[count:], [m for _, m in operands[count:]], size)
     outputs = [_mapped(x, size) for x in operands[:count]]
     inputs = [x for x, _ in operands[count:]]
     return make("custom", (*outputs, *inputs), rule=rule, outputs=count, index=y["index"])

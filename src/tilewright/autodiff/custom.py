@@ -25,7 +25,11 @@ class CustomRule(Protocol):
     """How derivatives pass through a call. Two rules are the same when they are equal.
 
     ``None`` among cotangents or tangents is zero. Values are those of the call the derivative is taken of.
+    ``reads_graph`` says that the rule follows the graph from the results to the operands; it then holds for many
+    examples as it stands. Other rules are those of one example.
     """
+
+    reads_graph: bool
 
     def vjp(
         self, outputs: Sequence[Value], operands: Sequence[Value], cotangents: Sequence[Value]
@@ -101,6 +105,8 @@ def transposed(
 class Kept:
     """The rule of a value that is known already, and whose derivative is that of its operand, its recomputation."""
 
+    reads_graph = True
+
     def __repr__(self) -> str:
         return "kept"
 
@@ -124,12 +130,15 @@ class Kept:
 class Checkpoint:
     """The rule of a call whose interior is not kept: the backward pass computes it anew from the operands.
 
-    A barrier on the cotangents keeps the second computation apart from the first and after it. ``policy`` names
-    interior values that are kept all the same.
+    A barrier on the cotangents keeps the second computation apart from the first and after it; another keeps what
+    comes next waiting until all that needs this computation is done, so that only one is held at a time. ``policy``
+    names interior values that are kept all the same.
 
         before   y = sin(sin(x));  dx = g * cos(sin(x)) * cos(x), where sin(x) was kept
         after    y = sin(sin(x));  x' = barrier(x, g);  dx = g * cos(sin(x')) * cos(x')
     """
+
+    reads_graph = True
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy
@@ -146,9 +155,14 @@ class Checkpoint:
     def vjp(
         self, outputs: Sequence[Value], operands: Sequence[Value], cotangents: Sequence[Value]
     ) -> list[Value | None]:
-        again = [make("barrier", (v, cotangents[0])) for v in operands]
+        again = [make("barrier", (v, *cotangents)) for v in operands]
         computed = _rebuilt(outputs, dict(zip(operands, again, strict=True)), self.policy)
-        return vjp(computed, cotangents, again)
+        found = vjp(computed, cotangents, again)
+        ends = [g for v, g in zip(operands, found, strict=True) if g is not None and _is_leaf(v)]
+        return [
+            g if g is None or not ends or _is_leaf(v) else make("barrier", (g, *ends))
+            for v, g in zip(operands, found, strict=True)
+        ]
 
     def jvp(
         self, outputs: Sequence[Value], operands: Sequence[Value], tangents: Sequence[Value | None]
@@ -158,6 +172,13 @@ class Checkpoint:
         more = [t for t in tangents if t is not None]
         calls = iter(call(self, given, (*operands, *more)))
         return [None if v is None else next(calls) for v in moved]
+
+
+def _is_leaf(v: Value) -> bool:
+    """Whether a cotangent ends here: a parameter, perhaps under a mark or repeated."""
+    while v.op in ("mark", "cast", "broadcast", "reshape", "permute"):
+        v = v.inputs[0]
+    return not v.inputs
 
 
 def checkpoint(

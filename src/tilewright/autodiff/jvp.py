@@ -150,7 +150,7 @@ def _mark(y: Value, tangents: Tangents) -> Value | None:
 
 @_rule("barrier")
 def _barrier(y: Value, tangents: Tangents) -> Value | None:
-    return None if tangents[0] is None else make("barrier", (tangents[0], y.inputs[1]))
+    return None if tangents[0] is None else make("barrier", (tangents[0], *y.inputs[1:]))
 
 
 @_rule("custom")

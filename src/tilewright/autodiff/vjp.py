@@ -227,7 +227,7 @@ def _mark(y: Value, g: Value) -> Cotangents:
 
 @_rule("barrier")
 def _barrier(y: Value, g: Value) -> Cotangents:
-    return g, None
+    return g, *[None] * len(y.inputs[1:])
 
 
 @_rule("custom")

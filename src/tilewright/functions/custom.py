@@ -193,6 +193,8 @@ class custom_vjp:
 class _VjpRule:
     """The rule of one call of a ``custom_vjp`` function. Operands: the call's, then the tensors among the residuals."""
 
+    reads_graph = False
+
     def __init__(self, name: str, bwd: Callable[..., Any], arguments: _Arguments, results: Structure,
                  residuals: Sequence[Any], residual_structure: Structure) -> None:  # fmt: skip
         self.name = name
@@ -302,6 +304,8 @@ class custom_jvp:
 
 class _JvpRule:
     """The rule of one call of a ``custom_jvp`` function."""
+
+    reads_graph = False
 
     def __init__(
         self, name: str, rule: Callable[..., Any], arguments: _Arguments, results: Structure

@@ -153,11 +153,13 @@ def _mark(types: Types, attrs: Attrs) -> TensorType:
 
 @_row(
     "barrier",
-    2,
+    None,
     (),
-    "the first operand, not before the second is known: what is computed from it is computed anew",
+    "the first operand, not before the others are known: what is computed from it is computed anew",
 )
 def _barrier(types: Types, attrs: Attrs) -> TensorType:
+    if not types:
+        raise TypeError("barrier: needs at least one operand")
     return types[0]
 
 

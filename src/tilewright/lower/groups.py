@@ -63,7 +63,7 @@ def own_cost(v: Value) -> int:
 
 
 def reads(v: Value) -> tuple[Value, ...]:
-    """The operands whose elements a value reads; a barrier only waits for its second one."""
+    """The operands whose elements a value reads; a barrier only waits for all but the first."""
     return v.inputs[:1] if v.op == "barrier" else v.inputs
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tilewright.graph.ir import Value
+from tilewright.graph.ir import Value, topological
 from tilewright.kernel.ir import Check, Kernel, walk
 from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
@@ -68,11 +68,32 @@ class Schedule:
     )  # output numbers that get memory of their own, in slot order
 
 
-def _order(steps: list[Step], replacing: set[Value]) -> list[Step]:
+def _awaited(steps: Sequence[Step], outputs: Sequence[Value]) -> set[Place]:
+    """What barriers wait for, or what is stored in its stead: it is not put off to the end."""
+    order = topological(outputs)
+    waited = {x for v in order if v.op == "barrier" for x in v.inputs[1:]}
+    if not waited:
+        return set()
+    written = {p for s in steps for p in s.writes()}
+    found: set[Place] = set()
+    for v in order:
+        read = v.inputs[:1] if v.op == "barrier" else v.inputs
+        if v in waited or not waited.isdisjoint(read):
+            if v in written:
+                found.add(v)
+                waited.discard(v)
+            else:
+                waited.add(v)
+    return found
+
+
+def _order(steps: list[Step], replacing: set[Value], awaited: set[Place]) -> list[Step]:
     """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent; at the very
     end those whose results may take over memory that others still read."""
     touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
-    late = [s for s in steps if s.host is None and all(touched[p] == 1 for p in s.writes())]
+    late = [
+        s for s in steps if s.host is None and all(touched[p] == 1 and p not in awaited for p in s.writes())
+    ]
     early = [s for s in steps if s not in late]
     late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
     by_kernel: dict[object, list[Step]] = {}
@@ -143,7 +164,7 @@ def schedule(
     steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
 ) -> Schedule:
     """Order the steps and place every value."""
-    steps = _order(steps, {outputs[o] for o in donated.values()})
+    steps = _order(steps, {outputs[o] for o in donated.values()}, _awaited(steps, outputs))
     taken = _take_over(steps, inputs, outputs, donated)
     locations: dict[Place, Location] = {}
     alias: dict[Place, Place] = {}
