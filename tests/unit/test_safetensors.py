@@ -105,6 +105,7 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
         (file_of({"w": entry(shape=[1] * 65)}, bytes(8)), "shape"),
         (file_of({"w": entry(shape=[2.0])}, bytes(8)), "shape"),
         (file_of({"w": entry(shape=[2**62, 2**62])}, bytes(8)), "takes"),
+        (file_of({"w": entry(shape=[2**62, 0], offsets=[0, 0])}), "address"),
         (file_of({"w": entry(offsets=[8, 0])}, bytes(8)), "takes"),
         (file_of({"w": entry(offsets=[0])}, bytes(8)), "data_offsets"),
         (file_of({"w": entry(offsets=[-8, 0])}, bytes(8)), "data_offsets"),

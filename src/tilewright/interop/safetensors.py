@@ -190,6 +190,8 @@ def _entry(name: str, entry: Any, source: str) -> tuple[int, int, np.dtype[Any],
         raise wrong(
             f"shape {shape} of {entry['dtype']} takes {need} bytes, data_offsets {offsets} give {end - begin}"
         )
+    if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**63:  # arrays without elements, too
+        raise wrong(f"a tensor of shape {shape} has sizes that no machine can address")
     return begin, end, dtype, tuple(shape)
 
 
