@@ -1,4 +1,4 @@
-"""Turn results of `bench.run` (JSON) into Markdown tables, for docs/performance.md and README.md.
+"""Turn results of `bench.run` and `bench.startup` (JSON) into Markdown tables, for docs/performance.md and README.md.
 
     python -m bench.markdown FILE...                       print the tables
     python -m bench.markdown FILE... --into README.md      replace what stands between the bench markers
@@ -48,18 +48,37 @@ def cell(result: dict[str, Any] | None) -> str:
     return f"{result['median'] * 1e3:.3g} ({result['minimum'] * 1e3:.3g}{share})"
 
 
-def section(content: dict[str, Any]) -> str:
-    """Everything a reader needs to judge one file's figures, and its tables."""
+def startup_table(content: dict[str, Any]) -> list[str]:
+    """Seconds from a fresh process to the first trained step, without and with caches of compiled code."""
+    lines = ["| framework | import | first step, cold | first step, warm |", "| --- | ---: | ---: | ---: |"]
+    for result in content["results"]:
+        cold, warm = result["cold"], result["warm"]
+        cells = (f"{s:.2f}" for s in (warm["import"], cold["first_step"], warm["first_step"]))
+        lines.append(f"| {result['framework']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def origin(content: dict[str, Any]) -> list[str]:
+    """When, by which command and on what the figures were measured."""
     machine = content["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    busy = max(r["other_share"] for r in content["results"])
     features = ", ".join(machine["features"])
     caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
-    lines = [
-        f"{content['date'][:10]}, `{content['command']}`,",
+    return [
+        f"{content['date'][:10]}, `{content.get('command', 'bench.startup, options not recorded')}`,",
         f"on {machine['cpu']} ({machine['usable_cores']} cores, {features}; {caches}), {machine['system']},",
         f"Python {machine['python']}; {packages}.",
     ]
+
+
+def section(content: dict[str, Any]) -> str:
+    """Everything a reader needs to judge one file's figures, and its tables."""
+    lines = origin(content)
+    if "limits" not in content:  # of bench.startup
+        case = f": {content['case']}" if "case" in content else ""
+        title = f"**Seconds from a fresh process to the first trained step{case}**"
+        return "\n".join([*lines, "", title, "", *startup_table(content)]) + "\n"
+    busy = max(r["other_share"] for r in content["results"])
     if busy > 0.1:
         lines.append(
             f"Other processes used up to {busy:.1f} cores meanwhile: the minima say more than the medians."
@@ -79,6 +98,8 @@ def section(content: dict[str, Any]) -> str:
 def insert(document: Path, text: str) -> None:
     """Replace the text between the markers; the file is written whole or not at all."""
     old = document.read_text(encoding="utf-8")
+    if BEGIN not in old or END not in old:
+        raise SystemExit(f"{document} has no place for figures: lines with `{BEGIN} -->` and `{END}`")
     start = old.index(BEGIN)
     start = old.index("-->", start) + len("-->")
     end = old.index(END)

@@ -10,6 +10,7 @@ too.
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -91,7 +92,14 @@ def main() -> None:
         table.add_row(framework, *(f"{seconds:.2f}" for seconds in cells))
     console.print(table)
     path = options.json or ROOT / "bench" / "results" / f"startup-{began:%Y-%m-%dT%H%M%S}.json"
-    write_json(path, {"date": began.isoformat(timespec="seconds"), "machine": describe(), "results": results})
+    content = {
+        "date": began.isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", "bench.startup", *sys.argv[1:]]),
+        "case": options.case,
+        "machine": describe(),
+        "results": results,
+    }
+    write_json(path, content)
     console.print(f"written: {path}", highlight=False)
 
 

@@ -79,3 +79,55 @@ def test_a_framework_that_is_not_installed_leaves_the_rest(repository: Path, tmp
     if results["torch"]["problem"] is not None:
         assert "torch" in results["torch"]["problem"]
         assert "not measured in torch" in done.stdout
+
+
+MACHINE = {
+    "cpu": "C",
+    "usable_cores": 2,
+    "features": ["f"],
+    "caches": {"L1": "1K"},
+    "system": "S",
+    "python": "3",
+    "packages": {"p": "1"},
+}
+
+
+def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path: Path) -> None:
+    """Startup times beside steps; a second time replaces the first; a page without the marks is left alone."""
+    times = {"import": 0.1, "first_step": 0.5}
+    startup = {"framework": "a", "cold": {**times, "first_step": 1.25}, "warm": times}
+    step = {"suite": "training", "case": "MLP", "threads": 2, "share": 0.5, "other_share": 0.0}
+    step = {**step, "framework": "tilewright", "median": 0.002, "minimum": 0.001}
+    peer = {**step, "framework": "b", "median": 0.003, "minimum": 0.002}
+    limits = {"2": {"peak_gflops": 9.0, "triad_gbps": 8.0, "copy_gbps": 7.0}}
+    contents = [
+        {"date": "2026-01-02T03", "command": "x", "case": "MLP", "machine": MACHINE, "results": [startup]},
+        {
+            "date": "2026-01-02T03",
+            "command": "y",
+            "limits": limits,
+            "machine": MACHINE,
+            "results": [step, peer],
+        },
+    ]
+    files = []
+    for number, content in enumerate(contents):
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(content), encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- bench:begin; a note -->\nold\n<!-- bench:end -->\nbelow\n", encoding="utf-8")
+    command = [sys.executable, "-m", "bench.markdown", *map(str, files), "--into"]
+    texts = []
+    for _ in range(2):
+        subprocess.run([*command, str(page)], cwd=repository, check=True)
+        texts.append(page.read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("above\n<!-- bench:begin; a note -->\n\n2026-01-02, `x`,\n")
+    assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "old" not in texts[0]
+    assert "| a | 0.10 | 1.25 | 0.50 |" in texts[0]
+    assert "| MLP | 2 (1, 50%) | 3 (2, 50%) | 1.50 (2.00) |" in texts[0]
+    other = tmp_path / "other.md"
+    other.write_text("nothing here\n", encoding="utf-8")
+    done = subprocess.run([*command, str(other)], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "has no place for figures" in done.stderr
+    assert other.read_text(encoding="utf-8") == "nothing here\n"
