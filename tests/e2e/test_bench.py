@@ -115,7 +115,7 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(content), encoding="utf-8")
     page = tmp_path / "page.md"
-    page.write_text("above\n<!-- bench:begin; a note -->\nold\n<!-- bench:end -->\nbelow\n", encoding="utf-8")
+    page.write_text("above\n<!-- bench:begin; a note -->\noutdated\n<!-- bench:end -->\nbelow\n", encoding="utf-8")
     command = [sys.executable, "-m", "bench.markdown", *map(str, files), "--into"]
     texts = []
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
         texts.append(page.read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
     assert texts[0].startswith("above\n<!-- bench:begin; a note -->\n\n2026-01-02, `x`,\n")
-    assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "old" not in texts[0]
+    assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "outdated" not in texts[0]
     assert "| a | 0.10 | 1.25 | 0.50 |" in texts[0]
     assert "| MLP | 2 (1, 50%) | 3 (2, 50%) | 1.50 (2.00) |" in texts[0]
     other = tmp_path / "other.md"
