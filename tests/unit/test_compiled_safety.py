@@ -42,3 +42,17 @@ def test_a_chain_of_thousands_of_operations_compiles() -> None:
     for _ in range(1500):
         want = want * np.float32(1.0001) + np.float32(0.001)
     np.testing.assert_array_equal(chain(tw.asarray(x)).numpy(), want)
+
+
+def test_a_chain_of_functions_and_its_derivative_compile() -> None:
+    """Every function of the chain is an expression of its own height; those do not add up."""
+    x = tw.tensor([0.1, 0.2], requires_grad=True)
+    y, wanted, slope = x, np.array([0.1, 0.2]), np.ones(2)
+    for _ in range(120):
+        y = tw.exp2(y) * 0.5
+        wanted = np.exp2(wanted) * 0.5
+        slope = slope * wanted * np.log(2)
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(x.grad.numpy(), slope, rtol=1e-3)

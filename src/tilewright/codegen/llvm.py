@@ -217,6 +217,8 @@ class _Emitter:
     def operation(self, e: Expr) -> Val:
         """Emit an operation on the values of its operands."""
         if e.op in EXPANSIONS and e.dtype.is_float:
+            for a in e.args:  # first, or the heights of expansions within expansions would add up
+                self.value(a)
             return self.value(self.expanded(e))
         values = [self.value(a) for a in e.args]
         lanes = max(v.lanes for v in values)
