@@ -215,6 +215,15 @@ def _custom(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
     yield data, {"rule": NoRule(), "outputs": 2, "index": 1}
 
 
+def _host_call(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for shape, axis in (((3, 5), -1), ((4,), -1), ((2, 3, 4), -2)):
+        arguments = (("axis", axis), ("descending", axis == -2))
+        yield (
+            [draw(rng, dtype, shape)],
+            {"function": "argsort", "arguments": arguments, "dtype": dt.int64, "shape": shape},
+        )
+
+
 # ---- movement ----------------------------------------------------------------------------------------------
 
 
@@ -486,6 +495,7 @@ TABLE: dict[str, tuple[str, Generator]] = {
     "mark": ("biufc", _mark),
     "barrier": ("biufc", _barrier),
     "custom": ("biu", _custom),  # its derivatives are a rule's, which has tests of its own
+    "host_call": ("f", _host_call),
     "reshape": ("biufc", _reshape),
     "permute": ("biufc", _permute),
     "broadcast": ("biufc", _broadcast),

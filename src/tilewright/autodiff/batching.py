@@ -20,6 +20,7 @@ from tilewright.core import dtype as dt
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import Shape, product, static
 from tilewright.graph.build import broadcast, full, pad, permute, reduce_sum, reshape, where
+from tilewright.graph.host import UNBATCHED
 from tilewright.graph.ir import OPS, Value, constant, input_value, make, topological
 
 __all__ = ["NOT_MAPPED", "RULES", "BatchedRule", "batch", "spread_over"]
@@ -368,6 +369,25 @@ class BatchedRule:
             every = None if one is None else next(mapped)
             out.append(spread_over(one, self.size) if one is not None and every is None else every)
         return out
+
+
+@_rule("host_call")
+def _host_call(y: Value, operands: Operands, size: int) -> Value:
+    """Leading axes are a stack of problems, so the examples are one more such axis; where there are none, one by one."""
+    attrs = dict(y.attrs)
+    every = [_mapped(x, size) for x in operands]
+    if y["function"] not in UNBATCHED:
+        return make("host_call", every, **{**attrs, "shape": (size, *y.shape)})
+    ones = []
+    for n in range(size):
+        parts = [reshape(_example(x, n), x.shape[1:]) for x in every]
+        ones.append(reshape(make("host_call", parts, **attrs), (1, *y.shape)))
+    return make("concat", ones, axis=0)
+
+
+def _example(x: Value, n: int) -> Value:
+    rest = x.shape[1:]
+    return make("slice", (x,), start=(n, *(0 for _ in rest)), stop=(n + 1, *rest), step=(1,) * len(x.shape))
 
 
 @_rule("custom")

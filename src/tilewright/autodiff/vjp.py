@@ -144,6 +144,7 @@ def _calls(path: Iterable[Value]) -> dict[tuple[object, tuple[Value, ...]], _Cal
 
 NOT_DIFFERENTIABLE: dict[str, str] = {
     **dict.fromkeys(("input", "constant", "iota"), "a leaf has no operands"),
+    "host_call": "an algorithm outside the graph; where it has a derivative, `custom` stands around it",
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), "a comparison gives bool"),
     **dict.fromkeys(
         ("invert", "bitand", "bitor", "bitxor", "shl", "shr"), "defined for bool and integers only"

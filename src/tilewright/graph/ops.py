@@ -15,6 +15,7 @@ from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, ScalarOp, result_dtype
 from tilewright.core.shape import Dim, Shape
+from tilewright.graph.host import FUNCTIONS as HOST_FUNCTIONS
 from tilewright.graph.ir import OPS, Op, TensorType
 
 __all__ = ["ANCHORS", "MOVEMENT", "OPS", "REDUCTIONS"]
@@ -175,6 +176,21 @@ def _custom(types: Types, attrs: Attrs) -> TensorType:
             f"custom: {attrs['index']} is not one of {attrs['outputs']} outputs among {len(types)} operands"
         )
     return types[attrs["index"]]
+
+
+@_row(
+    "host_call",
+    None,
+    ("function", "arguments", "dtype", "shape"),
+    "the array that a function of graph/host.py (LAPACK, pocketfft, sorting) gives for the operands",
+)
+def _host_call(types: Types, attrs: Attrs) -> TensorType:
+    if attrs["function"] not in HOST_FUNCTIONS:
+        raise ValueError(f"host_call: there is no function {attrs['function']!r}")
+    if not types:
+        raise ValueError("host_call: needs at least one operand")
+    _check_shape("host_call", attrs["shape"])
+    return TensorType(attrs["dtype"], attrs["shape"])
 
 
 # ---- movement: index rewrites, no arithmetic ---------------------------------------------------------------

@@ -20,6 +20,7 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
 from tilewright.core.shape import Shape, Size
+from tilewright.graph import host
 from tilewright.graph.ir import Value, topological
 
 __all__ = ["MEANING", "evaluate", "threefry2x32"]
@@ -189,6 +190,11 @@ def _same(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
 def _custom(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
     index: int = a["index"]
     return x[index]
+
+
+@_meaning("host_call")
+def _host_call(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    return host.call(a["function"], x, a["arguments"]).astype(a["dtype"].numpy, copy=False)
 
 
 # ---- movement ----------------------------------------------------------------------------------------------
