@@ -131,7 +131,7 @@ def linspace(
     check_device(device, "linspace")
     bounds: list[Any] = [start, stop]
     if not any(isinstance(b, complex) for b in bounds):
-        return creation.linspace(*bounds, num, dtype, endpoint)
+        return creation.linspace(bounds[0], bounds[1], num, dtype, endpoint)
     first, last = complex(start), complex(stop)
     kind = dt.complex64 if dtype is None else dtype
     part = dt.float64 if kind is dt.complex128 else dt.float32

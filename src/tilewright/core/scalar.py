@@ -81,7 +81,7 @@ def _expm1(x: Any) -> Any:
         return np.expm1(x)
     re, im = x.real, x.imag
     half, grown = np.sin(im / 2), np.exp(re)
-    out = _complex(np.expm1(re) * np.cos(im) - 2 * half * half, np.where(im == 0, im, grown * np.sin(im)))
+    out = _complex(np.expm1(re) * np.cos(im) - 2 * half * half + 0, np.where(im == 0, im, grown * np.sin(im)))
     unbounded = ~np.isfinite(im)  # the angle is not known: the end of the ray is, when it is 0 or infinity
     out[unbounded & (re == -np.inf)] = -1
     out[unbounded & (re == np.inf)] = complex(np.inf, np.nan)
