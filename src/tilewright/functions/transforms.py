@@ -8,7 +8,7 @@ in any order. Arguments and results may be trees (lists, tuples, dicts, ... of t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tilewright.autodiff.batching import batch, spread_over
@@ -32,7 +32,7 @@ from tilewright.tensor import (
     modes,
     operand_value,
 )
-from tilewright.tensor.gradients import gradients, marked, reaches_leaf
+from tilewright.tensor.gradients import gradients, marked, reaching
 
 __all__ = [
     "grad", "hessian", "hvp", "jacfwd", "jacrev", "jvp", "linearize", "stop_gradient", "value_and_grad", "vjp",
@@ -134,11 +134,26 @@ def _of_type(x: Any, like: Tensor, function: str, name: str) -> Tensor:
     return given
 
 
-def _closed(value: Value, marks: Sequence[Tensor], operands: Iterable[Tensor], nodes: int = 1) -> Tensor:
-    """A result as a tensor: with its history only when something outside of this derivative may want it."""
-    recorded = modes.grad and value.dtype.is_inexact and reaches_leaf(value, marks)
-    kept = value if recorded else make("stop_gradient", (value,))
-    return from_value(kept, tuple(operands), recorded, nodes)
+def _closed(
+    values: Sequence[Value | None],
+    marks: Sequence[Tensor],
+    operands: Sequence[Tensor],
+    likes: Sequence[Tensor] = (),
+) -> list[Tensor]:
+    """Results as tensors: with their history only when something outside of this derivative may want it.
+
+    Where there is no value, zeros like those of ``likes``.
+    """
+    wanted = reaching([v for v in values if v is not None], marks) if modes.grad else set()
+    near = tuple(operands)
+    out = []
+    for n, v in enumerate(values):
+        if v is None:
+            out.append(zeros_like(likes[n]))
+            continue
+        recorded = v in wanted and v.dtype.is_inexact
+        out.append(from_value(v if recorded else make("stop_gradient", (v,)), near, recorded, 2))
+    return out
 
 
 def _called(function: Callable[..., Any], args: Sequence[Any], has_aux: bool, what: str) -> tuple[Any, Any]:
@@ -166,10 +181,12 @@ def _outputs(result: Any, function: Callable[..., Any], what: str) -> tuple[list
 
 
 def _closed_aux(aux: Any, marks: Sequence[Tensor]) -> Any:
-    return map_leaves(
-        lambda x: _closed(operand_value(x), marks, (x,)) if isinstance(x, Tensor) and x._requires_grad else x,
-        aux,
-    )
+    def closed(x: Any) -> Any:
+        return (
+            _closed([operand_value(x)], marks, (x,))[0] if isinstance(x, Tensor) and x._requires_grad else x
+        )
+
+    return map_leaves(closed, aux)
 
 
 # ---- gradients ---------------------------------------------------------------------------------------------------
@@ -213,16 +230,11 @@ def value_and_grad(
                     f"grad: `{name}` must return a scalar tensor, got {shown}; reduce it, e.g. with `.sum()`"
                 )
             found = gradients([value], [None], [[m._value] for m in marks], "grad")
-        tensors = iter(
-            [
-                _closed(g, marks, (value, m)) if g is not None else zeros_like(m)
-                for g, m in zip(found, marks, strict=True)
-            ]
-        )
+        *closed, primal = _closed([*found, value._value], marks, (value, *marks), [*marks, value])
+        tensors = iter(closed)
         trees = [part.tree_of([next(tensors) for _ in part.marks]) for part in parts]
-        closed = _closed(value._value, marks, (value,))
         return (
-            (closed, *result[1:]) if has_aux else closed,
+            (primal, *result[1:]) if has_aux else primal,
             trees[0] if isinstance(argnums, int) else tuple(trees),
         )
 
@@ -288,11 +300,8 @@ def jvp(
     values = [operand_value(o) for o in outs]
     with enable_grad():
         found = push_forward(values, part.values(), [operand_value(t) for t in given])
-    moved = [
-        zeros_like(o) if t is None else _closed(t, part.marks, (o, *given), 2)
-        for o, t in zip(outs, found, strict=True)
-    ]
-    primal = unflatten(structure, [_closed(v, part.marks, (o,)) for o, v in zip(outs, values, strict=True)])
+    moved = _closed(found, part.marks, (*outs, *given), outs)
+    primal = unflatten(structure, _closed(values, part.marks, outs))
     both = (primal, unflatten(structure, moved))
     return (*both, _closed_aux(aux, part.marks)) if has_aux else both
 
@@ -314,7 +323,7 @@ class _LinearMap:
         self.placeholders = list(placeholders)
         self.marks = list(marks)
         known = _residuals([v for v in outputs if v is not None], placeholders)
-        self.residuals = [(v, _closed(v, marks, operands)) for v in known]
+        self.residuals = list(zip(known, _closed(known, marks, operands), strict=True))
 
     def __call__(self, given: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
         """The outputs as tensors; where there is none, zeros like those of ``likes``."""
@@ -322,11 +331,8 @@ class _LinearMap:
             replacements = {v: operand_value(t) for v, t in self.residuals}
             replacements.update(zip(self.placeholders, map(operand_value, given), strict=True))
         values = iter(substitute([v for v in self.outputs if v is not None], replacements))
-        operands = (*given, *(t for _, t in self.residuals))
-        return [
-            zeros_like(like) if v is None else _closed(next(values), self.marks, operands, 2)
-            for v, like in zip(self.outputs, likes, strict=True)
-        ]
+        found = [None if v is None else next(values) for v in self.outputs]
+        return _closed(found, self.marks, (*given, *(t for _, t in self.residuals)), likes)
 
 
 def _residuals(outputs: Sequence[Value], placeholders: Sequence[Value]) -> list[Value]:
@@ -373,7 +379,7 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[
         out: tuple[Any, ...] = part.tree_of(linear(given, part.marks))
         return out
 
-    primal = unflatten(structure, [_closed(v, part.marks, (o,)) for o, v in zip(outs, values, strict=True)])
+    primal = unflatten(structure, _closed(values, part.marks, outs))
     return (primal, vjp_fun, _closed_aux(aux, part.marks)) if has_aux else (primal, vjp_fun)
 
 
@@ -403,7 +409,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
         given = part.movements(tangents, "jvp_fun", "tangents")
         return unflatten(structure, linear(given, outs))
 
-    primal = unflatten(structure, [_closed(v, part.marks, (o,)) for o, v in zip(outs, values, strict=True)])
+    primal = unflatten(structure, _closed(values, part.marks, outs))
     return (primal, jvp_fun, _closed_aux(aux, part.marks)) if has_aux else (primal, jvp_fun)
 
 
@@ -497,11 +503,10 @@ def jacrev(
             row = []
             for rows, m in zip(every, whole.part.marks, strict=True):
                 shape = (*out.shape, *m.shape)
-                if rows is None:
-                    row.append(from_value(build.full(0, m.dtype, shape)))
-                    continue
-                block = build.reshape(build.conj(rows), shape)
-                row.append(_closed(block, whole.part.marks, (out,), 2))
+                block = (
+                    build.full(0, m.dtype, shape) if rows is None else build.reshape(build.conj(rows), shape)
+                )
+                row += _closed([block], whole.part.marks, (out,))
             blocks.append(row)
         return whole.tree(blocks)
 
@@ -534,10 +539,10 @@ def jacfwd(
             for row, columns, out in zip(blocks, every, whole.outs, strict=True):
                 shape = (*out.shape, *m.shape)
                 if columns is None:
-                    row.append(from_value(build.full(0, out.dtype, shape)))
-                    continue
-                last = build.permute(columns, (*range(1, columns.type.rank), 0))
-                row.append(_closed(build.reshape(last, shape), whole.part.marks, (out,), 2))
+                    block = build.full(0, out.dtype, shape)
+                else:
+                    block = build.reshape(build.permute(columns, (*range(1, columns.type.rank), 0)), shape)
+                row += _closed([block], whole.part.marks, (out,))
         return whole.tree(blocks)
 
     return jacobian

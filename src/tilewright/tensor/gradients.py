@@ -19,7 +19,7 @@ from tilewright.tensor.modes import modes
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["backward", "differentiable", "gradients", "history", "marked", "reaches_leaf"]
+__all__ = ["backward", "differentiable", "gradients", "history", "marked", "reaching"]
 
 
 def history(outputs: Sequence[Value]) -> list[Value]:
@@ -185,15 +185,22 @@ def differentiable(value: Value) -> bool:
     return False
 
 
-def reaches_leaf(value: Value, marks: Sequence[Tensor]) -> bool:
-    """Whether a derivative of ``value`` may be wanted outside: it depends on a leaf, or on a variable not among ``marks``."""
+def reaching(values: Sequence[Value], marks: Sequence[Tensor]) -> set[Value]:
+    """Which of the values below and among ``values`` may be differentiated outside: those that depend on a leaf, or on a
+    variable not among ``marks``."""
     own = {m._value for m in marks}
-    order = history((value,))
-    return any(
-        (v.op == "mark" and v not in own and lazy.handles_of(v))
-        or (v.op in ("input", "mark") and lazy.role_of(v) is not None)
-        for v in order
-    )
+    found: set[Value] = set()
+    for v in history(values):
+        if v.op == "stop_gradient":
+            continue
+        leaf = v.op in ("input", "mark") and lazy.role_of(v) is not None
+        if (
+            leaf
+            or (v.op == "mark" and v not in own and lazy.handles_of(v))
+            or any(i in found for i in v.inputs)
+        ):
+            found.add(v)
+    return found
 
 
 def _accumulate(
