@@ -358,3 +358,10 @@ def test_tensordot_and_vecdot() -> None:
     same(tw.tensordot(tw.tensor(a), tw.tensor(b), ([1], [0])), np.tensordot(a, b, ([1], [0])), rtol=1e-12)
     same(tw.vecdot(tw.tensor(a), tw.tensor(a[:1])), (a * a[:1]).sum(-1), rtol=1e-12)
     assert tw.outer(tw.tensor([1, 2]), tw.tensor([3, 4])).tolist() == [[3, 4], [6, 8]]
+
+
+def test_hypot_of_an_infinity_is_infinite() -> None:
+    x, y = np.meshgrid(
+        np.array([np.inf, -np.inf, np.nan, 0, 3], "f4"), np.array([np.inf, np.nan, 0, 4], "f4")
+    )
+    np.testing.assert_array_equal(tw.hypot(tw.asarray(x), tw.asarray(y)).numpy(), np.hypot(x, y))

@@ -316,7 +316,8 @@ def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
     a, b = abs(a), abs(b)
     high, low = maximum(a, b), minimum(a, b)
     ratio = where(equal(high, 0), 0, divide(low, where(equal(high, 0), 1, high)))
-    return where(isinf(high), math.inf, multiply(high, sqrt(add(1, multiply(ratio, ratio)))))
+    infinite = bitwise_or(isinf(a), isinf(b))  # whatever the other is, NaN too
+    return where(infinite, math.inf, multiply(high, sqrt(add(1, multiply(ratio, ratio)))))
 
 
 def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
