@@ -67,7 +67,7 @@ _rows(
 )
 _rows(
     "tilewright.tensor",
-    """enable_grad is_grad_enabled no_grad set_grad_enabled ArgumentError AxisError DTypeError GradientError
+    """autocast enable_grad is_grad_enabled no_grad set_grad_enabled ArgumentError AxisError DTypeError GradientError
     IndexingError LeakedTensorError ShapeError TracedValueError""",
 )
 _rows(
@@ -89,8 +89,8 @@ _rows(
     cumprod cumulative_prod diff nextafter
     argsort searchsorted sort unique_all unique_counts unique_inverse unique_values
     astype bitcast can_cast finfo iinfo isdtype result_type einsum
-    check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp linearize
-    stop_gradient value_and_grad vjp vmap""",
+    associative_scan check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp
+    linearize stop_gradient value_and_grad vjp vmap""",
 )
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...

@@ -144,7 +144,7 @@ class Jitted(Generic[P, R]):
 
     def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Any, list[Any]]:
         """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside."""
-        key: list[Any] = [structure, modes.grad, settings.deterministic]
+        key: list[Any] = [structure, modes.grad, modes.products, settings.deterministic]
         dynamic: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, Tensor):
@@ -184,7 +184,7 @@ class Jitted(Generic[P, R]):
         self.traces += 1
         trace = Trace(self._name)
         modes.trace = trace
-        grad = modes.grad
+        grad, products = modes.grad, modes.products
         try:
             arguments, placeholders = _stand_ins(leaves, dynamic)
             args, kwargs = _nested(structure, arguments)
@@ -192,7 +192,7 @@ class Jitted(Generic[P, R]):
             variant = _Compiler(self, trace, leaves, arguments, placeholders).compile(result)
         finally:
             modes.trace = None
-            modes.grad = grad
+            modes.grad, modes.products = grad, products
             trace.close()
         known = self._variants.setdefault(key, [])
         known.insert(0, variant)

@@ -19,6 +19,7 @@ from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply
+from tilewright.tensor.modes import modes
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d",
@@ -55,10 +56,15 @@ def _convolve(
                 f" padded by {low + high}"
             )
     out = apply(
-        "conv", x, weight, stride=strides, padding=widths, lhs_dilation=(1,) * n, rhs_dilation=dilations, groups=groups,
-        dtype=x.dtype,
+        "conv", _rounded(x), _rounded(weight), stride=strides, padding=widths, lhs_dilation=(1,) * n,
+        rhs_dilation=dilations, groups=groups, dtype=x.dtype,
     )  # fmt: skip
     return _with_bias(name, out, bias, unbatched)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """An operand in the type that products are computed in."""
+    return cast(x, modes.products) if modes.products is not None and x.dtype is dt.float32 else x
 
 
 def _operands(name: str, n: int, x: TensorLike, weight: TensorLike) -> tuple[Tensor, Tensor]:
@@ -164,8 +170,8 @@ def _transposed(
         for k, d, p, e in zip(kernel, dilations, widths, extra, strict=True)
     )
     out = apply(
-        "conv", x, turned, stride=(1,) * n, padding=around, lhs_dilation=strides, rhs_dilation=dilations, groups=groups,
-        dtype=x.dtype,
+        "conv", _rounded(x), _rounded(turned), stride=(1,) * n, padding=around, lhs_dilation=strides,
+        rhs_dilation=dilations, groups=groups, dtype=x.dtype,
     )  # fmt: skip
     return _with_bias(name, out, bias, unbatched)
 

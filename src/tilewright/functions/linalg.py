@@ -20,6 +20,7 @@ from tilewright.functions.arguments import (
 from tilewright.functions.elementwise import add, conj
 from tilewright.functions.movement import reshape
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
+from tilewright.tensor.modes import modes
 
 __all__ = ["contract", "dot", "linear", "matmul", "outer", "tensordot", "vecdot"]
 
@@ -33,8 +34,9 @@ def contract(
 ) -> Tensor:
     """Sum of products over the contracted axes; the result's axes are batch, free axes of x1, free axes of x2."""
     dtype = _product_type(x1.dtype, x2.dtype, function)
+    rounded = modes.products if modes.products is not None and dtype is dt.float32 else dtype
     return apply(
-        "dot", cast(x1, dtype), cast(x2, dtype), lhs_contract=tuple(contracted[0]), rhs_contract=tuple(contracted[1]),
+        "dot", cast(x1, rounded), cast(x2, rounded), lhs_contract=tuple(contracted[0]), rhs_contract=tuple(contracted[1]),
         lhs_batch=tuple(batch[0]), rhs_batch=tuple(batch[1]), dtype=dtype,
     )  # fmt: skip
 

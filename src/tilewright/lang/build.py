@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 DEVICES = ("auto", "cpu")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "bf16", "fp16")
 FORMATS = ("safetensors",)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tilewright import nn, random
+from tilewright.core.dtype import bfloat16, float16
 from tilewright.core.files import check_writable
 from tilewright.core.settings import settings
 from tilewright.data.csv import Data
@@ -147,6 +148,7 @@ def build_trainer(
         seed=train.seed,
         shuffle=train.data.shuffle,
         compile=train.compile,
+        precision={"fp32": None, "bf16": bfloat16, "fp16": float16}[train.precision],
         scheduler=scheduler,
         schedule=schedule,
         early_stop=build_early_stop(train.early_stop),

@@ -59,6 +59,8 @@ def own_cost(v: Value) -> int:
     """A rough count of cheap instructions for one element."""
     if v.op in SCALAR_OPS:
         return 1 if v.op in _CHEAP else _COSTS.get(v.op, 14)
+    if v.op == "cast" and v.dtype.is_float and v.dtype.bits == 16:
+        return 6  # rounding is several integer operations
     return _COSTS.get(v.op, 1 if v.op in ("cast", "bitcast") else 0)
 
 

@@ -13,6 +13,7 @@ from tilewright.tensor.errors import (
 from tilewright.tensor.handle import Tensor, apply, from_buffer, from_value, literal, operand_value, to_array
 from tilewright.tensor.lazy import realize_tensors
 from tilewright.tensor.modes import (
+    autocast,
     enable_grad,
     is_grad_enabled,
     modes,
@@ -23,6 +24,6 @@ from tilewright.tensor.modes import (
 
 __all__ = [
     "ArgumentError", "AxisError", "DTypeError", "GradientError", "IndexingError", "LeakedTensorError", "ShapeError",
-    "Tensor", "TracedValueError", "apply", "enable_grad", "from_buffer", "from_value", "is_grad_enabled", "literal",
+    "Tensor", "TracedValueError", "apply", "autocast", "enable_grad", "from_buffer", "from_value", "is_grad_enabled", "literal",
     "modes", "no_grad", "operand_value", "realize_tensors", "set_grad_enabled", "suspend_trace", "to_array",
 ]  # fmt: skip

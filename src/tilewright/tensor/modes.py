@@ -1,4 +1,5 @@
-"""Per-thread modes: whether operations record derivatives, and which function is being traced.
+"""Per-thread modes: whether operations record derivatives, in which type products are computed, and which function is being
+traced.
 
 This file knows nothing of tensors; they ask it.
 """
@@ -12,18 +13,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
+    from tilewright.core.dtype import DType
     from tilewright.tensor.trace import Trace
 
-__all__ = ["enable_grad", "is_grad_enabled", "modes", "no_grad", "set_grad_enabled", "suspend_trace"]
+__all__ = [
+    "autocast",
+    "enable_grad",
+    "is_grad_enabled",
+    "modes",
+    "no_grad",
+    "set_grad_enabled",
+    "suspend_trace",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Modes(threading.local):
-    """What holds for the running thread. ``grad``: derivatives are recorded. ``trace``: the trace in progress."""
+    """What holds for the running thread. ``grad``: derivatives are recorded. ``products``: the type to which float32 operands of
+    contractions and convolutions are rounded, if any. ``trace``: the trace in progress."""
 
     grad: bool = True
+    products: DType | None = None
     trace: Trace | None = None
 
 
@@ -82,6 +94,31 @@ class enable_grad(set_grad_enabled):
 
     def __init__(self) -> None:
         super().__init__(True)
+
+
+class autocast:
+    """Round float32 operands of contractions and convolutions to ``dtype`` (bfloat16 or float16); sums and results stay float32.
+
+    >>> import tilewright as tw
+    >>> with autocast(tw.bfloat16):
+    ...     (tw.ones((1, 1)) @ tw.asarray([[1.001]])).item()
+    1.0
+    """
+
+    def __init__(self, dtype: DType | None) -> None:
+        if dtype is not None and not (dtype.is_float and dtype.bits == 16):
+            raise TypeError(f"autocast: the type of products is bfloat16, float16 or None, got {dtype}")
+        self.dtype = dtype
+        self._before: list[DType | None] = []
+
+    def __enter__(self) -> None:
+        self._before.append(modes.products)
+        modes.products = self.dtype
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        modes.products = self._before.pop()
 
 
 class suspend_trace:

@@ -5,6 +5,7 @@ from tilewright.train.checkpoint import Checkpoint, CheckpointError
 from tilewright.train.early_stop import EarlyStop
 from tilewright.train.loop import EpochResult, History, Observer, Progress, Trainer, TrainingError
 from tilewright.train.manifest import write_manifest
+from tilewright.train.scaling import LossScale
 
 __all__ = [
     "Checkpoint",
@@ -12,6 +13,7 @@ __all__ = [
     "EarlyStop",
     "EpochResult",
     "History",
+    "LossScale",
     "Observer",
     "Progress",
     "Trainer",

@@ -19,15 +19,17 @@ import numpy as np
 
 from tilewright import random
 from tilewright.core.diagnostics import TilewrightError
+from tilewright.core.dtype import DType, float16
 from tilewright.functions.creation import from_numpy
 from tilewright.jit import jit
 from tilewright.nn import BatchNorm1d, BatchNorm2d, Module
 from tilewright.optim import Optimizer
 from tilewright.optim.lr_scheduler import LRScheduler
-from tilewright.tensor import Tensor, no_grad
+from tilewright.tensor import Tensor, autocast, no_grad
 from tilewright.train.batches import batch_sizes, epoch_order
 from tilewright.train.checkpoint import Checkpoint
 from tilewright.train.early_stop import EarlyStop
+from tilewright.train.scaling import LossScale
 
 __all__ = ["EpochResult", "History", "Observer", "Progress", "Trainer", "TrainingError"]
 
@@ -98,7 +100,8 @@ class Trainer:
     """Trains a model on arrays.
 
     `loss(output, target)` gives a scalar. `scheduler` is stepped after every epoch, or after every batch with
-    `schedule="step"`. `metrics` are computed on the held-out rows from `scores(output)`. With `compile=False`
+    `schedule="step"`. `precision` (bfloat16 or float16) is the type that products are computed in; float16 comes
+    with dynamic loss scaling. `metrics` are computed on the held-out rows from `scores(output)`. With `compile=False`
     the step runs without `jit`, with the same result.
 
     >>> trainer = Trainer(model, F.mse_loss, optim.Adam(model.parameters()))   # doctest: +SKIP
@@ -117,6 +120,7 @@ class Trainer:
         seed: int = 0,
         shuffle: bool = True,
         compile: bool = True,
+        precision: DType | None = None,
         scheduler: LRScheduler | None = None,
         schedule: str = "epoch",
         early_stop: EarlyStop | None = None,
@@ -137,6 +141,8 @@ class Trainer:
         self.batch = batch
         self.seed = seed
         self.shuffle = shuffle
+        self.precision = precision
+        self.scale = LossScale() if precision is float16 else None
         self.scheduler = scheduler
         self.schedule = schedule
         self.early_stop = early_stop
@@ -152,13 +158,17 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()
-        loss = self.loss(self.model(x), y)
-        loss.backward()
-        self.optimizer.step()
+        with autocast(self.precision):
+            loss = self.loss(self.model(x), y)
+        if self.scale is not None:
+            self.scale.step(loss, self.optimizer)
+        else:
+            loss.backward()
+            self.optimizer.step()
         return loss
 
     def _infer(self, x: Tensor) -> Tensor:
-        with no_grad():
+        with no_grad(), autocast(self.precision):
             out: Tensor = self.model(x)
         return out
 
