@@ -553,3 +553,43 @@ def test_a_tensor_of_one_example_does_not_leave() -> None:
     tw.vmap(lambda x: kept.append(x) or x)(tw.ones(2))  # type: ignore[func-returns-value]
     with pytest.raises(tw.LeakedTensorError):
         kept[0] + 1
+
+
+# ---- associative scans -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 33])
+def test_associative_scan_is_a_loop(count: int) -> None:
+    x = draw(2, count, 3)
+    same(tw.associative_scan(tw.add, x, axis=1), np.cumsum(x.numpy(), 1))
+    same(tw.associative_scan(tw.add, x, axis=-2, reverse=True), np.cumsum(x.numpy()[:, ::-1], 1)[:, ::-1])
+    m = draw(count, 3, 3, seed=1)
+    products = [m.numpy()[0]] if count else []
+    for k in range(1, count):
+        products.append(products[-1] @ m.numpy()[k])
+    same(tw.associative_scan(tw.matmul, m), np.reshape(products, (count, 3, 3)))
+
+
+def test_a_linear_recurrence_as_an_associative_scan() -> None:
+    """h[t] = a[t] h[t-1] + b[t], its gradient, and both for many examples."""
+    a, b = draw(5, 9), draw(5, 9, seed=1)
+
+    def run(a: tw.Tensor, b: tw.Tensor) -> tw.Tensor:
+        step = lambda p, q: {"a": q["a"] * p["a"], "b": q["a"] * p["b"] + q["b"]}  # noqa: E731
+        return tw.associative_scan(step, {"a": a, "b": b})["b"]
+
+    def loop(a: tw.Tensor, b: tw.Tensor) -> tw.Tensor:
+        h = [b[0]]
+        for k in range(1, 9):
+            h.append(a[k] * h[-1] + b[k])
+        return tw.stack(h)
+
+    for f in (lambda a, b: run(a, b), tw.jit(run)):
+        same(tw.vmap(f)(a, b), np.stack([loop(*ab).numpy() for ab in zip(a, b, strict=True)]))
+        for got, want in zip(
+            *(tw.vmap(tw.grad(lambda a, b, g=g: g(a, b).sum(), (0, 1)))(a, b) for g in (f, loop)), strict=True
+        ):
+            same(got, want)
+    tw.check_grads(run, (a[0], b[0]), order=2)
+    with pytest.raises(tw.DTypeError, match="of their kind"):
+        tw.associative_scan(lambda p, q: p.sum(), a)

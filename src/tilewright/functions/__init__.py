@@ -20,6 +20,7 @@ from tilewright.functions.losses import *  # noqa: F403
 from tilewright.functions.movement import *  # noqa: F403
 from tilewright.functions.normalization import *  # noqa: F403
 from tilewright.functions.reductions import *  # noqa: F403
+from tilewright.functions.scans import *  # noqa: F403
 from tilewright.functions.sorting import *  # noqa: F403
 from tilewright.functions.transforms import *  # noqa: F403
 from tilewright.functions.types import *  # noqa: F403
