@@ -115,7 +115,9 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(content), encoding="utf-8")
     page = tmp_path / "page.md"
-    page.write_text("above\n<!-- bench:begin; a note -->\noutdated\n<!-- bench:end -->\nbelow\n", encoding="utf-8")
+    page.write_text(
+        "above\n<!-- bench:begin; a note -->\noutdated\n<!-- bench:end -->\nbelow\n", encoding="utf-8"
+    )
     command = [sys.executable, "-m", "bench.markdown", *map(str, files), "--into"]
     texts = []
     for _ in range(2):

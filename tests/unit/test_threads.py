@@ -1,0 +1,93 @@
+"""Tensors and jitted functions in several Python threads and in a forked child, as servers and data loaders use them.
+
+What threads must not do, use the tensors that another one is tracing a function with, is not tried.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+
+THREADS, ROUNDS = 6, 20
+
+
+def in_threads(work: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))  # raises what a thread raised
+
+
+def test_threads_compute_with_tensors_of_their_own() -> None:
+    def work(number: int) -> None:
+        for size in range(90, 90 + ROUNDS):  # every thread meets every new program
+            values = np.arange(size, dtype=np.float32) + number
+            assert (tw.Tensor(values) * 2 + 1).sum().item() == (values * 2 + 1).sum()
+
+    in_threads(work)
+
+
+def test_threads_read_shared_tensors() -> None:
+    shared = tw.arange(1000, dtype=tw.float32) * 3  # pending until some thread reads it
+
+    def work(number: int) -> None:
+        for _ in range(ROUNDS):
+            assert (shared + number)[number].item() == 4 * number
+
+    in_threads(work)
+
+
+def test_threads_call_one_jitted_function() -> None:
+    @tw.jit
+    def product(a: tw.Tensor, b: tw.Tensor) -> tw.Tensor:
+        return (a @ b).sum()
+
+    def work(number: int) -> None:
+        for _ in range(ROUNDS):
+            a = tw.full((8, 8), float(number))
+            assert product(a, a).item() == 8**3 * number**2
+
+    in_threads(work)
+
+
+def test_gradients_are_recorded_per_thread() -> None:
+    def work(number: int) -> None:
+        for _ in range(ROUNDS):
+            w = tw.Tensor(float(number), requires_grad=True)
+            if number % 2:
+                with tw.no_grad():
+                    assert not (w * w).requires_grad
+            else:
+                (w * w).backward()
+                assert w.grad is not None and w.grad.item() == 2 * number
+
+    in_threads(work)
+
+
+def _child(answer: multiprocessing.queues.SimpleQueue[float]) -> None:
+    a = tw.ones((300, 300))
+    answer.put((a @ a).sum().item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes() -> None:
+    a = tw.ones((200, 200))
+    assert (a @ a).sum().item() == 200**3  # the parent's threads are running
+    context = multiprocessing.get_context("fork")
+    answer: multiprocessing.queues.SimpleQueue[float] = context.SimpleQueue()
+    child = context.Process(target=_child, args=(answer,))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python warns of any fork of a process with threads
+        child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert answer.get() == 300**3
+    assert (a @ a).sum().item() == 200**3
