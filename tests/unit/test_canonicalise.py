@@ -148,6 +148,7 @@ RULES: dict[str, tuple[Callable[[], Value], Callable[[], Value]]] = {
     ),
     "stop_gradient": (lambda: make("stop_gradient", (ROW,)), lambda: ROW),
     "mark": (lambda: make("mark", (ROW,), id=5), lambda: ROW),
+    "custom": (lambda: make("custom", (X, ROW, I), rule=0, outputs=2, index=1), lambda: ROW),
     "sum over size 1": (
         lambda: make("reduce_sum", (make("reshape", (X,), shape=(6, 1, 4)),), axes=(1,)),
         lambda: make("reshape", (X,), shape=(6, 4)),

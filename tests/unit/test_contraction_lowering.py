@@ -36,6 +36,10 @@ if HOST.triple.startswith("x86_64"):
     )
 TYPES = (dt.float32, dt.float64, dt.float16, dt.bfloat16, dt.int32, dt.int8)
 machines = pytest.mark.parametrize("threads", [1, 2])
+# every instruction set, and both numbers of threads
+both = pytest.mark.parametrize(
+    ("target", "threads"), [("host", 1), *((t, 1 + n % 2) for n, t in enumerate(LEVELS, 1))]
+)
 levels = pytest.mark.parametrize("target", LEVELS)
 
 
@@ -131,8 +135,7 @@ def matmul(m: int, n: int, k: int, layout: int, dtype: DType) -> Problem:
     return Problem(build.dot(a, b, ((0 if layout & 1 else 1,), (1 if layout & 2 else 0,))), k)
 
 
-@levels
-@machines
+@both
 def test_every_size_in_every_transposition(target: str, threads: int) -> None:
     problems = [matmul(s, 71 - s, 1 + 37 * s % 70, s, dt.float32) for s in range(1, 71)]
     problems += [
@@ -312,8 +315,7 @@ def convolutions(seed: int, count: int) -> list[Problem]:
     return found
 
 
-@levels
-@machines
+@both
 def test_convolutions(target: str, threads: int) -> None:
     check(convolutions(threads, 24), target, threads, shuffled=threads == 2)
 
