@@ -444,7 +444,6 @@ def test_a_full_disk_while_exporting_leaves_no_half_written_file(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("batch = 16", "batch = 16\n    precision = bf16", "precision `bf16` is not supported"),
         ("batch = 16", "batch = 16\n    device = cuda", "device `cuda` is not supported"),
         ("format = safetensors", "format = onnx", "format `onnx` is not supported"),
     ],

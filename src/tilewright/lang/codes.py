@@ -296,7 +296,7 @@ _PAGES: Final = (
     Explanation(
         "KYN123",
         "not in this version",
-        "The program is right, and this version cannot do it yet: a device, a precision or an export format.",
+        "The program is right, and this version cannot do it yet: a device or an export format.",
     ),
     # --- KYN2xx: shapes --------------------------------------------------------------------------------
     Explanation(
