@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tilewright import nn, optim
 from tilewright.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,3 +175,13 @@ def test_the_tour_lists_every_setting() -> None:
     text = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `(TW_\w+)` \|", text, re.MULTILINE)
     assert sorted(table) == sorted(getattr(Settings, name).variable for name in Settings.names())
+
+
+def test_the_page_of_networks_lists_every_name() -> None:
+    text = (ROOT / "docs" / "nn.md").read_text(encoding="utf-8")
+    table = text[text.index("## What there is") : text.index("## Modules")]
+    listed = set(re.findall(r"`(?:nn\.|nn\.utils\.|optim\.)?(\w+)`", table))
+    public = {*nn.__all__, *nn.utils.__all__, *optim.__all__, *optim.lr_scheduler.__all__}
+    left_out = {"StateDictError", "Optimizer", "OptimizerStateError", "ParamGroup", "utils", "LRScheduler"}
+    assert public - left_out <= listed, "not on the page"
+    assert listed <= public, "on the page only"
