@@ -2,22 +2,22 @@
 
 X[k] = sum over j of x[j] exp(-2 pi i j k / n), with the factor 1 ("backward"), 1/sqrt(n) ("ortho") or 1/n ("forward");
 the inverse has the factor that makes the two cancel. float32 and half types give complex64, float64 gives complex128.
-The transforms have no derivative yet and compute their operand.
+The transforms are lazy, differentiable to any order, and usable in ``tw.jit``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.functions.arguments import Axes, TensorLike, axes_of, axis_of, cast, dtype_of, float_tensor
 from tilewright.functions.creation import iota
-from tilewright.functions.elementwise import divide, subtract, where
+from tilewright.functions.custom import custom_vjp
+from tilewright.functions.elementwise import bitwise_or, conj, divide, equal, multiply, real, subtract, where
 from tilewright.functions.host import host_call
-from tilewright.functions.movement import roll
+from tilewright.functions.movement import pad, roll
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
 
 __all__ = [
@@ -25,57 +25,140 @@ __all__ = [
     "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
 ]  # fmt: skip
 
-_NORMS = ("backward", "ortho", "forward")
-_REAL_INPUT = ("rfft", "rfftn", "ihfft")
+_SWAPPED = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
 
 
 def _operand(x: TensorLike, function: str, norm: str) -> Tensor:
-    x = float_tensor(x, function)
-    if norm not in _NORMS:
-        raise ArgumentError(f"{function}: `norm` is one of {', '.join(map(repr, _NORMS))}, got {norm!r}")
-    if function in _REAL_INPUT and x.dtype.is_complex:
-        raise DTypeError(
-            f"{function}: takes real elements, got {x.dtype}; use `{'ifft' if function == 'ihfft' else function[1:]}`"
-        )
-    return cast(x, dt.float32) if x.dtype.bits == 16 else x
+    out = float_tensor(x, function)
+    if norm not in _SWAPPED:
+        raise ArgumentError(f"{function}: `norm` is one of {', '.join(map(repr, _SWAPPED))}, got {norm!r}")
+    if function in ("rfft", "rfftn", "ihfft") and out.dtype.is_complex:
+        other = "ifft" if function == "ihfft" else function[1:]
+        raise DTypeError(f"{function}: takes real elements, got {out.dtype}; use `{other}`")
+    return cast(out, dt.float32) if out.dtype.bits == 16 else out
+
+
+def _complex_of(dtype: dt.DType) -> dt.DType:
+    return dt.complex128 if dtype in (dt.float64, dt.complex128) else dt.complex64
+
+
+def _real_of(dtype: dt.DType) -> dt.DType:
+    return dt.float64 if dtype in (dt.float64, dt.complex128) else dt.float32
+
+
+def _sized(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """x cut or filled with zeros at the end, to the given sizes along axes."""
+    shape = list(x.shape)
+    for a, n in zip(axes, sizes, strict=True):
+        shape[a] = n
+    if tuple(shape) == x.shape:
+        return x
+    kept = x[tuple(slice(0, min(n, d)) for n, d in zip(shape, x.shape, strict=True))]
+    return pad(kept, [(0, n - d) for n, d in zip(shape, kept.shape, strict=True)])
+
+
+# The three transforms that all others are made of. Their operands have the transforms' sizes, so they are linear maps with
+# the adjoints below: that of a transform is the inverse one with the other norm.
+
+
+@functools.partial(custom_vjp, nondiff_argnums=(1, 2, 3))
+def _complex(x: Tensor, axes: tuple[int, ...], norm: str, inverse: bool) -> Tensor:
+    sizes, ends = tuple(x.shape[a] for a in axes), tuple(a - x.ndim for a in axes)
+    return host_call("fft", (x,), x.dtype, x.shape, sizes=sizes, axes=ends, norm=norm, inverse=inverse)
+
+
+_complex.defvjp(
+    lambda x, axes, norm, inverse: (_complex(x.detach(), axes, norm, inverse), None),
+    lambda axes, norm, inverse, _, g: (_complex(g, axes, _SWAPPED[norm], not inverse),),
+)
+
+
+@functools.partial(custom_vjp, nondiff_argnums=(1, 2))
+def _halved(x: Tensor, axis: int, norm: str) -> Tensor:
+    n = x.shape[axis]
+    shape = tuple(n // 2 + 1 if a == axis else d for a, d in enumerate(x.shape))
+    return host_call("rfft", (x,), _complex_of(x.dtype), shape, n=n, axis=axis - x.ndim, norm=norm)
+
+
+def _halved_backward(axis: int, norm: str, n: int, g: Tensor) -> tuple[Tensor]:
+    return (real(_complex(_sized(g, (n,), (axis,)), (axis,), _SWAPPED[norm], True)),)
+
+
+_halved.defvjp(lambda x, axis, norm: (_halved(x.detach(), axis, norm), x.shape[axis]), _halved_backward)
+
+
+@functools.partial(custom_vjp, nondiff_argnums=(1, 2, 3))
+def _doubled(x: Tensor, n: int, axis: int, norm: str) -> Tensor:
+    shape = tuple(n if a == axis else d for a, d in enumerate(x.shape))
+    return host_call("irfft", (x,), _real_of(x.dtype), shape, n=n, axis=axis - x.ndim, norm=norm)
+
+
+def _doubled_backward(n: int, axis: int, norm: str, _: Any, g: Tensor) -> tuple[Tensor]:
+    """Every frequency stands for itself and its conjugate, except 0 and, for even n, the last."""
+    spectrum = _halved(g, axis, _SWAPPED[norm])
+    place = iota(spectrum.shape, axis)
+    single = equal(place, 0) if n % 2 else bitwise_or(equal(place, 0), equal(place, n // 2))
+    return (where(single, spectrum, multiply(spectrum, 2)),)
+
+
+_doubled.defvjp(lambda x, n, axis, norm: (_doubled(x.detach(), n, axis, norm), None), _doubled_backward)
+
+
+def _points(function: str, *sizes: int) -> None:
+    if min(sizes) < 1:
+        raise ArgumentError(f"{function}: a transform has at least 1 point along every axis, got {sizes}")
 
 
 def _along(function: str, x: TensorLike, n: int | None, axis: int, norm: str) -> Tensor:
-    x = _operand(x, function, norm)
-    at = axis_of(axis, x.ndim, function)
-    halved = function in ("irfft", "hfft")
-    points = (2 * (x.shape[at] - 1) if halved else x.shape[at]) if n is None else n
-    if points < 1:
-        raise ArgumentError(f"{function}: a transform has at least 1 point, got {points}")
-    transform: Callable[..., Any] = getattr(np.fft, function)
-    return host_call(function, lambda a: transform(a, n=n, axis=at, norm=norm), x)[0]
+    out = _operand(x, function, norm)
+    at = axis_of(axis, out.ndim, function)
+    doubled = function in ("irfft", "hfft")
+    points = n if n is not None else 2 * (out.shape[at] - 1) if doubled else out.shape[at]
+    _points(function, points)
+    if function in ("rfft", "ihfft"):
+        spectrum: Tensor = _halved(
+            _sized(out, (points,), (at,)), at, _SWAPPED[norm] if function == "ihfft" else norm
+        )
+        return conj(spectrum) if function == "ihfft" else spectrum
+    out = cast(out, _complex_of(out.dtype))
+    if doubled:
+        half = _sized(conj(out) if function == "hfft" else out, (points // 2 + 1,), (at,))
+        signal: Tensor = _doubled(half, points, at, _SWAPPED[norm] if function == "hfft" else norm)
+        return signal
+    whole: Tensor = _complex(_sized(out, (points,), (at,)), (at,), norm, function == "ifft")
+    return whole
 
 
 def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, norm: str) -> Tensor:
-    x = _operand(x, function, norm)
+    out = _operand(x, function, norm)
     if axes is None:
-        chosen = tuple(range(x.ndim) if s is None else range(x.ndim - len(s), x.ndim))
+        chosen = tuple(range(out.ndim) if s is None else range(out.ndim - len(s), out.ndim))
     else:
         listed = tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
-        axes_of(listed, x.ndim, function, "axes")  # raises for an axis that does not exist or repeats
-        chosen = tuple(axis_of(a, x.ndim, function, "axes") for a in listed)
-    if s is not None and len(s) != len(chosen):
-        raise ShapeError(f"{function}: `s` has {len(s)} sizes for {len(chosen)} axes")
-    if not chosen:
-        raise ArgumentError(f"{function}: needs at least one axis")
-    sizes = (
-        [x.shape[a] for a in chosen]
-        if s is None
-        else [x.shape[a] if n == -1 else n for a, n in zip(chosen, s, strict=True)]
-    )
-    if s is None and function == "irfftn":
+        chosen = tuple(axis_of(a, out.ndim, function, "axes") for a in listed)
+        axes_of(chosen, out.ndim, function, "axes")  # raises where one repeats
+    if not chosen or (s is not None and len(s) != len(chosen)):
+        raise ShapeError(f"{function}: `s` {s} and `axes` {axes} name as many axes, at least one")
+    sizes = [out.shape[a] for a in chosen]
+    if function == "irfftn":
         sizes[-1] = 2 * (sizes[-1] - 1)
-    if min(sizes) < 1:
-        raise ArgumentError(
-            f"{function}: a transform has at least 1 point along every axis, got {tuple(sizes)}"
-        )
-    transform: Callable[..., Any] = getattr(np.fft, function)
-    return host_call(function, lambda a: transform(a, s=sizes, axes=chosen, norm=norm), x)[0]
+    if s is not None:
+        sizes = [d if n == -1 else n for d, n in zip(sizes, s, strict=True)]
+    _points(function, *sizes)
+    if function in ("fftn", "ifftn"):
+        out = _sized(cast(out, _complex_of(out.dtype)), tuple(sizes), chosen)
+        whole: Tensor = _complex(out, chosen, norm, function == "ifftn")
+        return whole
+    first, last = chosen[:-1], chosen[-1]
+    if function == "rfftn":
+        spectrum: Tensor = _halved(_sized(out, tuple(sizes), chosen), last, norm)
+        if first:
+            spectrum = _complex(spectrum, first, norm, False)
+        return spectrum
+    half = _sized(cast(out, _complex_of(out.dtype)), (*sizes[:-1], sizes[-1] // 2 + 1), chosen)
+    half = _complex(half, first, norm, True) if first else half
+    signal: Tensor = _doubled(half, sizes[-1], last, norm)
+    return signal
 
 
 def fft(x: TensorLike, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:

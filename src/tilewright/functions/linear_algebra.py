@@ -1,7 +1,8 @@
 """Linear algebra over the last two axes: solving, decompositions, norms, and what follows from them.
 
-Decompositions are LAPACK's through NumPy on the host: they compute their operand and have no derivative yet. Norms,
-diagonals, traces, cross products, powers and products are graph operations: lazy, differentiable, usable in ``tw.jit``.
+Decompositions and solvers are LAPACK's through NumPy on the host, as one operation of the graph: lazy, and usable in
+``tw.jit``. Derivatives, of any order, stand around it as rules that compute the decomposition again; ``qr`` has none yet
+and says so. Norms, diagonals, traces, cross products, powers and products are native.
 Products of matrices are in ``linalg``. Shapes: [..., M, N], leading axes are a stack of independent matrices.
 Integers are converted to float32; half types are computed in float32.
 """
@@ -9,6 +10,7 @@ Integers are converted to float32; half types are computed in float32.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,19 +30,24 @@ from tilewright.functions.arguments import (
     dtype_of,
     float_tensor,
 )
-from tilewright.functions.creation import eye
+from tilewright.functions.creation import eye, tril
+from tilewright.functions.custom import custom_vjp
 from tilewright.functions.elementwise import (
     abs,
+    add,
+    conj,
     divide,
     greater,
     multiply,
+    negative,
     not_equal,
     pow,
+    real,
     sqrt,
     subtract,
     where,
-)
-from tilewright.functions.host import host_call
+)  # fmt: skip
+from tilewright.functions.host import host_call, refuse_gradients
 from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import expand_dims, matrix_transpose, reshape, roll
 from tilewright.functions.reductions import max as max_over
@@ -95,42 +102,137 @@ def _matrices(x: TensorLike, function: str, square: bool = False, name: str = "x
     return out
 
 
-# ---- decompositions and solving, on the host ----------------------------------------------------------------------
+# ---- solving, on the host: A^H is the conjugate transpose, g a cotangent -----------------------------------------
 
 
-def cholesky(x: TensorLike, upper: bool = False) -> Tensor:
-    """The lower triangular L with L @ L^H = x (with ``upper``, U with U^H @ U = x) for positive definite x [..., N, N].
-
-    Raises ``ShapeError`` when x is not square and ``ArgumentError`` when it is not positive definite.
-
-    >>> cholesky(Tensor([[4.0, 0.0], [0.0, 9.0]])).tolist()
-    [[2.0, 0.0], [0.0, 3.0]]
-    """
-    return host_call(
-        "cholesky", lambda a: np.linalg.cholesky(a, upper=upper), _matrices(x, "cholesky", True)
-    )[0]
+def _adjoint(x: Tensor) -> Tensor:
+    out = matrix_transpose(x)
+    return apply("conj", out) if x.dtype.is_complex else out
 
 
-def det(x: TensorLike) -> Tensor:
-    """Determinants of square matrices: [..., N, N] -> [...]."""
-    return host_call("det", np.linalg.det, _matrices(x, "det", True))[0]
+def _real_type(dtype: DType) -> DType:
+    return {dt.complex64: dt.float32, dt.complex128: dt.float64}.get(dtype, dtype)
 
 
-def slogdet(x: TensorLike) -> SlogdetResult:
-    """Sign and logarithm of the absolute value of determinants, which do not overflow: [..., N, N] -> two of [...]."""
-    sign, log = host_call("slogdet", lambda a: tuple(np.linalg.slogdet(a)), _matrices(x, "slogdet", True))
-    return SlogdetResult(sign, log)
+def _scaled(matrices: Tensor, factors: Tensor) -> Tensor:
+    """Every matrix of a stack times its own factor."""
+    return multiply(matrices, expand_dims(factors, (-2, -1)))
+
+
+@custom_vjp
+def _inv(x: Tensor) -> Tensor:
+    return host_call("inv", (x,), x.dtype, x.shape)
+
+
+def _inv_backward(x: Tensor, g: Tensor) -> tuple[Tensor]:
+    adjoint = _adjoint(_inv(x))
+    return (negative(matmul(matmul(adjoint, g), adjoint)),)
+
+
+_inv.defvjp(lambda x: (_inv(x.detach()), x), _inv_backward)
+
+
+@custom_vjp
+def _solve(a: Tensor, b: Tensor) -> Tensor:
+    return host_call("solve", (a, b), a.dtype, b.shape)
+
+
+def _solve_backward(saved: tuple[Tensor, Tensor], g: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = saved
+    right = _solve(_adjoint(a), g)
+    return negative(matmul(right, _adjoint(_solve(a, b)))), right
+
+
+_solve.defvjp(lambda a, b: (_solve(a.detach(), b.detach()), (a, b)), _solve_backward)
+
+
+@custom_vjp
+def _det(x: Tensor) -> Tensor:
+    return host_call("det", (x,), x.dtype, x.shape[:-2])
+
+
+def _det_backward(x: Tensor, g: Tensor) -> tuple[Tensor]:
+    return (_scaled(_adjoint(_inv(x)), multiply(g, conj(_det(x)))),)
+
+
+_det.defvjp(lambda x: (_det(x.detach()), x), _det_backward)
+
+
+@custom_vjp
+def _logabsdet(x: Tensor) -> Tensor:
+    both = host_call("slogdet", (x,), x.dtype, (*x.shape[:-2], 2))
+    return real(both[..., 1])
+
+
+def _logabsdet_backward(x: Tensor, g: Tensor) -> tuple[Tensor]:
+    return (_scaled(_adjoint(_inv(x)), g),)
+
+
+_logabsdet.defvjp(lambda x: (_logabsdet(x.detach()), x), _logabsdet_backward)
+
+
+@custom_vjp
+def _cholesky(x: Tensor) -> Tensor:
+    return host_call("cholesky", (x,), x.dtype, x.shape)
+
+
+def _cholesky_backward(x: Tensor, g: Tensor) -> tuple[Tensor]:
+    """Murray, 2016: L^-H phi(L^H g) L^-1 made Hermitian, where phi takes the lower triangle and half the diagonal."""
+    lower = _cholesky(x)
+    product = tril(matmul(_adjoint(lower), g))
+    halved = subtract(product, multiply(product, multiply(eye(x.shape[-1], dtype=x.dtype), 0.5)))
+    adjoint = _adjoint(lower)
+    left = _solve(adjoint, halved)
+    both = _adjoint(_solve(adjoint, _adjoint(left)))
+    return (multiply(add(both, _adjoint(both)), 0.5),)
+
+
+_cholesky.defvjp(lambda x: (_cholesky(x.detach()), x), _cholesky_backward)
+
+
+@custom_vjp
+def _eigh(x: Tensor) -> tuple[Tensor, Tensor]:
+    n = x.shape[-1]
+    both = host_call("eigh", (x,), x.dtype, (*x.shape[:-2], n + n * n))
+    return real(both[..., :n]), reshape(both[..., n:], x.shape)
+
+
+def _eigh_backward(x: Tensor, cotangents: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+    """V (diag(gw) + F * (V^H gV)) V^H with F[i, j] = 1 / (w[j] - w[i]) off the diagonal; 0 between equal eigenvalues,
+    whose vectors have no derivative of their own."""
+    of_values, of_vectors = cotangents
+    values, vectors = _eigh(x)
+    gaps = subtract(expand_dims(values, -2), expand_dims(values, -1))
+    apart = not_equal(gaps, 0)
+    factors = where(apart, divide(1, where(apart, gaps, 1)), 0)
+    identity = eye(x.shape[-1], dtype=values.dtype)
+    inner = multiply(matmul(_adjoint(vectors), of_vectors), factors)
+    inner = add(inner, multiply(identity, expand_dims(of_values, -1)))
+    outer = matmul(matmul(vectors, inner), _adjoint(vectors))
+    return (multiply(add(outer, _adjoint(outer)), 0.5),)
+
+
+_eigh.defvjp(lambda x: (_eigh(x.detach()), x), _eigh_backward)
 
 
 def inv(x: TensorLike) -> Tensor:
-    """Inverses of square matrices; ``ArgumentError`` for a singular one. To solve equations, ``solve`` is better."""
-    return host_call("inv", np.linalg.inv, _matrices(x, "inv", True))[0]
+    """Inverses of square matrices [..., N, N]. To solve equations, ``solve`` is better.
+
+    Raises ``ShapeError`` when x is not square and, when the result is read, ``HostError`` when it is singular.
+    """
+    return _typed(_inv, _matrices(x, "inv", True))
+
+
+def _typed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function`` with half types in float32 inside, so that its backward pass is too."""
+    half = x.dtype.is_float and x.dtype.bits == 16
+    return cast(function(cast(x, dt.float32)), x.dtype) if half else function(x)
 
 
 def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
     """The X with x1 @ X = x2: x1 [..., N, N] with x2 [N] or [..., N, K]; leading axes broadcast.
 
-    Raises ``ShapeError`` for shapes that do not fit and ``ArgumentError`` for a singular matrix.
+    Raises ``ShapeError`` for shapes that do not fit and, when the result is read, ``HostError`` for a singular matrix.
 
     >>> solve(Tensor([[2.0, 0.0], [0.0, 4.0]]), Tensor([2.0, 4.0])).tolist()
     [1.0, 1.0]
@@ -140,51 +242,181 @@ def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
     if rows != a.shape[-1]:
         raise ShapeError(f"solve: shapes {a.shape} and {b.shape}: `x2` has as many rows as `x1`")
     kind = common_type("solve", [a, b])
+    wide = dt.float32 if kind.is_float and kind.bits == 16 else kind
     column = b if b.ndim > 1 else reshape(b, (b.size, 1))
-    common_shape("solve", [a.shape[:-2], column.shape[:-2]])
-    out = host_call("solve", np.linalg.solve, cast(a, kind), cast(column, kind))[0]
+    lead = common_shape("solve", [a.shape[:-2], column.shape[:-2]])
+    left = broadcast_to_shape(cast(a, wide), (*lead, *a.shape[-2:]))
+    right = broadcast_to_shape(cast(column, wide), (*lead, *column.shape[-2:]))
+    out = cast(_solve(left, right), kind)
     return out if b.ndim > 1 else reshape(out, out.shape[:-1])
+
+
+def det(x: TensorLike) -> Tensor:
+    """Determinants of square matrices: [..., N, N] -> [...]."""
+    return _typed(_det, _matrices(x, "det", True))
+
+
+def slogdet(x: TensorLike) -> SlogdetResult:
+    """Sign and logarithm of the absolute value of determinants, which do not overflow: [..., N, N] -> two of [...].
+
+    The sign has no derivative: for complex matrices a ``GradientError`` says so.
+    """
+    x = _matrices(x, "slogdet", True)
+    if x.dtype.is_complex:
+        refuse_gradients("slogdet", x)
+    if x.dtype.is_float and x.dtype.bits == 16:
+        sign, log = slogdet(cast(x, dt.float32))
+        return SlogdetResult(cast(sign, x.dtype), cast(log, x.dtype))
+    both = host_call("slogdet", (x,), x.dtype, (*x.shape[:-2], 2))
+    return SlogdetResult(both[..., 0], _logabsdet(x))
+
+
+# ---- decompositions, on the host ----------------------------------------------------------------------------------
+
+
+def cholesky(x: TensorLike, upper: bool = False) -> Tensor:
+    """The lower triangular L with L @ L^H = x (with ``upper``, U with U^H @ U = x) for positive definite x [..., N, N].
+
+    Raises ``ShapeError`` when x is not square and, when the result is read, ``HostError`` when it is not positive
+    definite. Only the lower triangle (with ``upper`` the upper one) is read.
+
+    >>> cholesky(Tensor([[4.0, 0.0], [0.0, 9.0]])).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+    """
+    x = _matrices(x, "cholesky", True)
+    return _adjoint(_typed(_cholesky, _adjoint(x))) if upper else _typed(_cholesky, x)
+
+
+def _cut(packed: Tensor, shapes: Sequence[tuple[int, ...]], axes: Sequence[int]) -> list[Tensor]:
+    """Results that lie end to end along the last axis, each in its own shape, of which the last ``axes[i]`` were joined."""
+    out, start = [], 0
+    for shape, count in zip(shapes, axes, strict=True):
+        size = math.prod(shape[len(shape) - count :])
+        out.append(reshape(packed[..., start : start + size], shape))
+        start += size
+    return out
 
 
 def qr(x: TensorLike, mode: str = "reduced") -> QRResult:
     """Q with orthonormal columns and upper triangular R: [..., M, N] -> [..., M, K], [..., K, N] with K = min(M, N).
 
-    ``mode="complete"`` gives all M columns of Q.
+    ``mode="complete"`` gives all M columns of Q. It has no derivative yet: a ``GradientError`` says so.
     """
     if mode not in ("reduced", "complete"):
         raise ArgumentError(f"qr: `mode` is 'reduced' or 'complete', got {mode!r}")
-    kind: Any = mode
-    return QRResult(*host_call("qr", lambda a: tuple(np.linalg.qr(a, mode=kind)), _matrices(x, "qr")))
+    x = _matrices(x, "qr")
+    refuse_gradients("qr", x)
+    *lead, m, n = x.shape
+    k = min(m, n) if mode == "reduced" else m
+    both = host_call("qr", (x,), x.dtype, (*lead, m * k + k * n), mode=mode)
+    q, r = _cut(both, [(*lead, m, k), (*lead, k, n)], (2, 2))
+    return QRResult(q, r)
+
+
+def _singular(x: Tensor, full: bool) -> tuple[Tensor, Tensor, Tensor]:
+    *lead, m, n = x.shape
+    k = min(m, n)
+    rows, columns = (m, n) if full else (k, k)
+    packed = host_call("svd", (x,), x.dtype, (*lead, m * rows + k + columns * n), full_matrices=full)
+    u, s, vh = _cut(packed, [(*lead, m, rows), (*lead, k), (*lead, columns, n)], (2, 1, 2))
+    return u, real(s), vh
+
+
+@custom_vjp
+def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _singular(x, False)
+
+
+def _svd_backward(x: Tensor, cotangents: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor]:
+    """With P = U^H gU, Q = V^H gV and E[i, j] = s[j]^2 - s[i]^2, the part in the spaces of U and V is
+
+        U (((P - P^H) / E) S + S ((Q - Q^H) / E) + diag(gS + diag(P - P^H) / 2S)) V^H
+
+    where 1 / E is 0 on the diagonal and between equal values; besides it, what gU and gV have outside these spaces.
+    """
+    of_u, of_s, of_vh = cotangents
+    u, s, vh = _svd(x)
+    v, of_v = _adjoint(vh), _adjoint(of_vh)
+    row, column = expand_dims(s, -2), expand_dims(s, -1)
+    gaps = subtract(multiply(row, row), multiply(column, column))
+    apart = not_equal(gaps, 0)
+    factors = where(apart, divide(1, where(apart, gaps, 1)), 0)
+    turned_u, turned_v = matmul(_adjoint(u), of_u), matmul(vh, of_v)
+    skew_u, skew_v = subtract(turned_u, _adjoint(turned_u)), subtract(turned_v, _adjoint(turned_v))
+    inner = add(multiply(multiply(skew_u, factors), row), multiply(multiply(skew_v, factors), column))
+    ends = cast(of_s, x.dtype)
+    if x.dtype.is_complex:
+        ends = add(ends, divide(diagonal(skew_u), multiply(s, 2)))
+    inner = add(inner, multiply(eye(s.shape[-1], dtype=x.dtype), expand_dims(ends, -1)))
+    out = matmul(matmul(u, inner), vh)
+    if x.shape[-2] > s.shape[-1]:
+        outside = subtract(of_u, matmul(u, turned_u))
+        out = add(out, matmul(divide(outside, row), vh))
+    if x.shape[-1] > s.shape[-1]:
+        outside = subtract(of_v, matmul(v, turned_v))
+        out = add(out, matmul(u, _adjoint(divide(outside, row))))
+    return (out,)
+
+
+_svd.defvjp(lambda x: (_svd(x.detach()), x), _svd_backward)
 
 
 def svd(x: TensorLike, full_matrices: bool = True) -> SVDResult:
     """Singular value decomposition x = (U * S) @ Vh: [..., M, N] -> U [..., M, M], S [..., K], Vh [..., N, N].
 
-    Without ``full_matrices`` U is [..., M, K] and Vh [..., K, N], with K = min(M, N).
+    Without ``full_matrices`` U is [..., M, K] and Vh [..., K, N], with K = min(M, N). The vectors beyond K have no
+    derivative: with ``full_matrices`` a ``GradientError`` says so unless M = N. Nor have those of equal singular values,
+    and theirs counts as 0.
     """
-    compute = lambda a: tuple(np.linalg.svd(a, full_matrices=full_matrices))  # noqa: E731
-    return SVDResult(*host_call("svd", compute, _matrices(x, "svd")))
+    x = _matrices(x, "svd")
+    if x.dtype.is_float and x.dtype.bits == 16:
+        return SVDResult(*(cast(part, x.dtype) for part in svd(cast(x, dt.float32), full_matrices)))
+    if full_matrices and x.shape[-1] != x.shape[-2]:
+        refuse_gradients("svd with `full_matrices`", x)
+        return SVDResult(*_singular(x, True))
+    return SVDResult(*_svd(x))
+
+
+@custom_vjp
+def _svdvals(x: Tensor) -> Tensor:
+    *lead, m, n = x.shape
+    return host_call("svdvals", (x,), _real_type(x.dtype), (*lead, min(m, n)))
+
+
+def _svdvals_backward(x: Tensor, g: Tensor) -> tuple[Tensor]:
+    u, _, vh = _svd(x)
+    return (matmul(multiply(u, expand_dims(g, -2)), vh),)
+
+
+_svdvals.defvjp(lambda x: (_svdvals(x.detach()), x), _svdvals_backward)
 
 
 def svdvals(x: TensorLike) -> Tensor:
     """Singular values in descending order: [..., M, N] -> [..., min(M, N)], real."""
-    return host_call("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), _matrices(x, "svdvals"))[0]
+    return _typed(_svdvals, _matrices(x, "svdvals"))
 
 
 def eigh(x: TensorLike) -> EighResult:
     """Eigenvalues (ascending) and eigenvectors (columns) of symmetric or Hermitian matrices [..., N, N].
 
-    Only the lower triangle is read.
+    Only the lower triangle is read. Vectors of equal eigenvalues have no derivative; theirs counts as 0.
 
     >>> eigh(Tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues.tolist()
     [1.0, 2.0]
     """
-    return EighResult(*host_call("eigh", lambda a: tuple(np.linalg.eigh(a)), _matrices(x, "eigh", True)))
+    x = _matrices(x, "eigh", True)
+    if x.dtype.is_float and x.dtype.bits == 16:
+        values, vectors = _eigh(cast(x, dt.float32))
+        return EighResult(cast(values, x.dtype), cast(vectors, x.dtype))
+    return EighResult(*_eigh(x))
 
 
 def eigvalsh(x: TensorLike) -> Tensor:
     """Eigenvalues in ascending order of symmetric or Hermitian matrices: [..., N, N] -> [..., N]."""
-    return host_call("eigvalsh", np.linalg.eigvalsh, _matrices(x, "eigvalsh", True))[0]
+    return eigh(x).eigenvalues
+
+
+# ---- from singular values -----------------------------------------------------------------------------------------
 
 
 def _cutoff(rtol: TensorLike | None, shape: tuple[int, ...], dtype: DType, function: str) -> Any:
@@ -219,11 +451,6 @@ def pinv(x: TensorLike, rtol: TensorLike | None = None) -> Tensor:
     inverse = where(large, divide(1, where(large, s, 1)), 0)
     columns = multiply(_adjoint(vh), expand_dims(inverse, -2))
     return cast(matmul(columns, _adjoint(u)), x.dtype)
-
-
-def _adjoint(x: Tensor) -> Tensor:
-    out = matrix_transpose(x)
-    return apply("conj", out) if x.dtype.is_complex else out
 
 
 # ---- native -------------------------------------------------------------------------------------------------------

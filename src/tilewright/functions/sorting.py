@@ -1,18 +1,20 @@
 """Order and sets: sort, argsort, searchsorted, and the distinct elements of a tensor.
 
 The order itself is found by NumPy on the host. ``sort`` picks the elements in that order by a ``gather``, so it stays
-differentiable: the gradient goes back to where each element came from. The sets' sizes depend on the elements.
+differentiable: the gradient goes back to where each element came from. Both are lazy and run inside ``tw.jit``. The sets'
+sizes depend on the elements, so sets are computed when they are asked for, and not inside ``tw.jit``.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from tilewright.functions.arguments import TensorLike, as_tensor, axis_of
-from tilewright.functions.host import host_call
-from tilewright.functions.indexing import take_along_axis
+from tilewright.core import dtype as dt
+from tilewright.functions.arguments import TensorLike, as_tensor, axis_of, cast, common_type
+from tilewright.functions.host import host_call, refuse_gradients
+from tilewright.functions.indexing import take, take_along_axis
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
 
 __all__ = [
@@ -32,14 +34,7 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, stable: boo
     """
     x = as_tensor(x, "argsort")
     at = _sortable(x, axis, "argsort")
-
-    def order(array: Any) -> Any:
-        if not descending:
-            return np.argsort(array, axis=at, kind="stable").astype(np.int64)
-        backwards = np.argsort(np.flip(array, at), axis=at, kind="stable")
-        return (array.shape[at] - 1 - np.flip(backwards, at)).astype(np.int64)
-
-    return host_call("argsort", order, x.detach())[0]
+    return host_call("argsort", (x,), dt.int64, x.shape, axis=at - x.ndim, descending=bool(descending))
 
 
 def _sortable(x: Tensor, axis: int, function: str) -> int:
@@ -75,15 +70,10 @@ def searchsorted(
         raise ShapeError(f"searchsorted: `x1` is a vector, got shape {a.shape}")
     if side not in ("left", "right"):
         raise ArgumentError(f"searchsorted: `side` is 'left' or 'right', got {side!r}")
-    extra = () if sorter is None else (as_tensor(sorter, "searchsorted", "sorter"),)
-    place: Any = side
-
-    def search(line: Any, wanted: Any, *order: Any) -> Any:
-        kind = np.promote_types(line.dtype, wanted.dtype)
-        line = line[order[0]] if order else line
-        return np.searchsorted(line.astype(kind), wanted.astype(kind), place).astype(np.int64)
-
-    return host_call("searchsorted", search, a.detach(), b.detach(), *extra)[0]
+    if sorter is not None:
+        a = take(a, sorter)
+    kind = common_type("searchsorted", [a, b])
+    return host_call("searchsorted", (cast(a, kind), cast(b, kind)), dt.int64, b.shape, side=side)
 
 
 # ---- sets ---------------------------------------------------------------------------------------------------------
@@ -122,19 +112,14 @@ def unique_all(x: TensorLike) -> UniqueAll:
     [1, 2]
     """
     x = as_tensor(x, "unique_all")
-
-    def find(array: Any) -> tuple[Any, ...]:
-        values, first, inverse, counts = np.unique(
-            array.reshape(-1), return_index=True, return_inverse=True, return_counts=True, equal_nan=False
-        )
-        return (
-            values,
-            first.astype(np.int64),
-            inverse.reshape(array.shape).astype(np.int64),
-            counts.astype(np.int64),
-        )
-
-    return UniqueAll(*host_call("unique_all", find, x))
+    refuse_gradients("unique_all", x)
+    array = x.numpy()
+    flat = array.astype(np.float32) if x.dtype.is_float and x.dtype.bits == 16 else array
+    values, first, inverse, counts = np.unique(
+        flat.reshape(-1), return_index=True, return_inverse=True, return_counts=True, equal_nan=False
+    )
+    indices = (first, inverse.reshape(array.shape), counts)
+    return UniqueAll(Tensor(values.astype(x.dtype.numpy)), *(Tensor(i.astype(np.int64)) for i in indices))
 
 
 def unique_counts(x: TensorLike) -> UniqueCounts:

@@ -114,9 +114,9 @@ def argsort(x: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return np.argsort(x, axis=axis, kind="stable").astype(np.int64)
     backwards = np.argsort(np.flip(x, axis), axis=axis, kind="stable")
-    return (x.shape[axis] - 1 - np.flip(backwards, axis)).astype(np.int64)
+    return np.asarray(x.shape[axis] - 1 - np.flip(backwards, axis), np.int64)
 
 
 @_function
 def searchsorted(line: Array, wanted: Array, side: Any) -> Array:
-    return np.searchsorted(line, wanted, side=side).astype(np.int64)
+    return np.asarray(np.searchsorted(line, wanted, side=side), np.int64)
