@@ -6,6 +6,7 @@ bound in proportion to the magnitudes that are added, integers exactly.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -26,6 +27,8 @@ from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.reference import evaluate
 from tilewright.kernel.verify import verify
 from tilewright.lower.read import Unsupported
+from tilewright.recipes.contraction import choose_tiling
+from tilewright.recipes.machine import Machine
 from tilewright.runtime.target import host_target
 
 HOST = host_target()
@@ -202,6 +205,35 @@ def test_any_axes_in_any_order(target: str, seed: int) -> None:
         if p.value.type.size * p.terms <= 200_000:
             problems.append(p)
     check(problems, target, 1 + seed % 2, seed)
+
+
+@both
+def test_columns_over_several_axes_are_cut_at_whole_rows(target: str, threads: int) -> None:
+    """Blocks of N are multiples of the trailing axes, and may be narrower than the register tile was meant to be."""
+    problems = []
+    for trailing in (3, 7, 9, 20):
+        x = input_value(dt.float32, (97, 2, 100))
+        y = input_value(dt.float32, (12, trailing, 97))
+        problems.append(Problem(build.dot(x, y, ((0,), (2,))), 97))
+    check(problems, target, threads)
+
+
+def test_register_tiles_fit_into_their_blocks() -> None:
+    for size, wide, threads, inner, packs in itertools.product(
+        (4, 8), (True, False), (1, 2, 8), (False, True), (False, True)
+    ):
+        machine = Machine(64 if wide else 32, 32 if wide else 16, 32 << 10, 1 << 20, threads)
+        for outer, m, rows, unit, k in itertools.product(
+            (1, 3), (1, 5, 200), (1, 4, 9, 43), (1, 3, 7, 20, 33), (5, 97, 2000)
+        ):
+            tiling = choose_tiling(
+                machine, size, outer, m, rows * unit, k,
+                inner=inner, packs_a=packs, packs_b=True, few_rows=False, unit=unit,
+            )  # fmt: skip
+            columns = 1 if inner else tiling.lanes
+            assert (tiling.nr - 1) * columns < tiling.nc <= rows * unit
+            assert tiling.mr <= tiling.mc <= m
+            assert inner or tiling.nc % unit == 0
 
 
 @machines

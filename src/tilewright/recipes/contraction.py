@@ -112,4 +112,6 @@ def choose_tiling(
             mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
         else:
             break
+    if not inner:  # a block narrowed for more tasks may hold fewer vectors than the tile was meant to have
+        nr = min(nr, -(-nc // lanes))
     return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc)
