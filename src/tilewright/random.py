@@ -200,13 +200,20 @@ def randn(*shape: Any, dtype: Any = dt.float32, generator: Generator | None = No
 
 def randint(
     low: int,
-    high: int | None = None,
+    high: int | tuple[int, ...] | list[int] | None = None,
     shape: Any = (),
     dtype: Any = dt.int64,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Integers uniform in [low, high); with one bound, in [0, low). The range has at most 2^63 numbers."""
-    if high is None:
+    """Integers uniform in [low, high); with one bound, in [0, low). The range has at most 2^63 numbers.
+
+    ``randint(10, (2, 3))`` is ``randint(0, 10, (2, 3))``.
+    """
+    if isinstance(high, tuple | list):
+        if shape != ():
+            raise ArgumentError(f"randint: `high` is an integer, got {high}")
+        low, high, shape = 0, low, high
+    elif high is None:
         low, high = 0, low
     kind = dtype_of(dtype, "randint")
     if not kind.is_integer:

@@ -416,3 +416,27 @@ def test_linear_over_leading_axes() -> None:
     x, w, b = normal(2, 3, 4), normal(5, 4), normal(5)
     np.testing.assert_allclose(F.linear(tw.tensor(x), w, b).numpy(), x @ w.T + b, rtol=1e-11)
     check_gradients(F.linear, x, w, b, points=5)
+
+
+@pytest.mark.parametrize("dtype", [tw.bfloat16, tw.float32, tw.float64])
+def test_binary_cross_entropy_of_saturated_probabilities_is_finite(dtype: Any) -> None:
+    z = tw.tensor([200.0, -200.0, 200.0, -200.0], dtype=dtype, requires_grad=True)
+    target = tw.tensor([1.0, 0.0, 0.0, 1.0], dtype=dtype)
+    loss = F.binary_cross_entropy(F.sigmoid(z), target, reduction="none")
+    loss.sum().backward()
+    assert z.grad is not None
+    np.testing.assert_allclose(loss.numpy().astype(float), [0, 0, 100, 100], atol=1e-30)
+    np.testing.assert_allclose(z.grad.numpy().astype(float), 0, atol=1e-30)
+
+
+def test_the_slope_of_binary_cross_entropy_is_limited_where_its_logarithm_ends() -> None:
+    p = [0.0, 1e-40, 1e-13, 1e-11, 0.3, 0.999, 1.0]
+    x = tw.tensor(p, requires_grad=True)
+    F.binary_cross_entropy(x, tw.zeros(7), reduction="sum").backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(
+        x.grad.numpy(), [1, 1, 1, 1, 1 / 0.7, 1 / np.float32(1 - np.float32(0.999)), 1e12], 1e-5
+    )
+    x.grad = None
+    F.binary_cross_entropy(x, tw.ones(7), reduction="sum").backward()
+    np.testing.assert_allclose(x.grad.numpy(), [-1e12, -1e12, -1e12, -1e11, -1 / 0.3, -1 / 0.999, -1], 1e-5)

@@ -119,7 +119,14 @@ def test_bad_arguments() -> None:
         tw.manual_seed(1.5)
     with pytest.raises(tw.ArgumentError, match="0 integers"):
         random.randint(3, 3)
+    with pytest.raises(tw.ArgumentError, match=r"`high` is an integer, got \(2,\)"):
+        random.randint(3, (2,), (2,))
     with pytest.raises(tw.DTypeError, match="floating"):
         tw.rand(2, dtype="int32")
     with pytest.raises(tw.ArgumentError, match="probability"):
         random.dropout(tw.ones(1), 1.5)
+
+
+def test_one_bound_and_a_shape() -> None:
+    x = random.randint(3, (500,)).numpy()
+    assert x.shape == (500,) and set(x) == {0, 1, 2}

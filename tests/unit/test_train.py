@@ -180,8 +180,14 @@ def test_what_cannot_be_trained_is_named() -> None:
         trainer(early_stop=EarlyStop()).fit(x, y)
     with pytest.raises(TrainingError, match="'accuracy', which is not one of: loss"):
         trainer(early_stop=EarlyStop(monitor="accuracy")).fit(x, y, x, y)
-    with pytest.raises(TrainingError, match="loss became"):
+    with pytest.raises(TrainingError, match="at least one row"):
+        trainer().fit(x[:0], y[:0])
+    with pytest.raises(TrainingError, match=r"loss became .* the targets of its rows hold NaN or infinity"):
         trainer().fit(x, np.full_like(y, np.inf))
+    with pytest.raises(TrainingError, match=r"loss became .* the inputs of its rows hold NaN or infinity"):
+        trainer().fit(np.full_like(x, np.nan), y)
+    with pytest.raises(TrainingError, match=r"loss became .* a lower learning rate"):
+        trainer().fit(x * np.float32(1e30), y)
     with pytest.raises(ValueError, match="count from 1"):
         trainer(epochs=0)
     with pytest.raises(ValueError, match="'hour'"):

@@ -117,13 +117,33 @@ def smooth_l1_loss(
     )
 
 
+_SATURATED = 1e-12  # probabilities below have a logarithm whose slope is limited
+
+
+def _limited_log(p: Tensor) -> Tensor:
+    """The logarithm of a probability below ``_SATURATED``: not under -100, and with the slope it has at that border."""
+    fixed = p.detach()
+    return add(maximum(log(fixed), -100.0), multiply(subtract(p, fixed), 1.0 / _SATURATED))
+
+
 def binary_cross_entropy(
     input: TensorLike, target: TensorLike, weight: TensorLike | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """-(t log x + (1 - t) log(1 - x)) for probabilities x. Logarithms are limited to -100, as in PyTorch."""
+    """-(t log x + (1 - t) log(1 - x)) for probabilities x.
+
+    As in PyTorch, logarithms are limited to -100 and their slopes to 1e12: a probability that has reached 0 or 1, as
+    sigmoid does in float32 from 17 on, has a finite loss and a finite gradient.
+    """
     x, t = _pair(input, target, "binary_cross_entropy")
-    log_yes, log_no = maximum(log(x), -100.0), maximum(log1p(negative(x)), -100.0)
+    kind = x.dtype
+    if kind.bits == 16:  # these slopes are beyond half precision
+        x, t = cast(x, dt.float32), cast(t, dt.float32)
+    rest = subtract(1.0, x)
+    no_yes, no_no = less(x, _SATURATED), less(rest, _SATURATED)
+    log_yes = where(no_yes, _limited_log(x), log(where(no_yes, 1.0, x)))
+    log_no = where(no_no, _limited_log(rest), log1p(negative(where(no_no, 0.0, x))))
     loss = negative(add(multiply(t, log_yes), multiply(subtract(1.0, t), log_no)))
+    loss = loss if loss.dtype is kind else cast(loss, kind)
     if weight is not None:
         loss = multiply(loss, as_tensor(weight, "binary_cross_entropy", "weight"))
     return _reduced(loss, reduction, "binary_cross_entropy")

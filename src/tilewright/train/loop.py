@@ -181,8 +181,10 @@ class Trainer:
         another run.
         """
         held_out = (x_test, y_test) if x_test is not None and y_test is not None and len(x_test) else None
-        if len(x) == 0 or len(x) != len(y):
+        if len(x) != len(y):
             raise TrainingError(f"training needs as many rows as targets, got {len(x)} and {len(y)}")
+        if len(x) == 0:
+            raise TrainingError("training needs at least one row, got none")
         if self.early_stop is not None and held_out is None:
             raise TrainingError("early stopping watches held-out rows, and there are none; lower `split`")
         history = History()
@@ -224,9 +226,13 @@ class Trainer:
             history.rows += size
             mean = total / seen
             if not math.isfinite(mean):
+                cause = f"the loss became {loss} in epoch {epoch}, step {step}; "
+                for name, part in (("inputs", x[rows]), ("targets", y[rows])):
+                    if part.dtype.kind == "f" and not np.isfinite(part).all():
+                        raise TrainingError(f"{cause}the {name} of its rows hold NaN or infinity")
                 raise TrainingError(
-                    f"the loss became {loss} in epoch {epoch}, step {step}; a lower learning rate "
-                    f"(now {self.optimizer.param_groups[0]['lr']:g}) or normalized data may help"
+                    f"{cause}a lower learning rate (now {self.optimizer.param_groups[0]['lr']:g}) or normalized data "
+                    f"may help"
                 )
             self.observer.on_step(Progress(epoch, self.epochs, step, len(sizes), mean, history.rows))
         if self.scheduler is not None and self.schedule == "epoch":
