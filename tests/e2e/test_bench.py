@@ -133,3 +133,14 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
     done = subprocess.run([*command, str(other)], cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "has no place for figures" in done.stderr
     assert other.read_text(encoding="utf-8") == "nothing here\n"
+
+
+@pytest.mark.parametrize(("what", "rows"), [("runs", 6), ("tiles", 0)])
+def test_costs_are_printed_as_rows_of_a_table(repository: Path, what: str, rows: int) -> None:
+    command = [sys.executable, "-m", "bench.costs", what]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    heading, empty, *lines = done.stdout.splitlines()
+    assert heading.endswith(f"`python -m bench.costs {what}`") and empty == ""
+    assert len(lines) >= rows  # tiles are those of the instruction sets this machine has
+    assert all(float(line.strip("| ").rpartition("|")[2]) > 0 for line in lines)
