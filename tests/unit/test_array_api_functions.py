@@ -115,6 +115,14 @@ def test_decompositions_give_the_matrix_back(dtype: str) -> None:
     assert_allclose((linalg.pinv(x) @ x).numpy(), np.broadcast_to(np.eye(3), (2, 3, 3)), atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 2), (2, 0, 3), (2, 0, 0)])
+def test_decompositions_of_nothing(shape: tuple[int, ...]) -> None:
+    x = tw.zeros(shape)
+    q, r = linalg.qr(x)
+    u, s, vh = linalg.svd(x, full_matrices=False)
+    assert (q @ r).numpy().shape == ((u * s[..., None, :]) @ vh).numpy().shape == shape
+
+
 def test_solving() -> None:
     matrices, a = tensor(2, 3, 3)
     vector, b = tensor(3)

@@ -7,6 +7,7 @@ algorithm has several results they are laid end to end along a last axis; ``pack
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,10 @@ def call(function: str, arrays: Sequence[Array], arguments: Sequence[tuple[str, 
 
 def packed(parts: Sequence[Array], axes: Sequence[int]) -> Array:
     """Results end to end: the last ``axes[i]`` axes of part i become one, and these are joined."""
-    flat = [p.reshape(*p.shape[: p.ndim - n], -1 if p.size else 0) for p, n in zip(parts, axes, strict=True)]
+    flat = []
+    for part, count in zip(parts, axes, strict=True):
+        kept = part.ndim - count
+        flat.append(part.reshape(*part.shape[:kept], math.prod(part.shape[kept:])))
     return np.concatenate(flat, axis=-1)
 
 
