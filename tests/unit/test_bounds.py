@@ -1,0 +1,52 @@
+"""What is kept from one call to the next is bounded, and what was dropped is made again with the same result."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+
+import pytest
+
+import tilewright as tw
+from tilewright.graph import ir
+from tilewright.tensor import execute
+
+
+def test_compiled_eager_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "CACHE_LIMIT", 4)
+    for _ in range(2):
+        for size in range(300, 310):  # ten programs, twice, of which four are kept
+            assert (tw.ones(size) * 2).sum().item() == 2 * size
+            assert len(execute._programs) <= 4
+
+
+def test_traces_of_a_jitted_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("tilewright.jit"), "VARIANT_LIMIT", 3)
+
+    @tw.jit
+    def doubled(x: tw.Tensor) -> tw.Tensor:
+        return (x * 2).sum()
+
+    for _ in range(2):
+        for size in range(1, 7):
+            assert doubled(tw.ones(size)).item() == 2 * size
+            assert len(doubled._variants) <= 3
+    assert doubled.traces == 12  # in this order nothing that is needed again is still there
+    assert doubled(tw.ones(6)).item() == 12 and doubled.traces == 12
+
+
+def test_values_that_nobody_refers_to() -> None:
+    def step(number: int) -> None:
+        x = tw.Tensor([float(number)], requires_grad=True)
+        (tw.exp(x) * number).sum().backward()
+        assert x.grad is not None
+        x.grad.numpy()
+
+    for number in range(20):  # small whole numbers are part of a program, larger ones are its operands
+        step(number)
+    gc.collect()
+    before = len(ir._interned)
+    for number in range(100):
+        step(number)
+    gc.collect()
+    assert len(ir._interned) <= before
