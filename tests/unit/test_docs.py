@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tilewright import nn, optim
+from tilewright.cli.main import COMMANDS
 from tilewright.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,3 +186,16 @@ def test_the_page_of_networks_lists_every_name() -> None:
     left_out = {"StateDictError", "Optimizer", "OptimizerStateError", "ParamGroup", "utils", "LRScheduler"}
     assert public - left_out <= listed, "not on the page"
     assert listed <= public, "on the page only"
+
+
+def test_the_front_page_lists_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `tw (\w+)", text, re.MULTILINE)) == sorted(COMMANDS)
+
+
+def test_the_options_of_training_are_the_commands() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    rows = "\n".join(re.findall(r"^\| (`--.*?) \|", text, re.MULTILINE))
+    listed = set(re.findall(r"`(--\w+)", rows))
+    known = set(re.findall(r"(--\w+)", printed("tw train --help"))) - {"--help"}
+    assert listed == known
