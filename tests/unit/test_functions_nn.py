@@ -440,3 +440,48 @@ def test_the_slope_of_binary_cross_entropy_is_limited_where_its_logarithm_ends()
     x.grad = None
     F.binary_cross_entropy(x, tw.ones(7), reduction="sum").backward()
     np.testing.assert_allclose(x.grad.numpy(), [-1e12, -1e12, -1e12, -1e11, -1 / 0.3, -1 / 0.999, -1], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "at", "first", "second"),
+    [
+        (F.sigmoid, 0.0, 0.25, 0.0),
+        (F.log_sigmoid, 0.0, 0.5, -0.25),
+        (F.silu, 0.0, 0.5, 0.5),
+        (F.softplus, 0.0, 0.5, 0.25),
+        (F.softplus, 20.0, 1.0, 0.0),
+        (F.mish, 0.0, 0.6, 0.64),
+        (F.elu, 0.0, 1.0, 1.0),
+        (F.celu, 0.0, 1.0, 1.0),
+        (F.gelu, 0.0, 0.5, 2 / math.sqrt(2 * math.pi)),
+        (F.tanh, 0.0, 1.0, 0.0),
+        (lambda x: F.logaddexp(x, 0.0 * x), 0.0, 0.5, 0.25),
+        (lambda x: F.binary_cross_entropy_with_logits(x, tw.tensor([1.0])), 0.0, -0.5, 0.25),
+        (
+            lambda x: F.binary_cross_entropy_with_logits(x, tw.tensor([1.0]), pos_weight=tw.tensor([3.0])),
+            0.0,
+            -1.5,
+            0.75,
+        ),
+        (lambda x: F.huber_loss(x, tw.tensor([1.0])), 1.0, 0.0, 1.0),
+        (lambda x: F.smooth_l1_loss(x, tw.tensor([1.0])), 1.0, 0.0, 1.0),
+    ],
+)
+def test_derivatives_at_the_point_where_a_formula_changes_sides(
+    function: Callable[[tw.Tensor], tw.Tensor], at: float, first: float, second: float
+) -> None:
+    """The functions are smooth there: a model whose weights start at 0 sits exactly at these points."""
+    slope = tw.grad(lambda x: function(x).sum())
+    x = tw.tensor([at])
+    assert slope(x).item() == pytest.approx(first, abs=1e-6)
+    assert tw.grad(lambda x: slope(x).sum())(x).item() == pytest.approx(second, abs=1e-6)
+
+
+def test_functions_of_two_sides_keep_their_limits() -> None:
+    x = tw.tensor([-math.inf, -200.0, -0.0, 200.0, math.inf, math.nan], dtype=tw.float64)
+    np.testing.assert_allclose(F.sigmoid(x).numpy(), [0, math.exp(-200), 0.5, 1, 1, math.nan])
+    np.testing.assert_allclose(
+        F.log_sigmoid(x).numpy(), [-math.inf, -200, math.log(0.5), 0, 0, math.nan], atol=1e-80
+    )
+    both = F.logaddexp(x, x).numpy()
+    np.testing.assert_allclose(both, x.numpy() + math.log(2))

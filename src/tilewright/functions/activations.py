@@ -65,25 +65,31 @@ def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
     return where(less_equal(x, 0), multiply(x, weight), x)
 
 
+def folded(x: Tensor) -> Tensor:
+    """-|x| for smooth functions of it: at 0 its derivative is 1, that of the side at 0, where -|x| itself has 0."""
+    return where(less_equal(x, 0), x, negative(x))
+
+
 def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + exp(-x)), elementwise, without overflow: computed from exp(-|x|)."""
     x = float_tensor(x, "sigmoid")
-    small = exp(negative(absolute(x)))
+    small = exp(folded(x))
     return divide(where(less_equal(x, 0), small, 1.0), add(1.0, small))
 
 
 def log_sigmoid(x: TensorLike) -> Tensor:
     """log(sigmoid(x)) without overflow."""
     x = float_tensor(x, "log_sigmoid")
-    return subtract(minimum(x, 0), log1p(exp(negative(absolute(x)))))
+    return subtract(where(less_equal(x, 0), x, 0), log1p(exp(folded(x))))
 
 
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is above ``threshold``."""
     x = float_tensor(x, "softplus")
     scaled = x if beta == 1.0 else multiply(x, beta)
-    soft = log1p(exp(minimum(scaled, threshold)))
-    return where(less_equal(scaled, threshold), soft if beta == 1.0 else divide(soft, beta), x)
+    inside = less_equal(scaled, threshold)
+    soft = log1p(exp(where(inside, scaled, threshold)))
+    return where(inside, soft if beta == 1.0 else divide(soft, beta), x)
 
 
 def silu(x: TensorLike) -> Tensor:
@@ -112,13 +118,15 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x) - 1)."""
     x = float_tensor(x, "elu")
-    return where(less_equal(x, 0), multiply(expm1(minimum(x, 0)), alpha), x)
+    low = less_equal(x, 0)
+    return where(low, multiply(expm1(where(low, x, 0)), alpha), x)
 
 
 def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x / alpha) - 1)."""
     x = float_tensor(x, "celu")
-    return where(less_equal(x, 0), multiply(expm1(divide(minimum(x, 0), alpha)), alpha), x)
+    low = less_equal(x, 0)
+    return where(low, multiply(expm1(divide(where(low, x, 0), alpha)), alpha), x)
 
 
 def selu(x: TensorLike) -> Tensor:

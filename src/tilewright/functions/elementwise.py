@@ -323,9 +323,11 @@ def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
 def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     """log(exp(x1) + exp(x2)) without overflow."""
     a, b = together("logaddexp", float_tensor(x1, "logaddexp", "x1"), float_tensor(x2, "logaddexp", "x2"))
-    high = maximum(a, b)
-    distance = where(equal(a, b), 0, negative(abs(subtract(a, b))))  # equal infinities are at distance 0
-    return add(high, log1p(exp(distance)))
+    same = logical_and(isinf(a), equal(a, b))  # equal infinities are at distance 0
+    distance = subtract(where(same, 0, a), where(same, 0, b))
+    # Selections, not maximum and abs: where both are equal, their derivatives are of one side, as a smooth function needs.
+    low = less_equal(a, b)
+    return add(where(low, b, a), log1p(exp(where(low, distance, negative(distance)))))
 
 
 def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from tilewright.core import dtype as dt
-from tilewright.functions.activations import log_softmax
+from tilewright.functions.activations import folded, log_softmax
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -30,6 +30,7 @@ from tilewright.functions.elementwise import (
     exp,
     greater_equal,
     less,
+    less_equal,
     log,
     log1p,
     maximum,
@@ -95,10 +96,21 @@ def huber_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", d
     x, t = _pair(input, target, "huber_loss")
     if delta <= 0:
         raise ArgumentError(f"huber_loss: `delta` is positive, got {delta}")
-    distance = absolute(subtract(x, t))
-    near = multiply(multiply(distance, distance), 0.5)
+    near, distance, close = _near(x, t, delta)
     far = multiply(subtract(distance, 0.5 * delta), delta)
-    return _reduced(where(less(distance, delta), near, far), reduction, "huber_loss")
+    return _reduced(where(close, multiply(near, 0.5), far), reduction, "huber_loss")
+
+
+def _near(x: Tensor, t: Tensor, border: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The squared difference where it is inside ``border`` and 0 elsewhere, the distance, and which of them are inside.
+
+    The square is of the difference, not of the distance, which has no second derivative at 0.
+    """
+    difference = subtract(x, t)
+    distance = absolute(difference)
+    close = less(distance, border)
+    inside = where(close, difference, 0)
+    return multiply(inside, inside), distance, close
 
 
 def smooth_l1_loss(
@@ -110,11 +122,9 @@ def smooth_l1_loss(
     if beta == 0:
         return l1_loss(input, target, reduction)
     x, t = _pair(input, target, "smooth_l1_loss")
-    distance = absolute(subtract(x, t))
-    near = multiply(multiply(distance, distance), 0.5 / beta)
-    return _reduced(
-        where(less(distance, beta), near, subtract(distance, 0.5 * beta)), reduction, "smooth_l1_loss"
-    )
+    near, distance, close = _near(x, t, beta)
+    far = subtract(distance, 0.5 * beta)
+    return _reduced(where(close, multiply(near, 0.5 / beta), far), reduction, "smooth_l1_loss")
 
 
 _SATURATED = 1e-12  # probabilities below have a logarithm whose slope is limited
@@ -159,12 +169,12 @@ def binary_cross_entropy_with_logits(
     """``binary_cross_entropy`` of sigmoid(input), without overflow. ``pos_weight`` multiplies the positive part."""
     name = "binary_cross_entropy_with_logits"
     x, t = _pair(input, target, name)
-    soft = log1p(exp(negative(absolute(x))))
+    soft, low = log1p(exp(folded(x))), less_equal(x, 0)
     if pos_weight is None:
-        loss = add(subtract(maximum(x, 0), multiply(x, t)), soft)
+        loss = add(subtract(where(low, 0, x), multiply(x, t)), soft)
     else:
         factor = add(multiply(subtract(as_tensor(pos_weight, name, "pos_weight"), 1.0), t), 1.0)
-        loss = add(multiply(subtract(1.0, t), x), multiply(factor, add(soft, maximum(negative(x), 0))))
+        loss = add(multiply(subtract(1.0, t), x), multiply(factor, add(soft, where(low, negative(x), 0))))
     if weight is not None:
         loss = multiply(loss, as_tensor(weight, name, "weight"))
     return _reduced(loss, reduction, name)
