@@ -78,6 +78,17 @@ def test_masks_without_axes_or_elements() -> None:
         x[xp.zeros((3,), dtype=xp.bool)]
 
 
+def test_masks_without_axes_write_all_or_nothing() -> None:
+    x = xp.asarray([1, 2])
+    x[xp.asarray(False)] = xp.zeros((0, 2), dtype=xp.int64)
+    assert x.tolist() == [1, 2]
+    x[xp.asarray(True)] = xp.asarray([[3, 4]])
+    assert x.tolist() == [3, 4]
+    number = xp.asarray(5.0)
+    number[xp.asarray(False)] = xp.zeros((0,))
+    assert number.item() == 5.0
+
+
 def test_dlpack_shares_memory_when_asked() -> None:
     x = xp.asarray([1.0, 2.0])
     assert np.from_dlpack(x).__array_interface__["data"][0] == x.numpy().__array_interface__["data"][0]

@@ -249,6 +249,10 @@ def updated(x: Tensor, index: Any, value: TensorLike, mode: str) -> Tensor:
         masked = _write_masked(x, as_tensor(index, function, "index"), value, mode)
         if masked is not None:
             return masked
+        if not index.ndim:  # all of x or nothing, along a new axis
+            count = int(np.asarray(index))
+            given = _fit(value, (count, *x.shape), function)
+            return updated(x, ..., reshape(given, x.shape), mode) if count else x
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _write_scattered(x, items, value, mode, function)
