@@ -485,3 +485,9 @@ def test_functions_of_two_sides_keep_their_limits() -> None:
     )
     both = F.logaddexp(x, x).numpy()
     np.testing.assert_allclose(both, x.numpy() + math.log(2))
+
+
+def test_the_standard_deviation_of_equal_elements_has_a_gradient() -> None:
+    x = tw.tensor([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
+    slopes = tw.grad(lambda x: F.std(x, axis=1).sum())(x).numpy()
+    np.testing.assert_allclose(slopes, [[0, 0, 0], np.array([-1, 0, 1]) / 3 / math.sqrt(2 / 3)], rtol=1e-6)

@@ -20,7 +20,7 @@ from tilewright.functions.arguments import (
     dtype_of,
     float_tensor,
 )
-from tilewright.functions.elementwise import divide, multiply, not_equal, sqrt, subtract
+from tilewright.functions.elementwise import divide, equal, multiply, not_equal, sqrt, subtract, where
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
 
 __all__ = [
@@ -133,8 +133,10 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
 
 
 def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """Standard deviation over ``axis``: the square root of ``var``."""
-    return sqrt(var(x, axis, correction, keepdims))
+    """Standard deviation over ``axis``: the square root of ``var``. Where all elements are equal, its gradient is 0."""
+    variance = var(x, axis, correction, keepdims)
+    none = equal(variance, 0)
+    return where(none, 0, sqrt(where(none, 1, variance)))
 
 
 def _bools(x: TensorLike, name: str) -> Tensor:
