@@ -209,6 +209,7 @@ class Jitted(Generic[P, R]):
         assert program is not None
         bound = _standing_for(variant, dynamic) if variant.recorded else None
         buffers: list[Buffer] = []
+        arrays = False
         for kind, source, _, donated in variant.binds:
             if kind == _CAPTURED:
                 tensor = source
@@ -216,6 +217,7 @@ class Jitted(Generic[P, R]):
                 tensor = dynamic[source]
                 if not isinstance(tensor, Tensor):
                     buffers.append(Buffer.from_numpy(np.asarray(tensor)))
+                    arrays = True
                     continue
             elif kind == _GRADIENT:
                 tensor = source._grad
@@ -237,6 +239,8 @@ class Jitted(Generic[P, R]):
             buffers.append(buffer)
         computed = program.executable.run(buffers) if program.executable is not None else []
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
+        if arrays:  # the caller may write an array again, so no result shares its memory
+            outputs = [o if o.owned else o.copy() for o in outputs]
         del buffers, computed
         return self._deliver(variant, outputs, dynamic, bound)
 

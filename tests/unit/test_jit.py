@@ -597,3 +597,33 @@ def test_other_parts_and_attributes_of_a_module_trace_again() -> None:
     traces = f.traces
     check()
     assert f.traces == traces
+
+
+def test_results_do_not_share_memory_with_an_array_argument() -> None:
+    f = tw.jit(lambda x: (x, x.reshape((-1,)), x + 1))
+    array = np.zeros((2, 2), F32)
+    results = f(array)
+    array[...] = 9
+    assert [r.numpy().max() for r in results] == [0, 0, 1]
+
+
+def test_other_parameter_groups_trace_again() -> None:
+    a = tw.tensor([1.0], requires_grad=True)
+    b = tw.tensor([1.0], requires_grad=True)
+    optimizer = tw.optim.SGD([a], lr=0.1)
+
+    @tw.jit
+    def step():
+        optimizer.zero_grad()
+        (a * b).sum().backward()
+        optimizer.step()
+
+    step()
+    assert (round(a.item(), 5), b.item()) == (0.9, 1.0)
+    optimizer.add_param_group({"params": [b], "lr": 0.5})
+    step()
+    assert (round(a.item(), 5), round(b.item(), 5)) == (0.8, 0.55)
+    del optimizer.param_groups[0]
+    step()
+    assert (round(a.item(), 5), round(b.item(), 5)) == (0.8, 0.15)
+    assert step.traces == 3

@@ -168,8 +168,19 @@ class Optimizer(ABC):
             self.state[param] = self._initial_state(group, param)
         self.param_groups.append(group)
 
+    @property
+    def _layout(self) -> tuple[tuple[int, int], ...]:
+        """Which groups there are, and how many parameters each has."""
+        return tuple((id(group), len(group["params"])) for group in self.param_groups)
+
+    def _used(self) -> None:
+        """Let a function being traced know that it depends on the groups."""
+        if modes.trace is not None:
+            modes.trace.watch(self, "_layout")
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters; with `set_to_none=False` those that are there become zeros."""
+        self._used()
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
@@ -182,6 +193,7 @@ class Optimizer(ABC):
         is returned.
         """
         loss = None if closure is None else closure()
+        self._used()
         with no_grad():
             for group in self.param_groups:
                 if modes.trace is not None:
