@@ -60,7 +60,9 @@ def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False) -> 
 def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None) -> Tensor:
     """``obj`` as a tensor: itself when it is one, else sharing a NumPy array's memory where that is possible.
 
-    ``copy=True`` always copies; ``copy=False`` raises ``ArgumentError`` where a copy is needed.
+    ``copy=True`` always copies; ``copy=False`` raises ``ArgumentError`` where a copy is needed. Tensors are computed when
+    they are read: an array that is shared and written to again, such as a buffer for batches, changes results that are
+    still pending; pass ``copy=True`` for such an array.
     """
     kind = None if dtype is None else dtype_of(dtype, "asarray")
     if isinstance(obj, Tensor):
