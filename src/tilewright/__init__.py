@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
     from tilewright.random import rand as rand
     from tilewright.random import randint as randint
     from tilewright.random import randn as randn
+    from tilewright.runtime.team import get_num_threads as get_num_threads
+    from tilewright.runtime.team import set_num_threads as set_num_threads
     from tilewright.tensor import *  # noqa: F403
 
 # Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another
@@ -45,6 +47,7 @@ _LAZY_NAMES: dict[str, str] = {
     "Tensor": "tilewright.functions.methods",  # where the class gets its operators and methods
     "autograd": "tilewright.functions",
     "fft": "tilewright.array_api",
+    "get_num_threads": "tilewright.runtime.team",
     "linalg": "tilewright.array_api",
     "bool": "tilewright.core.dtype:bool_",
     "jit": "tilewright.jit",
@@ -54,6 +57,7 @@ _LAZY_NAMES: dict[str, str] = {
     "randn": "tilewright.random",
     "randint": "tilewright.random",
     "save": "tilewright.interop.safetensors:save_file",
+    "set_num_threads": "tilewright.runtime.team",
 }
 
 
@@ -140,4 +144,5 @@ sys.modules[__name__].__class__ = _Front
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names, also those that are not imported yet; not what this file itself imports."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -33,3 +33,15 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'softmx'; did you mean 'softmax'"):
         tw.softmx  # noqa: B018
     assert not hasattr(tw, "_softmax")
+
+
+def test_completion_lists_the_public_names_alone() -> None:
+    names = set(dir(tw))
+    assert {"tensor", "jit", "set_num_threads", "nn", "linalg", "float32", "__version__"} <= names
+    assert not {"sys", "importlib", "Any", "annotations", "core", "graph"} & names
+
+
+@pytest.mark.parametrize("count", [0, 1.5, "2"])
+def test_a_wrong_number_of_threads_is_refused(count: object) -> None:
+    with pytest.raises(ValueError, match="an integer from 1 to"):
+        tw.set_num_threads(count)  # type: ignore[arg-type]

@@ -271,8 +271,10 @@ def set_num_threads(count: int | None) -> None:
 
     Waits for a run in progress. Raises ValueError for a count below 1 or above 1023.
     """
-    if count is not None and not 1 <= count < driver.THREAD_LIMIT:
-        raise ValueError(f"the number of threads is 1 to {driver.THREAD_LIMIT - 1}, not {count}")
+    if count is not None and not (isinstance(count, int) and 1 <= count < driver.THREAD_LIMIT):
+        raise ValueError(
+            f"the number of threads is an integer from 1 to {driver.THREAD_LIMIT - 1}, not {count!r}"
+        )
     with state.lock:
         state.wanted = count
         size = count or default_threads()
