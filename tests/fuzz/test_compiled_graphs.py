@@ -15,8 +15,10 @@ import pytest
 from conformance.compare import Array, run_compiled
 
 from fuzz.generator import RandomGraph, random_graph
+from tilewright.core import dtype as dt
 from tilewright.graph.graph import Graph
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value, input_value, make, topological
+from tilewright.graph.reference import evaluate
 
 BATCH = 10
 
@@ -45,11 +47,21 @@ def wrong(case: RandomGraph, value: Value, actual: Array) -> str | None:
     return f"at {list(at)}: {actual[at]!r} instead of {want[at]!r} (tolerance {allowed:.3g})"
 
 
+def given(leaves: list[Value], outputs: list[Value]) -> tuple[list[Value], list[Value]]:
+    """The same graph with an input in place of every leaf: the compiler would compute a leaf that is an operation."""
+    new = {v: v if v.op == "input" else input_value(v.dtype, v.shape) for v in leaves}
+    for v in topological(outputs, stop=new.__contains__):
+        if v not in new:
+            operands = tuple(new[i] for i in v.inputs)
+            new[v] = v if operands == v.inputs else make(v.op, operands, **dict(v.attrs))
+    return [new[v] for v in leaves], [new[v] for v in outputs]
+
+
 def compiled(case: RandomGraph, outputs: list[Value], inputs: Iterable[Value]) -> list[str | None]:
     """What is wrong with each output when it is compiled from these inputs."""
     leaves = list(inputs)
     try:
-        results = run_compiled(leaves, outputs, [case.arrays[v] for v in leaves])
+        results = run_compiled(*given(leaves, outputs), [case.arrays[v] for v in leaves])
     except Exception as error:  # any failure of the compiler is a finding
         return [f"{type(error).__name__}: {error}"] * len(outputs)
     return [wrong(case, v, a) for v, a in zip(outputs, results, strict=True)]
@@ -95,3 +107,21 @@ def test_random_graphs_agree(batch: int) -> None:
         if any(compiled(case, case.outputs, case.inputs)):
             graph, found = reduced(case, case.outputs, case.inputs)
             pytest.fail(f"seed {seed}, {found}\n{graph}", pytrace=False)
+
+
+def test_what_is_wrong_is_reduced_to_where_it_is_wrong() -> None:
+    """Operations before the culprit are given as inputs, not computed."""
+    x = input_value(dt.float32, (5,))
+    before = make("neg", (make("abs", (x,)),))
+    culprit = make("floor", (before,))
+    case = RandomGraph(0, [x], [make("sign", (culprit,))])
+    case.arrays[x] = np.linspace(-2, 2, 5, dtype=np.float32)
+    for v in topological(case.outputs):
+        if v is not x:
+            (case.arrays[v],) = evaluate([v], {i: case.arrays[i] for i in v.inputs})
+        case.exact.add(v)
+    assert compiled(case, case.outputs, case.inputs) == [None]
+    case.arrays[culprit] = case.arrays[culprit] + 1  # what a wrong compiler looks like from here
+    case.arrays[case.outputs[0]] = case.arrays[case.outputs[0]] + 1
+    graph, _ = reduced(case, case.outputs, case.inputs)
+    assert topological(graph.outputs, stop={before}.__contains__) == [before, culprit]
