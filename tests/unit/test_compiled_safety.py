@@ -56,3 +56,17 @@ def test_a_chain_of_functions_and_its_derivative_compile() -> None:
     assert x.grad is not None
     np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-5)
     np.testing.assert_allclose(x.grad.numpy(), slope, rtol=1e-3)
+
+
+def test_a_buffer_filled_again_does_not_change_pending_results() -> None:
+    buffer = np.zeros(3, np.float32)
+    pending = []
+    for i in range(3):
+        buffer[:] = i
+        pending.append(tw.sum(tw.asarray(buffer) * 2))
+    assert [p.item() for p in pending] == [0.0, 6.0, 12.0]
+    shared = tw.asarray(buffer, copy=False)
+    buffer[:] = 7
+    assert shared.tolist() == [7.0, 7.0, 7.0]
+    buffer.flags.writeable = False
+    assert np.shares_memory(tw.asarray(buffer).numpy(), buffer)

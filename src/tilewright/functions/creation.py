@@ -58,11 +58,11 @@ def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False) -> 
 
 
 def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None) -> Tensor:
-    """``obj`` as a tensor: itself when it is one, else sharing a NumPy array's memory where that is possible.
+    """``obj`` as a tensor: itself when it is one, else over a read-only NumPy array's memory or a copy of the elements.
 
-    ``copy=True`` always copies; ``copy=False`` raises ``ArgumentError`` where a copy is needed. Tensors are computed when
-    they are read: an array that is shared and written to again, such as a buffer for batches, changes results that are
-    still pending; pass ``copy=True`` for such an array.
+    Tensors are computed when they are read, so an array that may still be written to is copied: a buffer that is filled again
+    for every batch must not change results that are pending. ``copy=False`` shares its memory all the same (``from_numpy``
+    does, too) and raises ``ArgumentError`` where that is not possible; ``copy=True`` always copies.
     """
     kind = None if dtype is None else dtype_of(dtype, "asarray")
     if isinstance(obj, Tensor):
@@ -74,6 +74,7 @@ def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None) -> Ten
     if (
         isinstance(obj, np.ndarray)
         and not copy
+        and (copy is False or not obj.flags.writeable)
         and obj.flags.c_contiguous
         and (kind is None or kind.numpy == obj.dtype)
     ):
