@@ -75,6 +75,8 @@ def test_training_in_half_precision_learns(precision: object) -> None:
     y = (x @ rng.standard_normal((8, 1)) + 0.5).astype(np.float32)
     tw.manual_seed(0)
     model = nn.Linear(8, 1)
-    trainer = Trainer(model, F.mse_loss, optim.Adam(model.parameters(), lr=0.05), epochs=20, precision=precision)
+    trainer = Trainer(
+        model, F.mse_loss, optim.Adam(model.parameters(), lr=0.05), epochs=20, precision=precision
+    )
     history = trainer.fit(x, y)
     assert history.epochs[-1].loss < 0.01 * history.epochs[0].loss
