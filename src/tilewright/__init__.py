@@ -93,6 +93,7 @@ _rows(
     cumprod cumulative_prod diff nextafter
     argsort searchsorted sort unique_all unique_counts unique_inverse unique_values
     astype bitcast can_cast finfo iinfo isdtype result_type einsum
+    fori_loop scan
     associative_scan check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp
     linearize stop_gradient value_and_grad vjp vmap""",
 )

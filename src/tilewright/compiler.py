@@ -32,14 +32,14 @@ from tilewright.kernel import digest as digest_module
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
 from tilewright.kernel.text import print_kernel
-from tilewright.lower.groups import Group, form_groups
+from tilewright.lower.groups import Group, form_groups, unshaped
 from tilewright.lower.lowering import lower_groups
-from tilewright.lower.schedule import HostCall, Schedule, schedule
+from tilewright.lower.schedule import HostCall, Schedule, Step, schedule
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer
-from tilewright.runtime.program import ArrayRef, HostStep, Launch, Program, Segment
+from tilewright.runtime.program import ArrayRef, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
 __all__ = ["STAGES", "Executable", "compile"]
@@ -77,7 +77,7 @@ class Executable:
         self.library = jit.default_library()
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
-        self.final = [_unshaped(v) for v in run_passes(self.outputs)]
+        self.final = [unshaped(v) for v in run_passes(self.outputs)]
         keep_history((*self.outputs, *self.final))
         self.groups: list[Group] = form_groups(self.final)
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
@@ -87,9 +87,9 @@ class Executable:
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
         self.names: dict[Kernel, str] = {}
         for step in self.schedule.steps:
-            for call in step.calls:
-                if call.kernel not in self.names:
-                    self.names[call.kernel] = f"k_{digest(call.kernel)}"
+            for kernel in step.kernels():
+                if kernel not in self.names:
+                    self.names[kernel] = f"k_{digest(kernel)}"
         addresses = self.library.compile(
             [(name, _source(kernel, name, target), _EMITTER + name) for kernel, name in self.names.items()]
         )
@@ -101,33 +101,40 @@ class Executable:
 
     def _program(self, addresses: Mapping[str, int]) -> Program:
         plan = self.schedule
-        steps: list[Launch | HostStep] = []
-        for step in plan.steps:
-            if step.host is not None:
-                steps.append(self._host_step(step.host))
-                continue
-            segments = []
-            for call in step.calls:
-                args = []
-                for arg in call.args:
-                    at = plan.locations[arg.place]
-                    args.append((at.slot, at.offset + arg.offset * arg.place.dtype.itemsize))
-                segments.append(Segment(args, call.grid, call.chunk))
-            kernel = step.calls[0].kernel
-            flops = sum(c.flops for c in step.calls)
-            steps.append(
-                Launch(addresses[self.names[kernel]], segments, step.wait_for, step.calls[0].label, flops)
-            )
-        scratch = max((emitter.scratch_bytes(k) for k in self.names), default=0)
-        work = sum(-(-c.grid // c.chunk) - 1 for s in plan.steps for c in s.calls)
         return Program(
-            steps,
+            [
+                self._host_step(step.host)
+                if step.host is not None
+                else self._native_step(step, plan, addresses)
+                for step in plan.steps
+            ],
             slots=1 + len(self.inputs) + len(plan.fresh),
             arena_bytes=plan.arena_bytes,
-            scratch_bytes=scratch,
+            scratch_bytes=max((emitter.scratch_bytes(k) for k in self.names), default=0),
             checks=_Checks(),
-            serial=work == 0,
+            serial=not any(map(_shares_work, plan.steps)),
         )
+
+    def _native_step(self, step: Step, plan: Schedule, addresses: Mapping[str, int]) -> Launch | Loop:
+        """One launch, or a loop over the launches of its body's plan."""
+        loop = step.loop
+        if loop is not None:
+            slots = []
+            for s in loop.slots:
+                at = plan.locations[s.place]
+                slots.append((at.slot, at.offset + s.offset, s.stride))
+            body = [self._native_step(inner, loop.body, addresses) for inner in loop.body.steps]
+            return Loop(body, loop.count, slots, loop.swaps)
+        segments = []
+        for call in step.calls:
+            args = []
+            for arg in call.args:
+                at = plan.locations[arg.place]
+                args.append((at.slot, at.offset + arg.offset * arg.place.dtype.itemsize))
+            segments.append(Segment(args, call.grid, call.chunk))
+        first = step.calls[0]
+        flops = sum(c.flops for c in step.calls)
+        return Launch(addresses[self.names[first.kernel]], segments, step.wait_for, first.label, flops)
 
     def _host_step(self, host: HostCall) -> HostStep:
         places = [*host.inputs, *host.outputs]
@@ -212,23 +219,33 @@ class Executable:
     def _plan_text(self) -> str:
         plan = self.schedule
         lines = [f"arena {plan.arena_bytes:,} bytes for {plan.planned_bytes:,} bytes of intermediate values"]
-        for n, step in enumerate(plan.steps):
+        lines += self._step_lines(plan.steps)
+        lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
+        return "\n".join(lines)
+
+    def _step_lines(self, steps: Sequence[Step]) -> list[str]:
+        lines = []
+        for n, step in enumerate(steps):
             if step.host is not None:
                 lines.append(f"{n:4} host {step.host.reason}")
+                continue
+            if step.loop is not None:
+                lines.append(f"{n:4} loop of {step.loop.count} iterations")
+                lines += [f"    {line}" for line in self._step_lines(step.loop.body.steps)]
                 continue
             call = step.calls[0]
             pieces = f" x {len(step.calls)} segments" if len(step.calls) > 1 else ""
             lines.append(
                 f"{n:4} {call.label}{pieces}: grid {call.grid} by {call.chunk}, after {step.wait_for}, {self.names[call.kernel]}"
             )
-        lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
-        return "\n".join(lines)
+        return lines
 
 
-def _unshaped(v: Value) -> Value:
-    while v.op == "reshape" and v.inputs[0].op not in ("constant", "iota"):
-        v = v.inputs[0]
-    return v
+def _shares_work(step: Step) -> bool:
+    """Whether a step, or one inside a loop, has more than one chunk."""
+    if step.loop is not None:
+        return any(map(_shares_work, step.loop.body.steps))
+    return any(c.grid > c.chunk for c in step.calls)
 
 
 def _source(kernel: Kernel, name: str, target: Any) -> Callable[[], str]:

@@ -19,6 +19,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
+from tilewright.graph.body import Body
 from tilewright.graph.ir import OPS, Value, constant, input_value, make
 
 Array = np.ndarray[Any, Any]
@@ -222,6 +223,23 @@ def _host_call(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
             [draw(rng, dtype, shape)],
             {"function": "argsort", "arguments": arguments, "dtype": dt.int64, "shape": shape},
         )
+
+
+# ---- loops -------------------------------------------------------------------------------------------------
+
+
+def scan_body(dtype: DType) -> Body:
+    """c, h, p, x -> the carries h * c + x and h (what h was before), and what is stacked: h' * p."""
+    c, h, p, x = (input_value(dtype, (3,)) for _ in range(4))
+    new = make("add", (make("mul", (h, c)), x))
+    return Body.of([c, h, p, x], [new, h, make("mul", (new, p))])
+
+
+def _scan(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for length, reverse, index in ((5, False, 0), (5, False, 2), (5, True, 2), (4, True, 0), (1, False, 1), (0, False, 0)):
+        data = [draw(rng, dtype, shape, -2, 2) for shape in ((3,), (3,), (3,), (length, 3))]
+        attrs = {"length": length, "reverse": reverse, "consts": 1, "carries": 2, "index": index}
+        yield data, {"body": scan_body(dtype), **attrs}
 
 
 # ---- movement ----------------------------------------------------------------------------------------------
@@ -496,6 +514,7 @@ TABLE: dict[str, tuple[str, Generator]] = {
     "barrier": ("biufc", _barrier),
     "custom": ("biu", _custom),  # its derivatives are a rule's, which has tests of its own
     "host_call": ("f", _host_call),
+    "scan": ("iufc", _scan),
     "reshape": ("biufc", _reshape),
     "permute": ("biufc", _permute),
     "broadcast": ("biufc", _broadcast),

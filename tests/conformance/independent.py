@@ -425,6 +425,18 @@ def _cumsum(x: Sequence[Array], a: Attrs) -> Array:
     return np.moveaxis(out, 0, a["axis"])
 
 
+@_says("scan")
+def _scan(x: Sequence[Array], a: Attrs) -> Array:
+    """The loop of ``cases.scan_body``, written out."""
+    c, h, p, xs = x
+    stacked = np.zeros_like(xs)
+    for i in sorted(range(a["length"]), reverse=a["reverse"]):
+        new = h * c + xs[i]
+        stacked[i] = new * p
+        h, p = new, h
+    return [h, p, stacked][a["index"]]
+
+
 @_says("fold")
 def _fold(x: Sequence[Array], a: Attrs) -> Array:
     rank = x[0].ndim - len(a["axes"])

@@ -76,6 +76,8 @@ def tolerance(case: Case, result: DType) -> dict[str, Any]:
         return {"ulps": 1.0 if half else ulps}
     if any(a.dtype.kind == "c" for a in case.arrays) and case.op in ("mul", "abs"):
         return {"ulps": 4.0}
+    if case.op == "scan" and result.is_complex:
+        return {"ulps": COMPLEX_ULPS}
     return {"signed_zero": case.op in SIGNED_ZERO}
 
 

@@ -14,11 +14,13 @@ This file knows nothing of tensors or traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from tilewright.autodiff import scan
 from tilewright.autodiff.vjp import (
     DIVISOR,
     FACTOR,
+    JOINT,
     NOT_DIFFERENTIABLE,
     dependent,
     products_of_others,
@@ -75,16 +77,16 @@ def jvp(
         if tangent.type != value.type:
             raise ValueError(f"the tangent of a {value.type} has its type, got {tangent.type}")
         moved[value] = _sum(moved.get(value), tangent)  # type: ignore[assignment]
-    calls: dict[tuple[object, tuple[Value, ...]], Sequence[Value | None]] = {}
+    calls: dict[tuple[object, ...], Mapping[int, Value | None]] = {}
     for value in dependent(outputs, wrt):
         given = [moved.get(v) for v in value.inputs]
         if value.op in NOT_DIFFERENTIABLE or all(t is None for t in given):
             continue
-        if value.op == "custom":  # its rule gives the tangents of all results at once
-            call = (value["rule"], value.inputs)
+        if value.op in JOINT:  # the rule gives the tangents of all results at once
+            call = (value.op, value.inputs, value.attrs[:-1])
             if call not in calls:
-                calls[call] = _custom_call(value, given)
-            tangent = calls[call][value["index"]]
+                calls[call] = _joint_call(value, given)
+            tangent = calls[call].get(value["index"])
         else:
             tangent = RULES[value.op](value, given)
         if tangent is not None:
@@ -153,16 +155,17 @@ def _barrier(y: Value, tangents: Tangents) -> Value | None:
     return None if tangents[0] is None else make("barrier", (tangents[0], *y.inputs[1:]))
 
 
-@_rule("custom")
-def _custom(y: Value, tangents: Tangents) -> Value | None:
-    index: int = y["index"]
-    return _custom_call(y, tangents)[index]
+@_rule(*JOINT)
+def _joint(y: Value, tangents: Tangents) -> Value | None:
+    return _joint_call(y, tangents).get(y["index"])
 
 
-def _custom_call(y: Value, tangents: Tangents) -> Sequence[Value | None]:
+def _joint_call(y: Value, tangents: Tangents) -> Mapping[int, Value | None]:
+    """The tangents of all results of a call or loop, by index."""
+    if y.op == "scan":
+        return scan.pushed(y, tangents, jvp, dependent)
     count: int = y["outputs"]
-    moved: Sequence[Value | None] = y["rule"].jvp(y.inputs[:count], y.inputs[count:], tangents[count:])
-    return moved
+    return dict(enumerate(y["rule"].jvp(y.inputs[:count], y.inputs[count:], tangents[count:])))
 
 
 # ---- one operand: dy = t * f'(x) --------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ This file knows nothing of tensors or traces, and nothing of forward mode.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
+from tilewright.autodiff import scan
 from tilewright.core import dtype as dt
 from tilewright.core.shape import Shape, product, static
 from tilewright.graph.build import (
@@ -48,7 +49,7 @@ from tilewright.graph.build import (
 from tilewright.graph.ir import Value, constant, make, topological
 
 __all__ = [
-    "DIVISOR", "FACTOR", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
+    "DIVISOR", "FACTOR", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
 ]  # fmt: skip
 
 Cotangents = Sequence[Value | None]
@@ -92,8 +93,8 @@ def vjp(
     calls = _calls(path)
     for value in reversed(path):
         g = sums.get(value) if value in wanted else sums.pop(value, None)
-        if value.op == "custom":  # its rule wants the cotangents of all results at once
-            found = calls[value["rule"], value.inputs].give(value, g)
+        if value.op in JOINT:  # the rule wants the cotangents of all results at once
+            found = calls[_call_of(value)].give(value, g, path)
         elif g is None or value.op in NOT_DIFFERENTIABLE or not any(v in path for v in value.inputs):
             continue
         else:
@@ -115,30 +116,40 @@ def dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, Non
     return path
 
 
+JOINT = ("custom", "scan")  # operations with several results: values that differ in their last attribute, ``index``
+
+
+def _call_of(value: Value) -> tuple[object, ...]:
+    """What the results of one call or loop share."""
+    return (value.op, value.inputs, value.attrs[:-1])
+
+
 class _Call:
-    """The results of one call with a rule of its own that lie on a path; ``first`` is visited last."""
+    """The results of one call with a rule of its own, or of one loop, on a path; ``first`` is visited last."""
 
     def __init__(self, first: Value) -> None:
         self.first = first
         self.cotangents: dict[int, Value] = {}
 
-    def give(self, result: Value, g: Value | None) -> Cotangents:
+    def give(self, result: Value, g: Value | None, path: Container[Value]) -> Cotangents:
         """Note a result's cotangent; at the last of them, the cotangents of the operands."""
         if g is not None:
             self.cotangents[result["index"]] = g
         if result is not self.first or not self.cotangents:
             return ()
+        if result.op == "scan":
+            return scan.pulled(result, self.cotangents, [v in path for v in result.inputs], vjp, dependent)
         count: int = result["outputs"]
         outputs, operands = result.inputs[:count], result.inputs[count:]
         given = [self.cotangents.get(i, zeros_like(v)) for i, v in enumerate(outputs)]
         return [*[None] * count, *result["rule"].vjp(outputs, operands, given)]
 
 
-def _calls(path: Iterable[Value]) -> dict[tuple[object, tuple[Value, ...]], _Call]:
-    calls: dict[tuple[object, tuple[Value, ...]], _Call] = {}
+def _calls(path: Iterable[Value]) -> dict[tuple[object, ...], _Call]:
+    calls: dict[tuple[object, ...], _Call] = {}
     for value in path:
-        if value.op == "custom":
-            calls.setdefault((value["rule"], value.inputs), _Call(value))
+        if value.op in JOINT:
+            calls.setdefault(_call_of(value), _Call(value))
     return calls
 
 
@@ -231,9 +242,9 @@ def _barrier(y: Value, g: Value) -> Cotangents:
     return g, *[None] * len(y.inputs[1:])
 
 
-@_rule("custom")
-def _custom(y: Value, g: Value) -> Cotangents:
-    return _Call(y).give(y, g)
+@_rule(*JOINT)
+def _joint(y: Value, g: Value) -> Cotangents:
+    return _Call(y).give(y, g, set(y.inputs))
 
 
 @_rule("abs")

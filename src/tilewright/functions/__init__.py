@@ -9,6 +9,7 @@ from tilewright.functions.activations import *  # noqa: F403
 from tilewright.functions.attention import *  # noqa: F403
 from tilewright.functions.checking import *  # noqa: F403
 from tilewright.functions.contraction import *  # noqa: F403
+from tilewright.functions.control import *  # noqa: F403
 from tilewright.functions.convolution import *  # noqa: F403
 from tilewright.functions.creation import *  # noqa: F403
 from tilewright.functions.custom import *  # noqa: F403

@@ -12,7 +12,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
-from tilewright.graph.ir import Value, input_value, make, topological
+from tilewright.graph.body import rebuild
+from tilewright.graph.ir import Value, input_value, topological
 from tilewright.graph.text import parse_graph, print_graph
 
 __all__ = ["Graph", "rebuild", "signature"]
@@ -23,6 +24,7 @@ class Graph:
     """The computation of ``outputs`` from ``inputs`` (leaves, or interior values that are taken as given).
 
     >>> from tilewright.core import dtype as dt
+    >>> from tilewright.graph.ir import make
     >>> x = input_value(dt.float32, (2,))
     >>> print(Graph.of([make("exp", (x,))]))
     graph(%0: float32[2]) {
@@ -85,26 +87,6 @@ class Graph:
     def content_hash(self) -> str:
         """The sha256 (hexadecimal) of the canonical text."""
         return sha256(self.canonical.text().encode()).hexdigest()
-
-
-def rebuild(outputs: Sequence[Value], replacements: Mapping[Value, Value]) -> list[Value]:
-    """``outputs`` with some values replaced by others of the same type, wherever they are used.
-
-    Marks get the numbers 0, 1, ... in the order of their first use.
-    """
-    new: dict[Value, Value] = {}
-    marks: dict[int, int] = {}
-    for value in topological(outputs, stop=replacements.__contains__):
-        if value in replacements:
-            new[value] = replacements[value]
-        elif not value.inputs:
-            new[value] = value
-        else:
-            attrs = dict(value.attrs)
-            if value.op == "mark":
-                attrs["id"] = marks.setdefault(attrs["id"], len(marks))
-            new[value] = make(value.op, [new[v] for v in value.inputs], **attrs)
-    return [new[v] for v in outputs]
 
 
 def signature(

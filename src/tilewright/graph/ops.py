@@ -15,6 +15,7 @@ from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, ScalarOp, result_dtype
 from tilewright.core.shape import Dim, Shape
+from tilewright.graph.body import Body
 from tilewright.graph.host import FUNCTIONS as HOST_FUNCTIONS
 from tilewright.graph.ir import OPS, Op, TensorType
 
@@ -504,6 +505,43 @@ def _conv(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(attrs["dtype"], tuple(out))
 
 
+# ---- loops -------------------------------------------------------------------------------------------------
+
+
+@_row(
+    "scan",
+    None,
+    ("body", "length", "reverse", "consts", "carries", "index"),
+    "body repeated: operands are constants, first carries, stacked x; index picks a last carry or a stacked y",
+)
+def _scan(types: Types, attrs: Attrs) -> TensorType:
+    body: Body = attrs["body"]
+    length, consts, carries = attrs["length"], attrs["consts"], attrs["carries"]
+    if min(length, consts, carries) < 0 or consts + carries > len(types):
+        raise ValueError(
+            f"scan: {consts} constants and {carries} carries of length {length} do not fit {len(types)} operands"
+        )
+    if len(body.inputs) != len(types):
+        raise ValueError(f"scan: the body takes {len(body.inputs)} values, got {len(types)} operands")
+    for number, (own, given) in enumerate(zip(body.inputs, types, strict=True)):
+        want = own.type if number < consts + carries else _stacked(own.type, length)
+        if given != want:
+            raise TypeError(f"scan: operand {number} is {want} for the body, got {given}")
+    for number, (own, new) in enumerate(zip(body.inputs[consts : consts + carries], body.types, strict=False)):
+        if own.type != new:
+            raise TypeError(f"scan: carry {number} is {own.type} and becomes {new}")
+    if len(body.outputs) < carries or not 0 <= attrs["index"] < len(body.outputs):
+        raise ValueError(
+            f"scan: result {attrs['index']} of {len(body.outputs)} with {carries} carries does not exist"
+        )
+    one = body.types[attrs["index"]]
+    return one if attrs["index"] < carries else _stacked(one, length)
+
+
+def _stacked(one: TensorType, length: int) -> TensorType:
+    return TensorType(one.dtype, (length, *one.shape))
+
+
 ANCHORS = (
     *REDUCTIONS,
     "argmax",
@@ -515,4 +553,5 @@ ANCHORS = (
     "dot",
     "conv",
     "random_bits",
+    "scan",
 )

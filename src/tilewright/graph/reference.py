@@ -416,3 +416,21 @@ def _spread(x: Array, padding: Sequence[tuple[int, int]], dilation: Sequence[int
         np.moveaxis(out, axis, 0)[at[kept]] = np.moveaxis(x, axis, 0)[kept]
         x = out
     return x
+
+
+# ---- loops -------------------------------------------------------------------------------------------------
+
+
+@_meaning("scan")
+def _scan(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    body, index, first = a["body"], a["index"], a["consts"] + a["carries"]
+    consts, carries, xs = x[: a["consts"]], list(x[a["consts"] : first]), x[first:]
+    one = body.types[index]
+    ys = np.zeros((a["length"], *one.shape), one.dtype.numpy)
+    for i in range(a["length"])[:: -1 if a["reverse"] else 1]:
+        given = [*consts, *carries, *(np.asarray(stack[i]) for stack in xs)]
+        results = evaluate(body.outputs, dict(zip(body.inputs, given, strict=True)))
+        carries = results[: a["carries"]]
+        if index >= a["carries"]:
+            ys[i] = results[index]
+    return carries[index] if index < a["carries"] else ys

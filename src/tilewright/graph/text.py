@@ -10,6 +10,10 @@ Every binder carries its type. Interior values are numbered in the order of comp
 which may have names. Static arguments follow the operands as ``name=value``: integers, words, and lists in
 brackets; a symbolic size is ``name:low..high``. A constant shows its number instead.
 
+The body of a loop stands in braces on its line, its statements apart by semicolons:
+
+    %3 = scan %0, %1, %2 body={(%0: float32[], %1: float32[]); %2 = mul %0, %1 : float32[]; return %2} length=4 ... : ...
+
 Parsing builds every value through ``make``, so it checks types again and yields the interned values
 themselves: the very same objects when the text's inputs are bound to the same leaves.
 """
@@ -25,6 +29,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape, Size
+from tilewright.graph.body import Body
 from tilewright.graph.ir import OPS, TensorType, Value, constant, input_value, make, topological
 
 __all__ = ["format_attribute", "format_type", "format_value", "parse_graph", "print_graph"]
@@ -93,6 +98,9 @@ def format_attribute(item: Any) -> str:
         return "true" if item else "false"
     if isinstance(item, str):
         return item
+    if isinstance(item, Body):
+        lines = [line.strip() for line in print_graph(item).split("\n")]
+        return f"{{{lines[0].removeprefix('graph').removesuffix(' {')}; {'; '.join(lines[1:-2])}}}"
     if not hasattr(item, "__index__"):  # a derivative rule of the user's: it has a name, and no text to parse
         return str(item)
     return str(int(item))
@@ -170,6 +178,7 @@ def _parse_binding(line: str, scope: dict[str, Value]) -> None:
     left, _, right = line.partition(" = ")
     body, _, ending = right.rpartition(" : ")
     op, _, rest = body.partition(" ")
+    rest, inner = _take_body(rest)
     name, reader = _Reader(left).name(), _Reader(ending)
     type = reader.type()
     reader.end()
@@ -179,10 +188,30 @@ def _parse_binding(line: str, scope: dict[str, Value]) -> None:
         if op not in OPS:
             raise ValueError(f"unknown graph operation {op!r}")
         operands, attributes = _parse_arguments(rest, scope)
+        if inner is not None:
+            attributes = {"body": inner, **attributes}
         value = make(op, operands, **attributes)
     if value.type != type:
         raise ValueError(f"the type is {format_type(value.type)}, not {format_type(type)}")
     _bind(name, value, scope)
+
+
+def _take_body(text: str) -> tuple[str, Body | None]:
+    """The text without its ``body={...}``, and that body."""
+    start = text.find("body={")
+    if start < 0:
+        return text, None
+    depth, begin, pieces = 0, start + 6, list[str]()
+    for at in range(start + 5, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0 or (depth == 1 and text[at] == ";"):
+            pieces.append(text[begin:at].strip())
+            begin = at + 1
+        if depth == 0:
+            lines = [f"graph{pieces[0]} {{", *pieces[1:], "}"]
+            leaves, results = parse_graph("\n".join(lines))
+            return text[:start] + text[begin:], Body.of(leaves, results)
+    raise ValueError("the body's '{' has no '}'")
 
 
 def _parse_arguments(text: str, scope: Mapping[str, Value]) -> tuple[list[Value], dict[str, Any]]:

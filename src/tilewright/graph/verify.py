@@ -60,6 +60,10 @@ def _problem(value: Value) -> str | None:
         inferred = row.infer(tuple(v.type for v in value.inputs), attrs)
     except (TypeError, ValueError) as error:
         return str(error)
+    if value.op == "scan":
+        inside = problems(attrs["body"].outputs, attrs["body"].inputs)
+        if inside:
+            return f"in the body: {inside[0]}"
     if inferred != value.type:
         return f"the type is {value.type} and should be {inferred}"
     if value.op == "input":

@@ -28,7 +28,7 @@ from tilewright.lower.read import (
     rewrite_index,
 )
 
-__all__ = ["Group", "form_groups", "is_leaf"]
+__all__ = ["Group", "form_groups", "is_leaf", "unshaped"]
 
 Index = tuple[Affine, ...]
 
@@ -73,6 +73,19 @@ def is_leaf(v: Value) -> bool:
     return v.op in ("input", "constant", "iota")
 
 
+def unshaped(v: Value) -> Value:
+    """The value whose memory, being flat, holds ``v`` as well."""
+    while v.op == "reshape" and v.inputs[0].op not in ("constant", "iota"):
+        v = v.inputs[0]
+    return v
+
+
+def _loop_operands(scan: Value) -> list[Value]:
+    """What the iterations of a loop read from memory: all but the first carries, which are copied before."""
+    first, past = scan["consts"], scan["consts"] + scan["carries"]
+    return [unshaped(v) for v in (*scan.inputs[:first], *scan.inputs[past:])]
+
+
 def is_small_reduction(v: Value) -> bool:
     """A pooling window or its adjoint, small enough to write out."""
     if v.op not in COMBINE or product(reduced_shape(v)) > INLINE_REDUCTION:
@@ -96,7 +109,8 @@ class Group:
     """Values computed by one kernel (or a few of one recipe).
 
     ``kind``: ``map`` (elementwise), ``row`` (reductions over ``reduced`` dims of ``dims`` with elementwise work around),
-    ``dot`` (contraction with an epilogue), ``single`` (one operation with a recipe of its own), ``host``.
+    ``dot`` (contraction with an epilogue), ``single`` (one operation with a recipe of its own), ``scan`` (the results of one
+    loop), ``host``.
     ``members`` maps every value to its index over the group's loop variables ``loops``.
     """
 
@@ -121,6 +135,9 @@ class _Former:
     def __init__(self, outputs: Sequence[Value]) -> None:
         self.order = topological(outputs)
         self.outputs = dict.fromkeys(outputs)
+        scans = [v for v in self.order if v.op == "scan"]
+        self.operands = {x for v in scans for x in _loop_operands(v)}  # have to be stored
+        self.loops: dict[object, Group] = {}
         self.groups: list[Group] = []
         self.home: dict[Value, Group] = {}
         self.depth: dict[Value, int] = {}  # elementwise operations in a row that one expression would hold
@@ -137,6 +154,10 @@ class _Former:
             self.depth[v] = self.expression_depth(v)
             if is_leaf(v):
                 self.cost[v] = 0
+                if v in self.operands and v.op != "input":
+                    self.open("map", v)
+            elif v.op == "scan":
+                self.scan(v)
             elif v.dtype.is_complex or any(x.dtype.is_complex for x in v.inputs):
                 self.open("host", v, reason="complex elements")
             elif is_disjoint_fold(v):
@@ -161,7 +182,7 @@ class _Former:
             else:
                 self.open("host", v, reason=f"no native lowering for {v.op}")
         for v in self.outputs:
-            if is_leaf(v) and v.op != "input":
+            if is_leaf(v) and v.op != "input" and v not in self.home:
                 self.open("map", v)
         self.find_outputs()
         return self.groups
@@ -176,6 +197,14 @@ class _Former:
         self.place(group, v, group.loops)
         self.depth[v] = 0
         return group
+
+    def scan(self, v: Value) -> None:
+        """The results of one loop are one group."""
+        key = (v.inputs, v.attrs[:-1])
+        if key in self.loops:
+            self.place(self.loops[key], v, ())
+        else:
+            self.loops[key] = self.open("scan", v)
 
     def expression_depth(self, v: Value) -> int:
         """How many operations deep the expression of ``v`` would be on top of what its group does not compute."""
@@ -192,7 +221,7 @@ class _Former:
         terms = product(reduced_shape(v)) if v.op in COMBINE and not is_disjoint_fold(v) else 1
         self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in reads(v))) - 1
         uses = self.uses[v]
-        if v in self.outputs:
+        if v in self.outputs or v in self.operands:
             self.open("map", v)
             return
         moving = v.op in REWRITES

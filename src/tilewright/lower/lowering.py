@@ -10,6 +10,7 @@ from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
+from tilewright.lower.scan import lower_scan
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.lower.single import lower_single
 from tilewright.recipes.machine import Machine
@@ -30,6 +31,9 @@ def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
             steps.append(_host(group, stored, group.reason))
             continue
         try:
+            if group.kind == "scan":
+                steps += lower_scan(group, stored, machine, lower_groups)
+                continue
             calls = _lower(group, stored, machine)
         except Unsupported as reason:
             group.reason = str(reason)

@@ -15,7 +15,7 @@ from tilewright.kernel.ir import Check, Kernel, walk
 from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
 
-__all__ = ["HostCall", "Location", "Schedule", "Step", "schedule"]
+__all__ = ["HostCall", "Location", "LoopCall", "LoopSlot", "Schedule", "Step", "schedule"]
 
 
 @dataclass(slots=True)
@@ -27,20 +27,58 @@ class HostCall:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class LoopSlot:
+    """Where a slot of a loop's body lies in the plan around it: at a byte of a place, moving every iteration."""
+
+    place: Place
+    access: str
+    offset: int = 0
+    stride: int = 0
+
+
+@dataclass(slots=True)
+class LoopCall:
+    """A plan of its own that runs ``count`` times. ``slots`` are those of the body, its arena first; ``swaps`` are pairs of
+    them that trade places after each iteration."""
+
+    body: Schedule
+    count: int
+    slots: list[LoopSlot]
+    swaps: list[tuple[int, int]]
+
+
 @dataclass(slots=True, eq=False)
 class Step:
-    """Calls of one kernel that run together, or one host call; ``wait_for`` is the last step that must be complete."""
+    """Calls of one kernel that run together, one host call, or one loop; ``wait_for`` is the last step that must be
+    complete. A host call or loop waits for everything before it, and everything after waits for it."""
 
     calls: list[Call]
     host: HostCall | None = None
     wait_for: int = -1
+    loop: LoopCall | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else runs at the same time."""
+        return self.host is not None or self.loop is not None
+
+    def kernels(self) -> list[Kernel]:
+        """All kernels, those of a loop's body included."""
+        if self.loop is not None:
+            return [k for s in self.loop.body.steps for k in s.kernels()]
+        return [c.kernel for c in self.calls]
 
     def reads(self) -> list[Place]:
+        if self.loop is not None:
+            return [s.place for s in self.loop.slots if "r" in s.access]
         if self.host is not None:
             return list(self.host.inputs)
         return [a.place for c in self.calls for a in c.args if "r" in a.access]
 
     def writes(self) -> list[Place]:
+        if self.loop is not None:
+            return [s.place for s in self.loop.slots if "w" in s.access]
         if self.host is not None:
             return list(self.host.outputs)
         return [a.place for c in self.calls for a in c.args if "w" in a.access]
@@ -92,7 +130,7 @@ def _order(steps: list[Step], replacing: set[Value], awaited: set[Place]) -> lis
     end those whose results may take over memory that others still read."""
     touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
     late = [
-        s for s in steps if s.host is None and all(touched[p] == 1 and p not in awaited for p in s.writes())
+        s for s in steps if not s.alone and all(touched[p] == 1 and p not in awaited for p in s.writes())
     ]
     early = [s for s in steps if s not in late]
     late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
@@ -133,7 +171,7 @@ def _take_over(
             continue
         if (
             all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls)
-            and steps[writers[0]].host is None
+            and not steps[writers[0]].alone
         ):
             taken[o] = i
             used.add(i)
@@ -147,7 +185,7 @@ def has_checks(kernel: Kernel) -> bool:
 
 def _may_fail(step: Step) -> bool:
     """Whether a step may end the run with an error: a bounds check, or anything the reference does."""
-    return step.host is not None or any(has_checks(c.kernel) for c in step.calls)
+    return step.host is not None or any(map(has_checks, step.kernels()))
 
 
 def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
@@ -238,7 +276,7 @@ def _set_waits(
         for p in s.writes():
             home = alias.get(p, p)
             wait = max(wait, user.get(home, -1), reused.get(home, -1), checked if p in replacing else -1)
-        s.wait_for = n - 1 if s.host is not None else wait
+        s.wait_for = n - 1 if s.alone else wait
         if _may_fail(s):
             checked = n
         for p in (*s.reads(), *s.writes()):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tilewright.graph.ir import Value
 from tilewright.passes.canonicalise import canonicalise
+from tilewright.passes.scans import merge_scans
 from tilewright.passes.split_reductions import split_reductions
 
 __all__ = ["PASSES", "run_passes"]
@@ -14,8 +15,8 @@ PASSES: tuple[Callable[[Sequence[Value]], list[Value]], ...] = (canonicalise, sp
 
 
 def run_passes(outputs: Sequence[Value]) -> list[Value]:
-    """Every pass over the outputs."""
+    """Every pass over the outputs, and over the bodies of their loops."""
     current = list(outputs)
     for step in PASSES:
         current = step(current)
-    return current
+    return merge_scans(current, run_passes)

@@ -22,6 +22,7 @@ import sys
 __all__ = [
     "ARGS", "ARG_COUNT", "ARG_OFFSETS", "ARG_SLOTS", "CHUNK_LIMIT", "FUNCTIONS", "LAUNCHES",
     "LAUNCH_BYTES", "LAUNCH_COUNT", "LINE", "PART_BYTES", "PART_TEAM", "PROFILE", "PROFILE_WORDS",
+    "RECORD_WORDS",
     "SEGMENT_BYTES", "SLOTS", "STATUS", "STRIDE", "TEAM_BYTES", "TEAM_CLOCK", "TEAM_HAZARDS",
     "TEAM_PROGRAM", "TEAM_SCRATCH", "TEAM_SIGNAL", "TEAM_SLEEP", "TEAM_SLEEPERS", "TEAM_SPINS",
     "TEAM_STOP", "TEAM_WAKE", "TEAM_YIELD", "THREADS", "THREAD_LIMIT", "WAKE_LIMIT", "driver_source",
@@ -72,7 +73,13 @@ SEGMENT_BYTES = 32
 # Profile row of (launch, thread): first start, last end, busy, chunks; nanoseconds.
 PROFILE_WORDS = 4
 
-FUNCTIONS = ("run", "run_serial", "worker", "retire", "futex_sleep", "futex_wake", "clock", "pauses")
+# A sequence: the number of its records, then a pointer to them. A record is a native part (its run function, its
+# header) or a loop (null, null, the sequence of the body, iterations, number of slots, their bindings, the
+# pointer table around the loop, the body's, number of swaps, their pairs). A binding: slot of the table around,
+# byte offset, bytes from one iteration to the next. A pair: two slots of the body's table.
+RECORD_WORDS = 10
+
+FUNCTIONS = ("run", "run_serial", "sequence", "worker", "retire", "futex_sleep", "futex_wake", "clock", "pauses")
 
 _PAUSE = {
     "x86_64": ("call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"),
@@ -465,6 +472,134 @@ end:
 }}
 """
 
+_SEQUENCE = f"""
+; Stages one after the other on the calling thread, until one reports a status; returns it.
+define internal i32 @sequence(ptr %sequence) nounwind {{
+entry:
+  %count = load i64, ptr %sequence
+  %records.p = getelementptr i8, ptr %sequence, i64 8
+  %records = load ptr, ptr %records.p
+  br label %head
+head:
+  %r = phi i64 [ 0, %entry ], [ %r.next, %next ]
+  %more = icmp ult i64 %r, %count
+  br i1 %more, label %body, label %done
+body:
+  %offset = mul i64 %r, {8 * RECORD_WORDS}
+  %record = getelementptr i8, ptr %records, i64 %offset
+  %inner.p = getelementptr i8, ptr %record, i64 16
+  %inner = load ptr, ptr %inner.p
+  %plain = icmp eq ptr %inner, null
+  br i1 %plain, label %part, label %loop
+part:
+  %run = load ptr, ptr %record
+  %part.p = getelementptr i8, ptr %record, i64 8
+  %header = load ptr, ptr %part.p
+  %part.code = call i32 %run(ptr %header)
+  br label %check
+loop:
+  %loop.code = call i32 @loop(ptr %record, ptr %inner)
+  br label %check
+check:
+  %code = phi i32 [ %part.code, %part ], [ %loop.code, %loop ]
+  %bad = icmp ne i32 %code, 0
+  br i1 %bad, label %stop, label %next
+next:
+  %r.next = add i64 %r, 1
+  br label %head
+stop:
+  ret i32 %code
+done:
+  ret i32 0
+}}
+
+; A loop: its body has a pointer table of its own, filled from the one around it; from one iteration to the next
+; each pointer moves by its stride, and pairs trade places.
+define internal i32 @loop(ptr %record, ptr %inner) nounwind {{
+entry:
+  %count.p = getelementptr i8, ptr %record, i64 24
+  %count = load i64, ptr %count.p
+  %slots.p = getelementptr i8, ptr %record, i64 32
+  %slots = load i64, ptr %slots.p
+  %bindings.p = getelementptr i8, ptr %record, i64 40
+  %bindings = load ptr, ptr %bindings.p
+  %outer.p = getelementptr i8, ptr %record, i64 48
+  %outer = load ptr, ptr %outer.p
+  %table.p = getelementptr i8, ptr %record, i64 56
+  %table = load ptr, ptr %table.p
+  %swaps.p = getelementptr i8, ptr %record, i64 64
+  %swaps = load i64, ptr %swaps.p
+  %pairs.p = getelementptr i8, ptr %record, i64 72
+  %pairs = load ptr, ptr %pairs.p
+  br label %bind.head
+bind.head:
+  %b = phi i64 [ 0, %entry ], [ %b.next, %bind ]
+  %b.more = icmp ult i64 %b, %slots
+  br i1 %b.more, label %bind, label %head
+bind:
+  %b.offset = mul i64 %b, 24
+  %slot.p = getelementptr i8, ptr %bindings, i64 %b.offset
+  %slot = load i64, ptr %slot.p
+  %base.p = getelementptr ptr, ptr %outer, i64 %slot
+  %base = load ptr, ptr %base.p
+  %at.p = getelementptr i8, ptr %slot.p, i64 8
+  %at = load i64, ptr %at.p
+  %start = getelementptr i8, ptr %base, i64 %at
+  %own.p = getelementptr ptr, ptr %table, i64 %b
+  store ptr %start, ptr %own.p
+  %b.next = add i64 %b, 1
+  br label %bind.head
+head:
+  %i = phi i64 [ 0, %bind.head ], [ %i.next, %swap.head ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %body, label %done
+body:
+  %code = call i32 @sequence(ptr %inner)
+  %bad = icmp ne i32 %code, 0
+  br i1 %bad, label %stop, label %move.head
+move.head:
+  %m = phi i64 [ 0, %body ], [ %m.next, %move ]
+  %m.more = icmp ult i64 %m, %slots
+  br i1 %m.more, label %move, label %swap.start
+move:
+  %m.offset = mul i64 %m, 24
+  %m.row = getelementptr i8, ptr %bindings, i64 %m.offset
+  %stride.p = getelementptr i8, ptr %m.row, i64 16
+  %stride = load i64, ptr %stride.p
+  %place.p = getelementptr ptr, ptr %table, i64 %m
+  %place = load ptr, ptr %place.p
+  %moved = getelementptr i8, ptr %place, i64 %stride
+  store ptr %moved, ptr %place.p
+  %m.next = add i64 %m, 1
+  br label %move.head
+swap.start:
+  %i.next = add i64 %i, 1
+  br label %swap.head
+swap.head:
+  %s = phi i64 [ 0, %swap.start ], [ %s.next, %swap ]
+  %s.more = icmp ult i64 %s, %swaps
+  br i1 %s.more, label %swap, label %head
+swap:
+  %s.offset = mul i64 %s, 16
+  %pair = getelementptr i8, ptr %pairs, i64 %s.offset
+  %first = load i64, ptr %pair
+  %second.p = getelementptr i8, ptr %pair, i64 8
+  %second = load i64, ptr %second.p
+  %x.p = getelementptr ptr, ptr %table, i64 %first
+  %y.p = getelementptr ptr, ptr %table, i64 %second
+  %x = load ptr, ptr %x.p
+  %y = load ptr, ptr %y.p
+  store ptr %y, ptr %x.p
+  store ptr %x, ptr %y.p
+  %s.next = add i64 %s, 1
+  br label %swap.head
+stop:
+  ret i32 %code
+done:
+  ret i32 0
+}}
+"""
+
 _WORKER = f"""
 ; A worker's life: wait for the signal to change, join the published run, repeat until told to stop. Before
 ; it looks into a part it states so in its hazard line and checks that the part is still published; parts
@@ -648,7 +783,7 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
         f"ptr @{function}" for function in FUNCTIONS
     )
     entry = f"define ptr @{name}() nounwind {{ ret ptr @functions }}\n"
-    text = table + "]\n" + declaration + _RESOLVE + _CHUNK + _AWAIT + _WALK + _RUN + _WORKER + system + entry
+    text = table + "]\n" + declaration + _RESOLVE + _CHUNK + _AWAIT + _WALK + _RUN + _SEQUENCE + _WORKER + system + entry
     text = text.replace("@PAUSE@", pause).replace("@YIELD_AFTER@", str(yield_after))
     return text.replace("@FUTEX@", str(_FUTEX_CALL.get(machine, 0)))
 

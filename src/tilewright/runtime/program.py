@@ -1,8 +1,8 @@
 """Programs: tables of kernel launches over one arena, run on all threads by one native call.
 
-A program is built from a plain description (`Launch`, `Segment`, `HostStep`) that names kernels by address
-and memory by slot and byte offset. Runs of launches between host steps become *native parts*; a program
-without host steps is exactly one native call. What it does not do: it plans no memory and knows no shapes,
+A program is built from a plain description (`Launch`, `Segment`, `Loop`, `HostStep`) that names kernels by address
+and memory by slot and byte offset. Runs of launches between other steps become *native parts*; a program
+without host steps is exactly one native call, its loops included. What it does not do: it plans no memory and knows no shapes,
 dtypes or IR.
 
     program = Program(
@@ -24,6 +24,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import Team, default_threads, state
 
-__all__ = ["ArrayRef", "HostStep", "KernelCheckError", "Launch", "Program", "Segment"]
+__all__ = ["ArrayRef", "HostStep", "KernelCheckError", "Launch", "Loop", "Program", "Segment"]
 
 # Makes the exception for a failed check from the four status words (the code first).
 Check = Callable[[tuple[int, int, int, int]], BaseException]
@@ -81,6 +82,24 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Loop:
+    """Steps that run `count` times over a pointer table of their own; iterations follow one another.
+
+    steps   launches and loops; what they wait for, and their slots, are numbered within the loop
+    slots   for each slot of the table inside: slot of the table around, byte offset, and the bytes by which it moves
+            from one iteration to the next
+    swaps   pairs of slots inside that trade places after each iteration
+
+    It starts when every earlier step is complete, and every later step waits for it.
+    """
+
+    steps: Sequence[Launch | Loop]
+    count: int
+    slots: Sequence[tuple[int, int, int]]
+    swaps: Sequence[tuple[int, int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ArrayRef:
     """A C-contiguous array in a slot; a host step receives it as a writable NumPy array over that memory."""
 
@@ -115,6 +134,7 @@ class _Part:
     stride: int
     tables: list[Any] = field(default_factory=list)
     call: Callable[[int], int] | None = None
+    entry: str = "run_serial"  # the driver's function behind `call`
 
     def width(self) -> int:
         """How many chunks can be in flight at once: those of launches that do not wait for each other."""
@@ -128,6 +148,34 @@ class _Part:
         self.memory.words(offset, 1)[0] = value & 0xFFFFFFFFFFFFFFFF
 
 
+@dataclass(slots=True)
+class _Loop:
+    """The native tables of a loop. `table` holds the pointers inside, `bindings` the slots and swaps."""
+
+    loop: Loop
+    stages: list[_Part | _Loop]
+    outer: int
+    table: Memory
+    bindings: Memory
+    body: Memory | None = None  # the sequence of its stages
+    alone: Memory | None = None  # a sequence of the loop only
+    call: Callable[[int], int] | None = None
+
+    @property
+    def address(self) -> int:
+        assert self.alone is not None
+        return self.alone.address
+
+    def parts(self) -> list[_Part]:
+        return [p for s in self.stages for p in ([s] if isinstance(s, _Part) else s.parts())]
+
+    def launches(self) -> int:
+        inside = sum(len(s.launches) if isinstance(s, _Part) else s.launches() for s in self.stages)
+        return inside * self.loop.count
+
+
+_Native = _Part | _Loop
+
 # What a profiled run leaves behind: a host step's timing, or a native part with its filled profile table.
 _Record = profiler.LaunchTiming | tuple[_Part, Memory]
 
@@ -135,7 +183,7 @@ _Record = profiler.LaunchTiming | tuple[_Part, Memory]
 class Program:
     """A schedule bound to its arena; `run` executes it on given pointers.
 
-    steps          launches and host steps, in order
+    steps          launches, loops and host steps, in order
     slots          size of the pointer table, arena included: `run` takes `slots - 1` pointers
     arena_bytes    size of slot 0, aligned to 64 bytes. Its contents last for one run only: programs without
                    host steps share one arena, as they run one at a time
@@ -150,7 +198,7 @@ class Program:
 
     def __init__(
         self,
-        steps: Sequence[Launch | HostStep],
+        steps: Sequence[Launch | Loop | HostStep],
         *,
         slots: int,
         arena_bytes: int = 0,
@@ -175,10 +223,12 @@ class Program:
         self._pack = struct.Struct(f"{slots - 1}Q").pack_into
         self._team: Team | None = None
         self._generation = -1  # of `state`, when the program was made ready; -1 never matches
-        self._stages: list[_Part | HostStep] = []
+        self._stages: list[_Native | HostStep] = []
+        self._status = Memory(driver.LINE, zero=True)  # of every part: a run stops at the first that reports
+        self._whole: Memory | None = None  # the sequence of all stages, when there are several and all are native
         self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
         self._only_address = 0
-        self._launch_count = sum(isinstance(step, Launch) for step in self.steps)
+        self._launch_count = 0
         self._turn = threading.RLock()  # whole runs of a program with host steps
         self._running = False
         _live_programs.add(self)
@@ -201,7 +251,7 @@ class Program:
             if call is not None:
                 self._bind(pointers)
                 if call(self._only_address):
-                    self._raise_check(self._stages[0])
+                    self._raise_check()
                 stats.native_calls += 1
                 stats.launches += self._launch_count
                 return
@@ -241,7 +291,7 @@ class Program:
                             if self._generation != state.generation:
                                 self._attach()
                                 bound = self._stages[index]
-                                assert isinstance(bound, _Part)
+                                assert not isinstance(bound, HostStep)
                                 stage = bound
                             if bind:
                                 self._bind(pointers)
@@ -250,20 +300,23 @@ class Program:
             finally:
                 self._running = False
 
-    def _run_part(self, part: _Part, records: list[_Record] | None) -> None:
-        assert part.call is not None
-        table = None
-        if records is not None:
+    def _run_part(self, stage: _Native, records: list[_Record] | None) -> None:
+        assert stage.call is not None
+        parts = [stage] if isinstance(stage, _Part) else stage.parts()
+        tables = []
+        for part in parts if records is not None else ():
             table = Memory(8 * driver.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
             part.store(driver.PROFILE, table.address)
-            records.append((part, table))
-        code = part.call(part.address)
-        if table is not None:
+            tables.append((part, table))
+        code = stage.call(stage.address)
+        for part, _ in tables:
             part.store(driver.PROFILE, 0)
+        if records is not None:
+            records.extend(tables)
         stats.native_calls += 1
-        stats.launches += len(part.launches)
+        stats.launches += len(stage.launches) if isinstance(stage, _Part) else stage.launches()
         if code:
-            self._raise_check(part)
+            self._raise_check()
 
     def _run_host(self, step: HostStep, records: list[_Record] | None) -> None:
         arrays = [self._array(ref) for ref in step.arrays]
@@ -282,9 +335,8 @@ class Program:
         flat: npt.NDArray[Any] = np.ctypeslib.as_array(memory)
         return flat.view(ref.dtype).reshape(ref.shape)
 
-    def _raise_check(self, stage: _Part | HostStep) -> None:
-        assert isinstance(stage, _Part)
-        status = (ctypes.c_int32 * 4).from_address(stage.memory.words(driver.STATUS, 1)[0])
+    def _raise_check(self) -> None:
+        status = (ctypes.c_int32 * 4).from_address(self._status.address)
         words = (status[0], status[1], status[2], status[3])
         make = self.checks.get(words[0])
         if make is None:
@@ -301,7 +353,8 @@ class Program:
             if self._generation != state.generation:
                 self._attach()
         started = profiler.now()
-        self._run_stages(pointers, records)
+        with nullcontext() if self._arena is not None else state.lock:  # the shared arena is for one run at a time
+            self._run_stages(pointers, records)
         ended = profiler.now()
         timings: list[profiler.LaunchTiming] = []
         for record in records:
@@ -321,22 +374,59 @@ class Program:
         if not shares and self._arena is None:
             self._arena = Memory(self.arena_bytes)
         self._bound[0] = (self._arena or state.shared_arena(self.arena_bytes)).address
-        if not self._stages or any(
-            isinstance(part, _Part) and part.stride < team.size for part in self._stages
-        ):
+        if not self._stages or any(part.stride < team.size for part in self._parts()):
             self._release()
-            self._stages = self._build_stages(max(team.size, default_threads()))
+            most = max(team.size, default_threads())
+            self._stages = self._build_stages(self.steps, self._table.address, most)
         team.reserve_scratch(max(self.scratch_bytes, 64))
         parallel = False
-        for part in self._stages:
-            if isinstance(part, _Part):
-                parallel |= self._attach_part(part, team)
+        for part in self._parts():
+            parallel |= self._attach_part(part, team)
         if parallel:
             team.start()
+        native = [stage for stage in self._stages if not isinstance(stage, HostStep)]
+        for stage in native:
+            if isinstance(stage, _Loop):
+                stage.body = None
+                stage.alone = self._sequence([stage], team)
+                stage.call = team.driver.sequence
         self._team = team  # keeps the control block that the headers point to
         self._generation = state.generation
-        only = self._stages[0] if len(self._stages) == 1 else None
-        self._only, self._only_address = (only.call, only.address) if isinstance(only, _Part) else (None, 0)
+        self._launch_count = sum(
+            len(stage.launches) if isinstance(stage, _Part) else stage.launches() for stage in native
+        )
+        self._only, self._only_address = None, 0
+        if len(native) == len(self._stages) == 1:
+            self._only, self._only_address = native[0].call, native[0].address
+        elif native and len(native) == len(self._stages):
+            self._whole = self._sequence(native, team)
+            self._only, self._only_address = team.driver.sequence, self._whole.address
+
+    def _parts(self) -> list[_Part]:
+        """The native parts, those inside loops included."""
+        return [
+            part
+            for stage in self._stages
+            if not isinstance(stage, HostStep)
+            for part in ([stage] if isinstance(stage, _Part) else stage.parts())
+        ]
+
+    def _sequence(self, stages: Sequence[_Native], team: Team) -> Memory:
+        """The native table of stages that run one after the other."""
+        words: list[int] = [len(stages), 0]
+        for stage in stages:
+            if isinstance(stage, _Part):
+                words += [team.driver.addresses[stage.entry], stage.address] + [0] * (driver.RECORD_WORDS - 2)
+                continue
+            if stage.body is None:
+                stage.body = self._sequence(stage.stages, team)
+            bindings, slots, swaps = stage.bindings.address, stage.loop.slots, stage.loop.swaps
+            words += [0, 0, stage.body.address, stage.loop.count, len(slots), bindings, stage.outer]
+            words += [stage.table.address, len(swaps), bindings + 24 * len(slots)]
+        memory = Memory(8 * len(words))
+        words[1] = memory.address + 16
+        memory.words(0, len(words))[:] = [*words]
+        return memory
 
     def _attach_part(self, part: _Part, team: Team) -> bool:
         """Point a part at the team; returns whether it needs workers."""
@@ -345,31 +435,45 @@ class Program:
         part.store(driver.PART_TEAM, team.address)
         part.store(driver.THREADS, team.size)
         part.store(driver.WAKE_LIMIT, min(team.size, width) - 1)
+        part.entry = "run" if shared else "run_serial"
         part.call = team.driver.run if shared else team.driver.run_serial
         return shared
 
-    def _build_stages(self, stride: int) -> list[_Part | HostStep]:
-        stages: list[_Part | HostStep] = []
+    def _build_stages(
+        self, steps: Sequence[Launch | Loop | HostStep], slots_at: int, stride: int
+    ) -> list[_Native | HostStep]:
+        """Stages over the pointer table at `slots_at`, for up to `stride` threads."""
+        stages: list[_Native | HostStep] = []
         launches: list[Launch] = []
-        for index, step in enumerate((*self.steps, None)):
+        for index, step in enumerate((*steps, None)):
             if isinstance(step, Launch):
                 launches.append(step)
                 continue
             if launches:
-                stages.append(self._build_part(launches, index - len(launches), stride))
+                stages.append(self._build_part(launches, index - len(launches), slots_at, stride))
                 launches = []
-            if step is not None:
+            if isinstance(step, Loop):
+                stages.append(self._build_loop(step, slots_at, stride))
+            elif step is not None:
                 stages.append(step)
         return stages
 
-    def _build_part(self, launches: list[Launch], first_step: int, stride: int) -> _Part:
+    def _build_loop(self, loop: Loop, slots_at: int, stride: int) -> _Loop:
+        table = Memory(8 * len(loop.slots), zero=True)
+        words = [number & 0xFFFFFFFFFFFFFFFF for row in (*loop.slots, *loop.swaps) for number in row]
+        bindings = Memory(8 * len(words))
+        bindings.words(0, len(words))[:] = [*words]
+        stages = self._build_stages(loop.steps, table.address, stride)
+        native = [stage for stage in stages if not isinstance(stage, HostStep)]
+        return _Loop(loop, native, slots_at, table, bindings)
+
+    def _build_part(self, launches: list[Launch], first_step: int, slots_at: int, stride: int) -> _Part:
         """Lay out one part's tables in one block: header, launches, states, segments, arguments."""
         segments = [[piece for piece in launch.segments if piece.grid > 0] for launch in launches]
         chunks = [sum(-(-piece.grid // piece.chunk) for piece in pieces) for pieces in segments]
         args = [arg for pieces in segments for piece in pieces for arg in piece.args]
         layout = _Layout()
         header = layout.add(driver.PART_BYTES)
-        status = layout.add(driver.LINE)
         records = layout.add(driver.LAUNCH_BYTES * len(launches))
         states = layout.add(driver.LINE * (1 + stride) * len(launches))
         pieces_at = layout.add(driver.SEGMENT_BYTES * sum(len(pieces) + 1 for pieces in segments))
@@ -380,12 +484,12 @@ class Program:
         for at, value in (
             (driver.LAUNCH_COUNT, len(launches)),
             (driver.LAUNCHES, base + records),
-            (driver.SLOTS, self._table.address),
+            (driver.SLOTS, slots_at),
             (driver.ARG_COUNT, len(args)),
             (driver.ARG_SLOTS, base + which),
             (driver.ARG_OFFSETS, base + offsets),
             (driver.ARGS, base + resolved),
-            (driver.STATUS, base + status),
+            (driver.STATUS, self._status.address),
             (driver.STRIDE, stride),
         ):
             part.store(header + at, value)
@@ -411,9 +515,8 @@ class Program:
         return launch.kernel if isinstance(launch.kernel, int) else self.kernels[launch.kernel]
 
     def _release(self) -> None:
-        for part in self._stages:
-            if isinstance(part, _Part):
-                state.bury(part.address, part.memory)
+        for part in self._parts():
+            state.bury(part.address, part.memory)
         self._stages = []
 
     def __del__(self) -> None:
@@ -456,7 +559,9 @@ def _host_name(step: HostStep) -> str:
     return step.name or getattr(step.function, "__name__", "host")
 
 
-def _check_steps(steps: Sequence[Launch | HostStep], slots: int, kernels: Mapping[str, int]) -> None:
+def _check_steps(
+    steps: Sequence[Launch | Loop | HostStep], slots: int, kernels: Mapping[str, int]
+) -> None:
     """Reject what the native tables could not express or the driver would wait for for ever."""
     if slots < 1:
         raise ValueError("slot 0 is the arena: a program has at least one slot")
@@ -464,6 +569,13 @@ def _check_steps(steps: Sequence[Launch | HostStep], slots: int, kernels: Mappin
         where = f"step {index}"
         if isinstance(step, HostStep):
             used = [(ref.slot, ref.byte_offset) for ref in step.arrays]
+        elif isinstance(step, Loop):
+            if step.count < 0 or any(not isinstance(inner, (Launch, Loop)) for inner in step.steps):
+                raise ValueError(f"{where}: a loop runs launches and loops, zero or more times")
+            if any(not 0 <= slot < len(step.slots) for pair in step.swaps for slot in pair):
+                raise ValueError(f"{where}: swaps {step.swaps} are outside of {len(step.slots)} slots")
+            _check_steps(step.steps, len(step.slots), kernels)
+            used = [(slot, offset) for slot, offset, _ in step.slots]
         else:
             where += f" ({_launch_name(step)})"
             if not -1 <= step.wait_for < index:

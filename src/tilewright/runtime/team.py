@@ -47,6 +47,7 @@ class Driver:
         self.has_futex = driver.has_futex(library.target.triple)
         self.run = _Run(table["run"])
         self.run_serial = _Run(table["run_serial"])
+        self.sequence = _Run(table["sequence"])
         self.worker = _Worker(table["worker"])
         self.retire = _Retire(table["retire"])
         self.pause_ns = self._measure_pause(_Pauses(table["pauses"]))

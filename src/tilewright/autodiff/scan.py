@@ -1,0 +1,254 @@
+"""Derivatives and batches of loops: what each transform of the body makes of the loop around it.
+
+Every rule is a loop again, over a body that the transform of one iteration gives, so that rules apply to their own
+results. Letters: c constants, h carries, x and y what is sliced and stacked, h' a new carry; an index names a result:
+a last carry, then a stacked y. A carry is *moving* when a derivative (or a difference between examples) can reach it: on
+the first iteration or, through the body, on a later one.
+
+    forward    h', y = f(c, h, x)                          reverse    dh, dc, dx = pull f at (c, h, x) of (dh', dy)
+    tangent    (h', th'), (y, ty) = push f along (tc, th, tx)         summing dc, from the last iteration to the first
+
+Reverse mode reads the carries before every iteration and the results of the body's contractions and reductions, which
+the forward loop then stacks too; what lies between is computed anew. The forward loop stays one loop: a pass merges it
+with the one that was there. This file knows the transforms of one iteration only as functions that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from tilewright.graph.body import Body
+from tilewright.graph.build import add, broadcast, permute, zeros_like
+from tilewright.graph.ir import Value, input_value, make, topological
+
+__all__ = ["batched", "pulled", "pushed", "scan"]
+
+Dependent = Callable[[Sequence[Value], Sequence[Value]], Container[Value]]
+Pull = Callable[[Sequence[Value], Sequence[Value | None], Sequence[Value]], Sequence[Value | None]]
+Push = Callable[[Sequence[Value], Sequence[Value], Sequence[Value]], Sequence[Value | None]]
+Batch = Callable[[Sequence[Value], Mapping[Value, Value], int], Sequence[Value | None]]
+
+# What is cheaper to keep for the backward pass than to compute anew.
+KEPT = frozenset(
+    ("dot", "conv", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "cumsum", "scatter", "fold", "scan")
+)  # fmt: skip
+
+
+def scan(
+    body: Body,
+    consts: Sequence[Value],
+    init: Sequence[Value],
+    xs: Sequence[Value],
+    length: int,
+    reverse: bool,
+) -> list[Value]:
+    """The results of a loop: the last carries, then what the iterations give, stacked along a first axis.
+
+    Iteration i takes the slice i of ``xs`` and gives the slice i of the results; ``reverse`` begins with the last.
+    """
+    return [
+        make("scan", (*consts, *init, *xs), body=body, length=length, reverse=reverse, consts=len(consts),
+             carries=len(init), index=index)
+        for index in range(len(body.outputs))
+    ]  # fmt: skip
+
+
+@dataclass
+class _Loop:
+    """A loop taken apart, its body over fresh leaves: ``leaves`` are those of constants, carries and slices in order."""
+
+    consts: Sequence[Value]
+    init: Sequence[Value]
+    xs: Sequence[Value]
+    length: int
+    reverse: bool
+    body: Body
+    leaves: list[Value]
+    new: list[Value]
+    ys: list[Value]
+
+    @classmethod
+    def of(cls, v: Value) -> _Loop:
+        first, past, body = v["consts"], v["consts"] + v["carries"], v["body"]
+        leaves = body.leaves()
+        results = body.apply(leaves)
+        new, ys = results[: v["carries"]], results[v["carries"] :]
+        inputs = v.inputs
+        return cls(
+            inputs[:first],
+            inputs[first:past],
+            inputs[past:],
+            v["length"],
+            v["reverse"],
+            body,
+            leaves,
+            new,
+            ys,
+        )
+
+    @property
+    def c(self) -> list[Value]:
+        return self.leaves[: len(self.consts)]
+
+    @property
+    def h(self) -> list[Value]:
+        return self.leaves[len(self.consts) : len(self.consts) + len(self.init)]
+
+    @property
+    def x(self) -> list[Value]:
+        return self.leaves[len(self.consts) + len(self.init) :]
+
+    def moving(
+        self, given: Sequence[bool], reached: Callable[[list[Value]], Container[Value]]
+    ) -> list[Value]:
+        """The leaves that move when those that are ``given`` do; ``reached(leaves)`` holds the results that then move."""
+        chosen = {leaf for leaf, moves in zip(self.leaves, given, strict=True) if moves}
+        while True:
+            found = reached([v for v in self.leaves if v in chosen])
+            more = {leaf for leaf, new in zip(self.h, self.new, strict=True) if new in found} - chosen
+            if not more:
+                return [v for v in self.leaves if v in chosen]
+            chosen |= more
+
+
+def pulled(
+    v: Value, cotangents: Mapping[int, Value], needed: Sequence[bool], pull: Pull, dependent: Dependent
+) -> list[Value | None]:
+    """The cotangents of a loop's operands (of those that are ``needed``), from those of its results by index."""
+    loop = _Loop.of(v)
+    wanted = [n and leaf.dtype.is_inexact for n, leaf in zip(needed, loop.leaves, strict=True)]
+    moving = loop.moving(wanted, lambda leaves: dependent([*loop.new, *loop.ys], leaves))
+    path = dependent([*loop.new, *loop.ys], moving)
+
+    # One iteration backwards: dh' and dy come in, dh, dc and dx go out.
+    carries = [k for k, leaf in enumerate(loop.h) if leaf in moving]
+    stacked = [
+        j for j, y in enumerate(loop.ys) if len(loop.init) + j in cotangents and y in path
+    ]  # those with a cotangent
+    seeds = [_leaf_like(loop.h[k]) for k in carries]
+    slices = [_leaf_like(loop.ys[j]) for j in stacked]
+    results = [*(loop.new[k] for k in carries), *(loop.ys[j] for j in stacked)]
+    found = dict(zip(moving, pull(results, [*seeds, *slices], moving), strict=True))
+    inner_consts = [c for c in loop.c if found.get(c) is not None]
+    sums = [_leaf_like(c) for c in inner_consts]
+    outer_xs = [x for x in loop.x if found.get(x) is not None]
+    gives = [found[loop.h[k]] or zeros_like(loop.h[k]) for k in carries]
+    gives += [add(s, _there(found[c])) for s, c in zip(sums, inner_consts, strict=True)]
+    gives += [_there(found[x]) for x in outer_xs]
+
+    # What it reads of the forward iteration.
+    varying = _depending([*loop.new, *loop.ys], [*loop.h, *loop.x])
+    kept = {y for y in varying if y.op in KEPT}
+    read = topological(gives, stop=kept.__contains__)
+    saved = [y for y in read if y in kept or y in loop.h]
+    forward = Body.of(loop.leaves, [*loop.new, *loop.ys, *saved])
+    results = scan(forward, loop.consts, loop.init, loop.xs, loop.length, loop.reverse)
+    residuals = results[len(loop.new) + len(loop.ys) :]
+    consts = [(c, outer) for c, outer in zip(loop.c, loop.consts, strict=True) if c in read]
+    xs = [(x, outer) for x, outer in zip(loop.x, loop.xs, strict=True) if x in read]
+
+    body = Body.of([*(c for c, _ in consts), *seeds, *sums, *(x for x, _ in xs), *saved, *slices], gives)
+    init = [cotangents.get(k) or zeros_like(loop.init[k]) for k in carries]
+    outer_of = dict(zip(loop.leaves, v.inputs, strict=True))
+    init += [zeros_like(outer_of[c]) for c in inner_consts]
+    given = [cotangents[len(loop.init) + j] for j in stacked]
+    outs = scan(
+        body,
+        [o for _, o in consts],
+        init,
+        [*(o for _, o in xs), *residuals, *given],
+        loop.length,
+        not loop.reverse,
+    )
+    order = [*(loop.h[k] for k in carries), *inner_consts, *outer_xs]
+    by_leaf = dict(zip(order, outs, strict=True))
+    return [by_leaf.get(leaf) if want else None for leaf, want in zip(loop.leaves, wanted, strict=True)]
+
+
+def pushed(v: Value, tangents: Sequence[Value | None], push: Push, dependent: Dependent) -> dict[int, Value]:
+    """The tangents of a loop's results by index, from those of its operands."""
+    loop = _Loop.of(v)
+    outputs = [*loop.new, *loop.ys]
+    moving = loop.moving([t is not None for t in tangents], lambda leaves: dependent(outputs, leaves))
+    along = {leaf: _leaf_like(leaf) for leaf in moving}
+    moved = push(outputs, moving, [along[leaf] for leaf in moving])
+    new, ys = moved[: len(loop.new)], moved[len(loop.new) :]
+    carries = [k for k, leaf in enumerate(loop.h) if leaf in along]
+    stacked = [j for j, t in enumerate(ys) if t is not None]
+    given = dict(zip(loop.leaves, tangents, strict=True))
+    consts = [c for c in loop.c if c in along]
+    slices = [x for x in loop.x if x in along]
+    body = Body.of(
+        [*loop.c, *(along[c] for c in consts), *loop.h, *(along[loop.h[k]] for k in carries), *loop.x,
+         *(along[x] for x in slices)],
+        [*loop.new, *(new[k] or zeros_like(loop.new[k]) for k in carries), *(_there(ys[j]) for j in stacked)],
+    )  # fmt: skip
+    outs = scan(
+        body,
+        [*loop.consts, *(_there(given[c]) for c in consts)],
+        [*loop.init, *(given[loop.h[k]] or zeros_like(loop.init[k]) for k in carries)],
+        [*loop.xs, *(_there(given[x]) for x in slices)],
+        loop.length,
+        loop.reverse,
+    )[len(loop.new) :]
+    indices = [*carries, *(len(loop.new) + j for j in stacked)]
+    return dict(zip(indices, outs, strict=True))
+
+
+def batched(v: Value, operands: Sequence[tuple[Value, bool]], size: int, batch: Batch) -> Value:
+    """The result ``v`` of a loop for ``size`` examples at once, with the examples' axis first."""
+    loop = _Loop.of(v)
+    outputs = [*loop.new, *loop.ys]
+
+    def mapped(leaves: list[Value]) -> tuple[dict[Value, Value], list[Value | None]]:
+        every = {leaf: input_value(leaf.dtype, (size, *leaf.shape)) for leaf in leaves}
+        return every, list(batch(outputs, every, size))
+
+    def reached(leaves: list[Value]) -> set[Value]:
+        return {one for one, all in zip(outputs, mapped(leaves)[1], strict=True) if all is not None}
+
+    moving = loop.moving([m for _, m in operands], reached)
+    every, found = mapped(moving)
+    carries = len(loop.init)
+    results = []
+    for index, (one, all) in enumerate(zip(outputs, found, strict=True)):
+        must = index < carries and loop.h[index] in every
+        results.append(_spread(one, size) if all is None and must else all or one)
+    body = Body.of([every.get(leaf, leaf) for leaf in loop.leaves], results)
+    given = []
+    for number, (leaf, (operand, is_mapped)) in enumerate(zip(loop.leaves, operands, strict=True)):
+        is_x = number >= len(loop.consts) + carries
+        if is_mapped and is_x:
+            operand = permute(operand, [1, 0, *range(2, operand.type.rank)])
+        elif leaf in every and not is_mapped:
+            operand = _spread(operand, size)
+        given.append(operand)
+    first, past = len(loop.consts), len(loop.consts) + carries
+    outs = scan(body, given[:first], given[first:past], given[past:], loop.length, loop.reverse)
+    out = outs[v["index"]]
+    if out.type.rank == v.type.rank:  # the same for every example
+        return _spread(out, size)
+    return out if v["index"] < carries else permute(out, [1, 0, *range(2, out.type.rank)])
+
+
+def _leaf_like(v: Value) -> Value:
+    return input_value(v.dtype, v.shape)
+
+
+def _there(v: Value | None) -> Value:
+    assert v is not None
+    return v
+
+
+def _spread(v: Value, size: int) -> Value:
+    return broadcast(v, (size, *v.shape))
+
+
+def _depending(outputs: Sequence[Value], leaves: Sequence[Value]) -> set[Value]:
+    """The values below ``outputs`` that depend on ``leaves``."""
+    found: set[Value] = set(leaves)
+    for v in topological(outputs):
+        if any(x in found for x in v.inputs):
+            found.add(v)
+    return found - set(leaves)

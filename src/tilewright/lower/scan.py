@@ -1,0 +1,102 @@
+"""Loops over a body: the body's plan for one iteration, and where its slots lie before the first one and move to.
+
+    scan(c, h, x) {h', y = f(c, h, x)}    ->    copy h to carry;  loop: plan of f over [c, carry, x slice | carry, y slice]
+
+The body is lowered and scheduled like any other graph. A new carry is written over the old one where every element is
+read before; otherwise the two have a buffer each, and these trade places after every iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.core import dtype as dt
+from tilewright.core.shape import static
+from tilewright.graph.body import Body
+from tilewright.graph.ir import Value, make
+from tilewright.lower.affine import Space
+from tilewright.lower.calls import Arg, Place, Temporary
+from tilewright.lower.groups import Group, form_groups, is_leaf, unshaped
+from tilewright.lower.loops import lower_loops
+from tilewright.lower.read import Unsupported
+from tilewright.lower.schedule import LoopCall, LoopSlot, Step, schedule
+from tilewright.recipes.machine import Machine
+
+__all__ = ["lower_scan"]
+
+Lower = Callable[[Sequence[Group], Machine], list[Step]]
+
+
+def lower_scan(group: Group, stored: Callable[[Value], bool], machine: Machine, lower: Lower) -> list[Step]:
+    """The steps of a loop; ``lower`` turns the groups of its body into steps. Raises ``Unsupported`` when a part of the body
+    has no native lowering."""
+    v = group.anchor
+    body: Body = v["body"]
+    count: int = v["length"]
+    first, past = v["consts"], v["consts"] + v["carries"]
+    outputs = _distinct(body)
+    steps = lower(form_groups(outputs), machine)
+    for step in steps:
+        if step.host is not None:
+            raise Unsupported(f"in the body of scan: {step.host.reason}")
+    inner = schedule(steps, body.inputs, outputs, {first + k: k for k in range(v["carries"])})
+
+    results: dict[int, Place] = {m["index"]: m for m in group.members}
+    for j, one in enumerate(outputs):  # results that nobody reads have a place all the same
+        results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count)))
+
+    before: list[Step] = []
+    seconds: dict[int, Place] = {}  # the second buffer of a carry that has two
+    slots = [LoopSlot(Temporary(dt.uint8, inner.arena_bytes), "w")]
+    slots += [LoopSlot(unshaped(x), "r") for x in v.inputs[:first]]
+    for k, init in enumerate(v.inputs[first:past]):
+        place = results[k]
+        if k not in inner.taken:  # the result is the buffer that the last iteration writes
+            other: Place = Temporary(init.dtype, init.type.size)
+            place, seconds[k] = (place, other) if count % 2 == 0 else (other, place)
+        before += _copy(init, place, stored, machine)
+        slots.append(LoopSlot(place, "rw"))
+    slots += [
+        _slice(unshaped(x), "r", one, v) for x, one in zip(v.inputs[past:], body.inputs[past:], strict=True)
+    ]
+    swaps = []
+    for o in inner.fresh:
+        if o < v["carries"]:
+            swaps.append((1 + first + o, len(slots)))
+            slots.append(LoopSlot(seconds[o], "rw"))
+        else:
+            slots.append(_slice(results[o], "w", outputs[o], v))
+    return [*before, Step([], loop=LoopCall(inner, count, slots, swaps))]
+
+
+def _distinct(body: Body) -> list[Value]:
+    """The body's outputs as values of their own, each of which some step computes."""
+    outputs: list[Value] = []
+    for number, output in enumerate(body.outputs):
+        v = unshaped(output)
+        if is_leaf(v) or v in outputs:
+            v = make("mark", (v,), id=number)  # a copy
+        outputs.append(v)
+    return outputs
+
+
+def _slice(place: Place, access: str, one: Value, v: Value) -> LoopSlot:
+    nbytes = one.type.nbytes
+    if v["reverse"]:
+        return LoopSlot(place, access, nbytes * max(v["length"] - 1, 0), -nbytes)
+    return LoopSlot(place, access, 0, nbytes)
+
+
+def _copy(source: Value, target: Place, stored: Callable[[Value], bool], machine: Machine) -> list[Step]:
+    """Compute ``source``, which is stored or floating, into ``target``."""
+    value = make("mark", (source,), id=0)
+    shape = static(value.shape)
+    group = Group(-1, "map", value, shape, frozenset(), Space(), ())
+    group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(shape))
+    group.members[value] = group.loops
+    group.outputs = [value]
+    steps = []
+    for call in lower_loops(group, stored, machine.vector_bytes):
+        call.args = [Arg(target, a.access, a.offset) if a.place is value else a for a in call.args]
+        steps.append(Step([call]))
+    return steps

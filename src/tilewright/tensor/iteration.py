@@ -1,0 +1,78 @@
+"""One run of a loop's body with stand-ins for its carries and slices; what it reads and assigns outside is noted.
+
+Every tensor from outside is bound to a placeholder while the body runs, so that a tensor the body assigns (random
+state, batch statistics) can become a carry of the loop: all its uses in the body are uses of that placeholder. What
+the loop makes of the notes is in ``functions.control``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilewright.graph.ir import Value, input_value
+from tilewright.tensor import lazy
+from tilewright.tensor.errors import GradientError
+from tilewright.tensor.standins import StandIns
+from tilewright.tensor.trace import Trace
+
+if TYPE_CHECKING:
+    from tilewright.tensor.handle import Tensor
+
+__all__ = ["Iteration", "Outside"]
+
+
+@dataclass(slots=True)
+class Outside:
+    """A tensor from outside: what it was, the placeholder it had, and what the body left in it."""
+
+    tensor: Tensor
+    before: Value
+    placeholder: Value
+    required: bool
+    trace: Trace | None
+    group: lazy.Group | None
+    after: Value | None = None
+    records: bool = False  # whether it required gradients at the end
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the body gave it another value."""
+        return self.after is not self.placeholder
+
+
+class Iteration(StandIns):
+    """A trace of one iteration. Leaving its ``with`` block puts every tensor from outside back."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.outside: dict[int, Outside] = {}
+
+    def capture(self, tensor: Tensor) -> None:
+        """Take in a tensor from outside: bind its handle to a placeholder."""
+        if tensor._trace is not None and tensor._trace.closed:
+            raise lazy.leaked(tensor)
+        if tensor._trace is None and self.outer is not None:
+            self.outer.capture(tensor)
+        before = tensor._value
+        placeholder = input_value(before.dtype, before.shape)
+        if tensor._requires_grad:
+            lazy.register_role(placeholder, tensor)
+        self.outside[id(tensor)] = Outside(
+            tensor, before, placeholder, tensor._requires_grad, tensor._trace, tensor._group
+        )
+        tensor._value, tensor._trace, tensor._group = placeholder, self, None
+
+    def note_grad(self, tensor: Tensor) -> None:
+        raise GradientError(
+            f"`{self.name}` reads or writes `.grad` in a loop's body, which runs once for all iterations; compute"
+            " gradients there with `tw.grad`"
+        )
+
+    def _restore(self) -> Tensor | None:
+        for note in self.outside.values():
+            tensor = note.tensor
+            note.after, note.records = tensor._value, tensor._requires_grad
+            tensor._value, tensor._requires_grad = note.before, note.required
+            tensor._trace, tensor._group = note.trace, note.group
+        return None

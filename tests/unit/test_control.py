@@ -1,0 +1,318 @@
+"""``scan`` and ``fori_loop``: against the loop written out, through every transform, and as one native call."""
+
+from __future__ import annotations
+
+import doctest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright import compiler
+from tilewright.autodiff.scan import scan as scan_values
+from tilewright.core import dtype as dt
+from tilewright.functions import control
+from tilewright.graph.body import Body
+from tilewright.graph.graph import Graph
+from tilewright.graph.ir import Value, input_value, make
+from tilewright.graph.verify import verify
+from tilewright.passes.pipeline import run_passes
+from tilewright.runtime.statistics import stats
+
+Array = np.ndarray[Any, Any]
+
+
+def tensor(*shape: int, seed: int = 0) -> tw.Tensor:
+    return tw.tensor(np.random.default_rng(seed).normal(size=shape) * 0.5)
+
+
+def unrolled(f: Callable[[Any, Any], Any], init: Any, xs: Any, length: int, reverse: bool) -> Any:
+    """The loop in Python."""
+    carry, ys = init, [None] * length
+    for i in sorted(range(length), reverse=reverse):
+        carry, ys[i] = f(carry, xs[i])
+    return carry, tw.stack(ys)
+
+
+W = tensor(4, 4, seed=1)
+
+
+def cell(h: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+    """A recurrent cell that reads ``W`` from outside."""
+    new = tw.tanh(h @ W.T + x)
+    return new, (new * h).sum(axis=-1)
+
+
+def swap(carry: Any, x: tw.Tensor) -> tuple[Any, tw.Tensor]:
+    """Carries that trade places: no new one can be written over its old one."""
+    a, b = carry
+    return (b * 0.9, a + x), a - b
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_scan_is_the_loop_written_out(length: int, reverse: bool) -> None:
+    xs = tensor(length, 3, 4)
+    got, want = tw.scan(cell, tensor(3, 4, seed=2), xs, reverse=reverse), unrolled(
+        cell, tensor(3, 4, seed=2), xs, length, reverse
+    )  # fmt: skip
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-12)
+    pair = (tensor(3, 4, seed=2), tensor(3, 4, seed=3))
+    (a, b), ys = tw.scan(swap, pair, xs, reverse=reverse)
+    (c, d), zs = unrolled(swap, pair, xs, length, reverse)
+    for g, w in ((a, c), (b, d), (ys, zs)):
+        np.testing.assert_array_equal(g.numpy(), w.numpy())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("length", [1, 4])
+def test_derivatives_are_those_of_the_loop_written_out(length: int, reverse: bool) -> None:
+    h, xs = tensor(2, 4, seed=3), tensor(length, 2, 4)
+
+    def loss(run: Callable[..., Any]) -> Callable[..., Any]:
+        def of(h: tw.Tensor, xs: tw.Tensor, w: tw.Tensor) -> tw.Tensor:
+            def step(h: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+                new = tw.tanh(h @ w + x)
+                return new, (new * h).sum(axis=-1)
+
+            last, ys = run(step, h, xs)
+            return last.sum() + (ys * ys).sum()
+
+        return of
+
+    ours = loss(lambda f, h, xs: tw.scan(f, h, xs, reverse=reverse))
+    theirs = loss(lambda f, h, xs: unrolled(f, h, xs, length, reverse))
+    places = (0, 1, 2)
+    for g, w in zip(tw.grad(ours, places)(h, xs, W), tw.grad(theirs, places)(h, xs, W), strict=True):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-10, atol=1e-12)
+    moves = (tensor(2, 4, seed=5), tensor(length, 2, 4, seed=6), tensor(4, 4, seed=7))
+    for g, w in zip(tw.jvp(ours, (h, xs, W), moves), tw.jvp(theirs, (h, xs, W), moves), strict=True):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-10)
+    second = tw.hvp(ours, (h, xs, W), moves), tw.hvp(theirs, (h, xs, W), moves)
+    for g, w in zip(*second, strict=True):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_match_differences_to_second_order() -> None:
+    def total(h: tw.Tensor, xs: tw.Tensor) -> tw.Tensor:
+        last, ys = tw.scan(lambda c, x: (tw.sin(c * x) + c, c * x), h, xs)
+        return last.sum() + (ys**3).sum()
+
+    tw.check_grads(total, (tensor(3), tensor(4, 3, seed=1)), order=2)
+
+
+def test_batches_compose_with_loops_in_both_orders() -> None:
+    h, xs = tensor(3, 4), tensor(3, 5, 4, seed=1)
+
+    def one(h: tw.Tensor, x: tw.Tensor) -> Any:
+        return tw.scan(cell, h, x)
+
+    got = tw.vmap(one)(h, xs)
+    rows = [one(h[i], xs[i]) for i in range(3)]
+    for n, g in enumerate(got):
+        np.testing.assert_allclose(g.numpy(), np.stack([r[n].numpy() for r in rows]), rtol=1e-12)
+    # Only the slices differ; the carry follows. Only the constants differ.
+    alone = tw.vmap(one, in_axes=(None, 0))(h[0], xs)
+    np.testing.assert_allclose(alone[0].numpy()[1], one(h[0], xs[1])[0].numpy(), rtol=1e-12)
+
+    def scaled(s: tw.Tensor) -> Any:
+        return tw.scan(lambda c, x: (c * s, x), h[0], xs[0])
+
+    scales = tensor(3)
+    last, ys = tw.vmap(scaled)(scales)
+    np.testing.assert_allclose(last.numpy()[2], scaled(scales[2])[0].numpy(), rtol=1e-12)
+    np.testing.assert_array_equal(ys.numpy()[1], xs[0].numpy())
+    # Per-example gradients, and a batched function inside the body.
+    each = tw.vmap(tw.grad(lambda h, x: one(h, x)[0].sum()))(h, xs)
+    np.testing.assert_allclose(
+        each.numpy()[1], tw.grad(lambda h, x: one(h, x)[0].sum())(h[1], xs[1]).numpy(), rtol=1e-10
+    )
+    inside, _ = tw.scan(lambda c, x: (tw.vmap(lambda row: row * 2.0 + x[0])(c), None), h, xs[0])
+    want, _ = tw.scan(lambda c, x: (c * 2.0 + x[0], None), h, xs[0])
+    np.testing.assert_allclose(inside.numpy(), want.numpy())
+
+
+def test_loops_nest_and_derivatives_may_be_taken_inside() -> None:
+    def outer(c: tw.Tensor, x: tw.Tensor) -> Any:
+        last, ys = tw.scan(lambda a, b: (a * b + c, a), c, tw.stack([x, x + 1.0, x * 2.0]))
+        return last, ys.sum()
+
+    def by_hand(c: tw.Tensor, x: tw.Tensor) -> Any:
+        a, total = c, tw.tensor(0.0, dtype=tw.float64)
+        for b in (x, x + 1.0, x * 2.0):
+            a, total = a * b + c, total + a
+        return a, total
+
+    c, xs = tensor(), tensor(4, seed=1)
+    for place in (0, 1):
+        got = tw.grad(lambda c, xs: tw.scan(outer, c, xs)[1].sum(), place)(c, xs)
+        want = tw.grad(lambda c, xs: unrolled(by_hand, c, xs, 4, False)[1].sum(), place)(c, xs)
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-10)
+    # x -> x + 2 x w in every iteration, by a gradient inside the body; then the gradient of that.
+    step = tw.grad(
+        lambda ws: tw.scan(lambda c, w: (c + tw.grad(lambda z: z * z * w)(c), None), tw.tensor(1.0), ws)[0]
+    )
+    assert step(tw.tensor([1.0, 2.0])).tolist() == [10.0, 6.0]
+
+
+def test_a_jitted_loop_is_one_native_call_in_bounded_memory() -> None:
+    step = tw.jit(lambda h, xs: tw.scan(cell, h, xs))
+    h, xs = tensor(3, 4), tensor(50, 3, 4)
+    want = [t.numpy() for t in tw.scan(cell, h, xs)]
+    step(h, xs)
+    before = stats.native_calls
+    got = [t.numpy() for t in step(h, xs)]
+    assert stats.native_calls == before + 1
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=1e-12)
+    grad = tw.jit(lambda h, xs: tw.grad(lambda h: tw.scan(cell, h, xs)[1].sum())(h))
+    grad(h, xs).numpy()
+    before = stats.native_calls
+    grad(h, xs).numpy()
+    assert stats.native_calls == before + 1
+
+
+def step_graph(length: int) -> tuple[list[Value], list[Value]]:
+    """A loop over 1000 elements with temporary values inside; only the last carry is wanted."""
+    c, h = (input_value(dt.float32, (1000,)) for _ in range(2))
+    wide = make("reduce_sum", (make("broadcast", (make("mul", (h, c)),), shape=(8, 1000)),), axes=(0,))
+    body = Body.of([c, h], [make("add", (wide, c)), wide])
+    inputs = [input_value(dt.float32, (1000,)) for _ in range(2)]
+    return inputs, scan_values(body, inputs[:1], inputs[1:], [], length, False)
+
+
+def test_memory_does_not_grow_with_the_number_of_iterations() -> None:
+    sizes = []
+    for length in (2, 1000):
+        inputs, results = step_graph(length)
+        executable = compiler.compile(inputs, results[:1])
+        assert not executable.fallbacks
+        sizes.append(executable.schedule.arena_bytes)
+    assert sizes[0] == sizes[1] <= 4 * 4096
+
+
+def test_loops_over_the_same_operands_become_one() -> None:
+    inputs, results = step_graph(4)
+    more = Body.of(results[0]["body"].inputs, [*results[0]["body"].outputs, results[0]["body"].inputs[1]])
+    again = scan_values(more, inputs[:1], inputs[1:], [], 4, False)
+    out = run_passes([results[1], again[2], results[0]])
+    assert [v["index"] for v in out] == [1, 2, 0] and len({v["body"] for v in out}) == 1
+    (alone,) = run_passes([again[0]])
+    assert len(alone["body"].outputs) == 1
+
+
+def test_carries_that_stay_and_repeated_numbers_leave_the_loop() -> None:
+    a, b = (input_value(dt.float32, (3,)) for _ in range(2))
+    leaves = [input_value(dt.float32, (3,)) for _ in range(3)]
+    body = Body.of(
+        leaves,
+        [
+            leaves[0],
+            make("add", (leaves[1], make("mul", (leaves[0], leaves[2])))),
+        ],
+    )
+    xs = input_value(dt.float32, (5, 3))
+    kept, summed = run_passes(scan_values(body, [], [a, b], [xs], 5, False))
+    assert kept is a
+    assert (summed["consts"], summed["carries"]) == (1, 1)
+
+
+def test_text_holds_the_body() -> None:
+    inputs, results = step_graph(4)
+    graph = Graph(tuple(inputs), tuple(results))
+    verify(graph.outputs, graph.inputs)
+    assert Graph.parse(graph.text()).outputs == graph.canonical.outputs
+    assert Graph.parse(graph.text()).text() == graph.text()
+
+
+def test_trees_numbers_no_slices_and_no_iterations() -> None:
+    last, ys = tw.scan(
+        lambda c, x: ({"a": c["b"], "b": c["a"]}, (c["a"], None)), {"a": tw.tensor(1.0), "b": tw.tensor(2.0)}, length=3
+    )  # fmt: skip
+    assert (last["a"].item(), last["b"].item(), ys[0].tolist(), ys[1]) == (2.0, 1.0, [1.0, 2.0, 1.0], None)
+    total, _ = tw.scan(lambda c, x: (c + x, None), 0, tw.tensor([0.5, 1.5]))  # the number becomes a float32
+    assert total.item() == 2.0 and total.dtype is tw.float32
+    kept, none = tw.scan(lambda c, x: (c + 1.0, x * 2.0), tw.tensor(3.0), tw.zeros((0, 2)))
+    assert kept.item() == 3.0 and none.shape == (0, 2)
+    assert tw.fori_loop(2, 5, lambda i, v: v * 10 + i, tw.tensor(0)).item() == 234
+    assert tw.fori_loop(5, 2, lambda i, v: v + i, tw.tensor(7)).item() == 7
+    z = tw.tensor([1 + 2j, 3 - 1j])
+    assert tw.scan(lambda c, x: (c * x, None), tw.tensor(1 + 0j), z)[0].item() == 5 + 5j
+
+
+def test_random_numbers_and_assigned_tensors_are_carried() -> None:
+    tw.manual_seed(3)
+    want = [tw.rand(2).tolist() for _ in range(4)]
+    for run in (lambda f: f(), lambda f: tw.jit(f)()):
+        tw.manual_seed(3)
+        drawn = run(lambda: tw.scan(lambda c, x: (c, tw.rand(2)), tw.tensor(0.0), length=3)[1])
+        assert [*drawn.tolist(), tw.rand(2).tolist()] == want
+    seen = tw.tensor(1.0)
+
+    def step(c: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+        seen.assign(seen * 2.0 + x)
+        return c + seen, seen
+
+    last, ys = tw.scan(step, tw.tensor(0.0), tw.tensor([1.0, 0.0, 1.0]))
+    assert (ys.tolist(), last.item(), seen.item()) == ([3.0, 6.0, 13.0], 22.0, 13.0)
+    old = seen * 1.0  # made of the tensor before it is assigned
+
+    def mixed(c: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, None]:
+        seen.assign(seen + old)
+        return c, None
+
+    tw.scan(mixed, tw.tensor(0.0), length=2)
+    assert (seen.item(), old.item()) == (39.0, 13.0)
+
+
+def test_backward_reaches_tensors_that_the_body_reads() -> None:
+    w = tw.tensor([0.5, -0.5], requires_grad=True)
+    last, _ = tw.scan(lambda c, x: (c * w + x, None), tw.zeros(2), tw.ones((3, 2)))
+    last.sum().backward()
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy(), [2.0, 0.0], rtol=1e-6)  # d(1 + w + w^2) = 1 + 2w
+    with tw.no_grad():
+        assert not tw.scan(lambda c, x: (c * w, None), tw.zeros(2), length=2)[0].requires_grad
+
+
+def test_an_index_out_of_range_inside_stops_the_loop() -> None:
+    with pytest.raises(IndexError, match="out of range for an axis of size 2"):
+        tw.scan(lambda c, i: (c, c[i]), tw.tensor([1.0, 2.0]), tw.tensor([0, 1, 5]))[1].numpy()
+
+
+def test_mistakes_are_named() -> None:
+    zero = tw.tensor(0.0)
+    cases: list[tuple[Callable[[], Any], type[Exception], str]] = [
+        (lambda: tw.scan(lambda c, x: c, zero, length=2), TypeError, "returns a pair"),
+        (lambda: tw.scan(lambda c, x: ((c, c), x), zero, length=2), ValueError, "another structure"),
+        (lambda: tw.scan(lambda c, x: (tw.zeros(2), x), zero, length=2), ValueError, "keeps its shape"),
+        (
+            lambda: tw.scan(lambda c, x: (c + x, x), zero, tw.tensor([1, 2]).astype(tw.float64)),
+            TypeError,
+            "its dtype",
+        ),
+        (lambda: tw.scan(lambda c, x: (c, x), zero), ValueError, "as `length`"),
+        (lambda: tw.scan(lambda c, x: (c, x), zero, zero), ValueError, "rank 0"),
+        (lambda: tw.scan(lambda c, x: (c, x), zero, tw.zeros(3), length=2), ValueError, "slices differ"),
+        (
+            lambda: tw.scan(lambda c, x: (c if c > 0 else x, x), zero, tw.zeros(3)),
+            RuntimeError,
+            "traced tensor",
+        ),
+        (lambda: tw.fori_loop(0, zero, lambda i, v: v, zero), TypeError, "Python integer"),  # type: ignore[arg-type]
+    ]
+    for call, kind, text in cases:
+        with pytest.raises(kind, match=text):
+            call()
+
+
+def test_examples_run() -> None:
+    failed, tried = doctest.testmod(control, extraglobs={"Tensor": tw.Tensor})
+    assert tried and not failed
+    page = Path(__file__).parents[2] / "docs" / "control-flow.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried and not failed
