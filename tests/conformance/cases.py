@@ -491,6 +491,32 @@ def _conv(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
             yield [draw(rng, dtype, image), draw(rng, dtype, kernel)], attrs
 
 
+# ---- attention ---------------------------------------------------------------------------------------------
+
+HEADS: tuple[tuple[tuple[int, ...], int, int, int], ...] = (
+    # leading axes, queries, keys, features
+    ((2,), 5, 7, 8), ((), 3, 4, 5), ((1, 2), 1, 1, 1), ((2,), 4, 2, 3), ((0,), 4, 4, 8), ((2, 1), 0, 3, 8),
+    ((1,), 67, 50, 8), ((1,), 49, 149, 40), ((1,), 150, 150, 16), ((1,), 33, 20, 130),
+)  # fmt: skip
+
+
+def _attention(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for n, (lead, t, s, d) in enumerate(HEADS):
+        for causal, result in itertools.product((False, True), ("mix", "lse")):
+            data = [draw(rng, dtype, (*lead, size, d), -2, 2) for size in (t, s, s)]
+            yield data, {"scale": (0.5, 0.3)[n % 2], "causal": causal, "result": result}
+
+
+def _attention_grad(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for n, (lead, t, s, d) in enumerate(HEADS):
+        for causal, wrt in itertools.product((False, True), "qkv"):
+            scale = (0.5, 0.3)[n % 2]
+            data = [draw(rng, dtype, (*lead, size, d), -1, 1) for size in (t, s, s, t)]
+            # a log-sum-exp that rows of such scores might have keeps the weights near one
+            lse, delta = draw(rng, dtype, (*lead, t), 2, 3), draw(rng, dtype, (*lead, t), -1, 1)
+            yield [*data, lse, delta], {"scale": scale, "causal": causal, "wrt": wrt}
+
+
 # ---- the table ---------------------------------------------------------------------------------------------
 
 Generator = Callable[[DType, Rng, bool], Iterator[Sample]]
@@ -535,6 +561,8 @@ TABLE: dict[str, tuple[str, Generator]] = {
     "scatter": ("biufc", _scatter),
     "dot": ("iufc", _dot),
     "conv": ("iufc", _conv),
+    "attention": ("f", _attention),
+    "attention_grad": ("f", _attention_grad),
 }
 
 
@@ -543,7 +571,7 @@ def dtypes(op: str) -> list[DType]:
     kinds = TABLE[op][0]
     if kinds == "random":
         return [dt.uint32]
-    narrow = (dt.float16, dt.bfloat16) if op == "complex" else ()
+    narrow = (dt.float16, dt.bfloat16) if op in ("complex", "attention", "attention_grad") else ()
     return [d for d in dt.ALL if d.kind in kinds and d not in narrow]
 
 

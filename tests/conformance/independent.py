@@ -550,3 +550,40 @@ def _conv(x: Sequence[Array], a: Attrs) -> Array:
             seen = image[(slice(None), channels, *at)]  # [n, filters, c/groups]
             out[(..., *p)] += (seen * kernel[(slice(None), slice(None), *k)]).sum(-1)
     return out
+
+
+# ---- attention ---------------------------------------------------------------------------------------------
+
+
+def _scores(query: Array, key: Array, a: Attrs, t: int) -> Array:
+    """The scores of query ``t`` with the keys it sees."""
+    seen = min(t + 1, len(key)) if a["causal"] else len(key)
+    return np.asarray(key[:seen].astype(np.float64) @ query[t].astype(np.float64) * a["scale"])
+
+
+@_says("attention")
+def _attention(x: Sequence[Array], a: Attrs) -> Array:
+    query, key, value = x
+    out = np.zeros(query.shape[: -1 if a["result"] == "lse" else None])
+    for place in np.ndindex(*query.shape[:-1]):
+        scores = _scores(query[place[:-1]], key[place[:-1]], a, place[-1])
+        total = math.log(math.fsum(math.exp(s) for s in scores))
+        mix = sum(math.exp(s - total) * value[place[:-1]][j].astype(np.float64) for j, s in enumerate(scores))
+        out[place] = total if a["result"] == "lse" else mix
+    return out
+
+
+@_says("attention_grad")
+def _attention_grad(x: Sequence[Array], a: Attrs) -> Array:
+    query, key, value, g, lse, delta = (v.astype(np.float64) for v in x)
+    out = np.zeros((query, key, value)["qkv".index(a["wrt"])].shape)
+    for place in np.ndindex(*query.shape[:-1]):
+        head, t = place[:-1], place[-1]
+        for j, score in enumerate(_scores(query[head], key[head], a, t)):
+            weight = math.exp(score - lse[place])
+            change = weight * (float(g[place] @ value[head][j]) - delta[place]) * a["scale"]
+            if a["wrt"] == "q":
+                out[place] += change * key[head][j]
+            else:
+                out[(*head, j)] += change * query[place] if a["wrt"] == "k" else weight * g[place]
+    return out

@@ -26,6 +26,7 @@ ULPS: dict[str, float] = {
     "pow": 4,
 }
 COMPLEX_ULPS = 16.0  # formulas over parts
+ATTENTION = ("attention", "attention_grad")
 ACCUMULATING = ("reduce_sum", "cumsum", "fold", "scatter", "dot", "conv")
 # The sign of a zero is part of the result.
 SIGNED_ZERO = ("neg", "abs", "copysign", "where", "add", "sub", "mul", "real", "imag", "conj", "complex")
@@ -34,7 +35,7 @@ SIGNED_ZERO = ("neg", "abs", "copysign", "where", "add", "sub", "mul", "real", "
 def expected(case: Case) -> Array:
     """The reference's result; for float32 in float64, rounded once."""
     leaves, arrays, value = case.build()
-    narrow = case.op in ULPS or case.op in ACCUMULATING or case.op == "reduce_prod"
+    narrow = case.op in ULPS or case.op in (*ACCUMULATING, *ATTENTION, "reduce_prod")
     if narrow and value.dtype is dt.float32 and all(a.dtype.kind != "c" for a in arrays):
         leaves, arrays, value = _widened(case).build()
         with np.errstate(all="ignore"):
@@ -69,6 +70,8 @@ def tolerance(case: Case, result: DType) -> dict[str, Any]:
         with np.errstate(all="ignore"):
             slack = np.nan_to_num(np.abs(expected(case)).astype(np.float64) * eps * (count + 2), posinf=0)
         return {"ulps": 1.0, "slack": slack}
+    if case.op in ATTENTION:
+        return {"ulps": 1.0, "slack": _attention_slack(case, result)}
     if case.op == "cast":
         return {"ulps": 1.0} if half else {}  # wide types may round twice on the way
     if case.op in ULPS:
@@ -92,3 +95,27 @@ def _slack(case: Case, result: DType) -> Array:
     terms = max(sum(a.size for a in case.arrays) / max(bound.size, 1), 1)
     eps = float(ml_dtypes.finfo(_accumulator(result)).eps)
     return np.asarray(np.nan_to_num(bound * eps * (4 + 2 * np.sqrt(terms)), nan=0, posinf=0))
+
+
+def _attention_slack(case: Case, result: DType) -> Array:
+    """An error of the scores is a relative error of the weights; the sums over them add their own."""
+    query, key, value, *rest = (np.abs(a.astype(np.float64)) for a in case.arrays)
+    size = float(np.max(np.matmul(query, np.swapaxes(key, -1, -2)), initial=0)) * case.attrs["scale"]
+    if (
+        rest
+    ):  # weights are of size one, and changes of size g v + delta; a sum has as many terms as there are rows
+        terms = max(query.shape[-2], key.shape[-2])
+        part = float(np.max(np.matmul(rest[0], np.swapaxes(value, -1, -2)), initial=0)) + 1
+        lse, scale = case.arrays[4].astype(np.float64), case.attrs["scale"]
+        scores = (
+            np.matmul(
+                case.arrays[0].astype(np.float64), np.swapaxes(case.arrays[1].astype(np.float64), -1, -2)
+            )
+            * scale
+        )
+        largest = float(np.max(np.exp(scores - lse[..., None]), initial=1e-3))
+        bound = largest * part * np.sqrt(terms)
+    else:
+        bound = float(np.max(value, initial=0)) if case.attrs["result"] == "mix" else 1 + size
+    eps = float(ml_dtypes.finfo(result.numpy).eps)
+    return np.asarray(eps * bound * (8 + size + 2 * np.sqrt(query.shape[-1])))

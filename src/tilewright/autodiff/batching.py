@@ -75,10 +75,10 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-# ---- one place at a time: nothing changes but the shape ------------------------------------------------------------
+# ---- one place (or head) at a time: nothing changes but the shape ------------------------------------------------------------
 
 
-@_rule(*SCALAR_OPS, "cast", "bitcast", "stop_gradient")
+@_rule(*SCALAR_OPS, "cast", "bitcast", "stop_gradient", "attention", "attention_grad")
 def _elementwise(y: Value, operands: Operands, size: int) -> Value:
     return make(y.op, [_mapped(x, size) for x in operands], **dict(y.attrs))
 

@@ -26,6 +26,7 @@ from tilewright.autodiff.vjp import (
     products_of_others,
     repeated_number,
 )
+from tilewright.graph.attention import decompose_attention
 from tilewright.graph.build import (
     add,
     cast,
@@ -45,7 +46,8 @@ from tilewright.graph.build import (
     where,
     zeros_like,
 )  # fmt: skip
-from tilewright.graph.ir import Value, make
+from tilewright.graph.graph import rebuild
+from tilewright.graph.ir import Value, input_value, make
 
 __all__ = ["RULES", "jvp"]
 
@@ -341,3 +343,21 @@ def _bilinear(y: Value, tangents: Tangents) -> Value | None:
     attrs = dict(y.attrs)
     first = None if s is None else make(y.op, (s, b), **attrs)
     return _sum(first, None if t is None else make(y.op, (a, t), **attrs))
+
+
+# ---- attention --------------------------------------------------------------------------------------------------
+
+
+@_rule("attention", "attention_grad")
+def _attention(y: Value, tangents: Tangents) -> Value | None:
+    """Through the decomposition, whose operands are leaves meanwhile: what depends on what among the real ones is accounted for
+    already."""
+    given = [t for t in tangents if t is not None]
+    leaves = [input_value(x.dtype, x.shape) for x in y.inputs]
+    moves = [None if t is None else input_value(t.dtype, t.shape) for t in tangents]
+    plain = decompose_attention(make(y.op, leaves, **dict(y.attrs)))
+    (found,) = jvp([plain], leaves, moves)
+    if found is None:
+        return None
+    real = dict(zip([*leaves, *(m for m in moves if m is not None)], [*y.inputs, *given], strict=True))
+    return rebuild([found], real)[0]

@@ -20,6 +20,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from tilewright.autodiff import scan
 from tilewright.core import dtype as dt
 from tilewright.core.shape import Shape, product, static
+from tilewright.graph.attention import attention, decompose_attention
 from tilewright.graph.build import (
     add,
     broadcast,
@@ -46,7 +47,8 @@ from tilewright.graph.build import (
     where,
     zeros_like,
 )  # fmt: skip
-from tilewright.graph.ir import Value, constant, make, topological
+from tilewright.graph.graph import rebuild
+from tilewright.graph.ir import Value, constant, input_value, make, topological
 
 __all__ = [
     "DIVISOR", "FACTOR", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
@@ -650,3 +652,37 @@ def _conv_kernel(y: Value, g: Value) -> Value:
     summed = (0, *(a + 1 for a in spatial))
     out = dot(g, conj(windows), (summed, summed), ((1,), (1,)))
     return cast(reshape(out, kernel.shape), kernel.dtype)
+
+
+# ---- attention ---------------------------------------------------------------------------------------------
+
+
+@_rule("attention")
+def _attention(y: Value, g: Value) -> Cotangents:
+    """From the rows' log-sum-exp the weights are computed again, block by block (Dao et al., "FlashAttention", 2022)."""
+    query, key, value = y.inputs
+    scale, causal = y["scale"], y["causal"]
+    if y["result"] == "mix":
+        lse = attention(query, key, value, scale, causal, "lse")
+        delta = reduce_sum(mul(g, y), (y.type.rank - 1,))
+        return [_attention_grad_of((query, key, value, g, lse, delta), scale, causal, wrt) for wrt in "qkv"]
+    # d lse / d scores are the weights: for the query they mix keys, for the key they mix queries
+    column = expand(g, (y.type.rank,), query.shape)
+    dq = mul(mul(column, attention(query, key, key, scale, causal)), scale)
+    operands = (query, key, key, mul(column, query), y, zeros_like(y))
+    return dq, mul(_attention_grad_of(operands, scale, causal, "v"), scale), None
+
+
+def _attention_grad_of(operands: Sequence[Value], scale: float, causal: bool, wrt: str) -> Value:
+    return make("attention_grad", operands, scale=scale, causal=causal, wrt=wrt)
+
+
+@_rule("attention_grad")
+def _attention_grad(y: Value, g: Value) -> Cotangents:
+    """Second derivatives go through the decomposition, whose operands are leaves meanwhile: what depends on what among the
+    real ones is not this rule's business."""
+    leaves = [input_value(x.dtype, x.shape) for x in (*y.inputs, g)]
+    plain = decompose_attention(make(y.op, leaves[:-1], **dict(y.attrs)))
+    found = vjp([plain], [leaves[-1]], leaves[:-1])
+    real = iter(rebuild([c for c in found if c is not None], dict(zip(leaves, (*y.inputs, g), strict=True))))
+    return [None if c is None else next(real) for c in found]

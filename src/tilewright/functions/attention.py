@@ -8,16 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from tilewright.core import dtype as dt
 from tilewright.functions.activations import softmax
-from tilewright.functions.arguments import TensorLike, as_tensor, cast, float_tensor
+from tilewright.functions.arguments import (
+    TensorLike,
+    as_tensor,
+    broadcast_to_shape,
+    cast,
+    common_shape,
+    float_tensor,
+)
 from tilewright.functions.creation import iota
 from tilewright.functions.elementwise import add, equal, less_equal, multiply, where
 from tilewright.functions.indexing import take
 from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import matrix_transpose, repeat
-from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
+from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
 
 __all__ = ["embedding", "scaled_dot_product_attention"]
+
+# Up to about these numbers of scores per head the plain operations fuse as well and pack less.
+MIN_SCORES = 128 * 128
+MIN_CAUSAL_SCORES = 64 * 64
 
 
 def scaled_dot_product_attention(
@@ -58,9 +70,12 @@ def scaled_dot_product_attention(
             )
         times = q.shape[-3] // k.shape[-3]
         k, v = repeat(k, times, -3), repeat(v, times, -3)
-    scores = multiply(
-        matmul(q, matrix_transpose(k)), 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
-    )
+    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if attn_mask is None and dropout is None and _is_tiled(q, k, v, is_causal):
+        lead = common_shape(name, [x.shape[:-2] for x in (q, k, v)])
+        q, k, v = (broadcast_to_shape(x, (*lead, *x.shape[-2:])) for x in (q, k, v))
+        return apply("attention", q, k, v, scale=float(factor), causal=is_causal, result="mix")
+    scores = multiply(matmul(q, matrix_transpose(k)), factor)
     if is_causal:
         if attn_mask is not None:
             raise ArgumentError(f"{name}: give `attn_mask` or `is_causal`, not both")
@@ -73,6 +88,17 @@ def scaled_dot_product_attention(
         )
     weights = softmax(scores, -1)
     return matmul(weights if dropout is None else dropout(weights), v)
+
+
+def _is_tiled(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
+    """Whether the operation that never holds the scores takes the operands and is the faster way (measured)."""
+    features = q.shape[-1]
+    fits = (
+        q.dtype is k.dtype is v.dtype and q.dtype in (dt.float32, dt.float64) and k.shape[-2:] == v.shape[-2:]
+    )
+    if not fits or not 8 <= features <= 256:
+        return False
+    return q.shape[-2] * k.shape[-2] >= (MIN_CAUSAL_SCORES if causal else MIN_SCORES)
 
 
 def embedding(input: TensorLike, weight: TensorLike, padding_idx: int | None = None) -> Tensor:

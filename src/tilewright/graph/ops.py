@@ -505,6 +505,49 @@ def _conv(types: Types, attrs: Attrs) -> TensorType:
     return TensorType(attrs["dtype"], tuple(out))
 
 
+def _attention_types(op: str, types: Types) -> None:
+    query, key, value = types[:3]
+    if query.rank < 2 or key.shape != value.shape or len({t.dtype for t in types}) != 1:
+        raise TypeError(
+            f"{op}: query [.., T, D], key and value [.., S, D] of one type, got {', '.join(map(str, types))}"
+        )
+    if query.shape[:-2] != key.shape[:-2] or query.shape[-1:] != key.shape[-1:]:
+        raise ValueError(f"{op}: query {query} and key {key} differ off axis {query.rank - 2}")
+    if query.dtype.name not in ("float32", "float64"):
+        raise TypeError(f"{op} is defined for float32 and float64, got {query.dtype}")
+    if key.shape[-2] == 0:
+        raise ValueError(f"{op}: a row of no scores has no softmax")
+
+
+@_row(
+    "attention", 3, ("scale", "causal", "result"),
+    "softmax(q k^T * scale) v of q [.., T, D] and k, v [.., S, D] (result 'mix'), or log sum exp of each row of scores "
+    "('lse'); causal: position t sees keys up to t",
+)  # fmt: skip
+def _attention(types: Types, attrs: Attrs) -> TensorType:
+    _attention_types("attention", types)
+    if attrs["result"] not in ("mix", "lse"):
+        raise ValueError(f"attention: result {attrs['result']!r} is not one of mix, lse")
+    return types[0] if attrs["result"] == "mix" else TensorType(types[0].dtype, types[0].shape[:-1])
+
+
+@_row(
+    "attention_grad", 6, ("scale", "causal", "wrt"),
+    "q, k, v, g, lse, delta: with P = exp(q k^T * scale - lse) and Z = P * (g v^T - delta) * scale, Z k (wrt 'q'), Z^T q ('k') "
+    "or P^T g ('v')",
+)  # fmt: skip
+def _attention_grad(types: Types, attrs: Attrs) -> TensorType:
+    _attention_types("attention_grad", types)
+    rows = TensorType(types[0].dtype, types[0].shape[:-1])
+    if types[3:] != (types[0], rows, rows):
+        raise TypeError(
+            f"attention_grad: g is {types[0]}, lse and delta are {rows}, got {', '.join(map(str, types[3:]))}"
+        )
+    if attrs["wrt"] not in ("q", "k", "v"):
+        raise ValueError(f"attention_grad: wrt {attrs['wrt']!r} is not one of q, k, v")
+    return types["qkv".index(attrs["wrt"])]
+
+
 # ---- loops -------------------------------------------------------------------------------------------------
 
 
@@ -552,6 +595,8 @@ ANCHORS = (
     "scatter",
     "dot",
     "conv",
+    "attention",
+    "attention_grad",
     "random_bits",
     "scan",
 )

@@ -418,6 +418,40 @@ def _spread(x: Array, padding: Sequence[tuple[int, int]], dilation: Sequence[int
     return x
 
 
+# ---- attention ---------------------------------------------------------------------------------------------
+
+
+def _scores(query: Array, key: Array, a: Mapping[str, Any]) -> Any:
+    scores = np.matmul(query, np.swapaxes(key, -1, -2)) * query.dtype.type(a["scale"])
+    if a["causal"]:
+        hidden = np.triu(np.ones(scores.shape[-2:], np.bool_), 1)
+        scores = np.where(hidden, scores.dtype.type(-np.inf), scores)
+    return scores
+
+
+@_meaning("attention")
+def _attention(x: Sequence[Array], a: Mapping[str, Any]) -> Any:
+    with np.errstate(all="ignore"):
+        scores = _scores(x[0], x[1], a)
+        top = scores.max(-1, keepdims=True)
+        weights = np.exp(scores - top)
+        total = weights.sum(-1, keepdims=True)
+        return (top + np.log(total))[..., 0] if a["result"] == "lse" else np.matmul(weights / total, x[2])
+
+
+@_meaning("attention_grad")
+def _attention_grad(x: Sequence[Array], a: Mapping[str, Any]) -> Any:
+    query, key, value, g, lse, delta = x
+    with np.errstate(all="ignore"):
+        weights = np.exp(_scores(query, key, a) - lse[..., None])
+        if a["wrt"] == "v":
+            return np.matmul(np.swapaxes(weights, -1, -2), g)
+        change = (
+            weights * (np.matmul(g, np.swapaxes(value, -1, -2)) - delta[..., None]) * g.dtype.type(a["scale"])
+        )
+        return np.matmul(change, key) if a["wrt"] == "q" else np.matmul(np.swapaxes(change, -1, -2), query)
+
+
 # ---- loops -------------------------------------------------------------------------------------------------
 
 

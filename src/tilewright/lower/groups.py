@@ -52,7 +52,7 @@ STORE_COST = 4  # storing and loading an element costs about as much as this man
 WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
-WIDE_READERS = ("dot", "conv")  # read an element many times, or pack it
+WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element many times, or pack it
 
 
 def own_cost(v: Value) -> int:
@@ -109,8 +109,8 @@ class Group:
     """Values computed by one kernel (or a few of one recipe).
 
     ``kind``: ``map`` (elementwise), ``row`` (reductions over ``reduced`` dims of ``dims`` with elementwise work around),
-    ``dot`` (contraction with an epilogue), ``single`` (one operation with a recipe of its own), ``scan`` (the results of one
-    loop), ``host``.
+    ``dot`` (contraction with an epilogue), ``attention`` (its results for one set of operands), ``scan`` (the results of one
+    loop), ``single`` (one operation with a recipe of its own), ``host``.
     ``members`` maps every value to its index over the group's loop variables ``loops``.
     """
 
@@ -170,6 +170,8 @@ class _Former:
                 self.open("dot", v)
             elif v.op in ("cumsum", "scatter", "concat"):
                 self.open("single", v)
+            elif v.op in ("attention", "attention_grad"):
+                self.attention(v)
             elif v.op in REWRITES or v.op in (
                 "pad",
                 "gather",
@@ -210,6 +212,16 @@ class _Former:
         """How many operations deep the expression of ``v`` would be on top of what its group does not compute."""
         inside = [x for x in v.inputs if x not in self.home or self.home[x].number == self.newest[v]]
         return 1 + max((self.depth[x] for x in inside), default=-1)
+
+    def attention(self, v: Value) -> None:
+        """One pass over the scores gives all results of one set of operands."""
+        for group in self.groups:
+            a = group.anchor
+            if a.op == v.op and a.inputs == v.inputs and a.attrs[:2] == v.attrs[:2]:
+                self.place(group, v, ())
+                self.depth[v] = 0
+                return
+        self.open("attention", v)
 
     def place(self, group: Group, v: Value, index: Index) -> None:
         group.members[v] = index

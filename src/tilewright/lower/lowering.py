@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tilewright.graph.ir import Value
+from tilewright.lower.attention import lower_attention
 from tilewright.lower.calls import Call
 from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.groups import Group, is_leaf
@@ -48,6 +49,8 @@ def _lower(group: Group, stored: Callable[[Value], bool], machine: Machine) -> l
         return lower_loops(group, stored, machine.vector_bytes)
     if group.kind == "dot":
         return lower_contraction(group, stored, machine)
+    if group.kind == "attention":
+        return lower_attention(group, stored, machine)
     if group.kind == "single":
         return lower_single(group, stored, machine.vector_bytes)
     raise Unsupported(f"no native lowering for {group.anchor.op}")

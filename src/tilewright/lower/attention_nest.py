@@ -1,0 +1,350 @@
+"""What the nests of attention share: sizes, loops over heads, panels and blocks, copies into scratch, register tiles.
+
+The nests themselves, forward and backward, are in ``attention.py``. T queries, S keys, D features; rows in scratch are whole
+vectors long and zero beyond the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tilewright.core.shape import product, static
+from tilewright.graph.ir import Value
+from tilewright.kernel.ir import (
+    Expr,
+    If,
+    Let,
+    Loop,
+    Reg,
+    Set,
+    Stmt,
+    Store,
+    const,
+    fma,
+    idiv,
+    imod,
+    index,
+    load,
+    op,
+    reg,
+    var,
+)  # fmt: skip
+from tilewright.lower.affine import Affine, Space
+from tilewright.lower.calls import Builder, take_checks
+from tilewright.lower.groups import Group
+from tilewright.lower.read import Reader
+from tilewright.recipes.attention import choose_attention_tiling
+from tilewright.recipes.machine import Machine
+
+__all__ = ["K0", "KEND", "PANEL", "Q0", "QEND", "TILES", "WHOLE", "AttentionNest", "block_count", "least"]
+
+Q0, QEND = var("q0"), var("qend")  # the block of queries
+K0, KEND = var("k0"), var("kend")  # the block of keys
+PANEL = var("p")  # number of the panel in the block of queries
+TILES, WHOLE = var("tiles"), var("whole")  # tiles of keys that the panel meets, and those that it sees whole
+
+Element = Callable[[Expr, Expr], Expr]  # (row or step, column or step) -> value
+
+
+def least(a: Expr, b: Expr | int) -> Expr:
+    return op("minimum", a, index(b))
+
+
+def most(a: Expr, b: Expr | int) -> Expr:
+    return op("maximum", a, index(b))
+
+
+def block_count(n: Expr, size: int) -> Expr:
+    """How many blocks of ``size`` hold ``n`` elements."""
+    return idiv(n + (size - 1), size)
+
+
+class AttentionNest:
+    """What the forward and the backward nest share: sizes, tiling, copies into scratch, register tiles."""
+
+    def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+        anchor = group.anchor
+        self.query, self.key, self.value = anchor.inputs[:3]
+        self.operands = anchor.inputs
+        self.results: dict[str, Value] = {
+            v["result" if v.op == "attention" else "wrt"]: v for v in group.outputs
+        }
+        self.scale, self.causal = float(anchor["scale"]), bool(anchor["causal"])
+        *self.heads, self.t, self.d = static(self.query.shape)
+        self.s = static(self.key.shape)[-2]
+        self.kind = anchor.dtype
+        self.tiling = choose_attention_tiling(
+            machine, self.kind.itemsize, product(self.heads), self.t, self.s, self.d
+        )
+        lanes = self.tiling.lanes
+        self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
+        self.tiles = 0  # register tiles so far: each has a name of its own
+        self.builder, self.space = Builder(), Space()
+        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
+        self.label = f"{anchor.op} {list(self.heads)} {self.t}x{self.s}x{self.d}{' causal' * self.causal} {self.tiling}"
+
+    def number(self, x: float) -> Expr:
+        return const(x, self.kind)
+
+    def area(self, size: int) -> str:
+        return self.builder.area(self.kind, size)
+
+    def at(self, area: str, where: Expr | int) -> Expr:
+        return load(area, where, self.kind)
+
+    # ---- loops ----
+
+    def vector(self, start: Expr | int, stop: Expr | int, body: Sequence[Stmt], name: str = "v") -> Stmt:
+        return Loop(name, index(start), index(stop), tuple(body), "vector", self.tiling.lanes)
+
+    def unrolled(self, name: str, count: int, body: Sequence[Stmt]) -> list[Stmt]:
+        return [Loop(name, index(0), index(count), tuple(body), "unroll")]
+
+    def along_panel(self, body: Sequence[Stmt]) -> list[Stmt]:
+        """The body for every query of a panel: vector ``j``, and the query's place ``panel_lane`` in the panel."""
+        return self.unrolled("j", self.tiling.vectors, [self.vector(0, self.tiling.lanes, body)])
+
+    @property
+    def panel_lane(self) -> Expr:
+        return var("j") * self.tiling.lanes + var("v")
+
+    def decode(self, blocks: int) -> tuple[list[Stmt], list[Affine], Affine, int]:
+        """The task number as the head's index and the number of a block (or piece) of queries; the grid."""
+        digits: list[Stmt] = []
+        at: list[Affine] = []
+        grid = product(self.heads) * blocks
+        stride = grid
+        for k, extent in enumerate([*self.heads, blocks]):
+            stride //= extent
+            at.append(self.space.loop(f"h{k}", extent))
+            if extent != 1:
+                digits.append(Let(f"h{k}", imod(idiv(var("g"), stride), extent)))
+        return digits, at[:-1], at[-1], grid
+
+    # ---- copies into scratch ----
+
+    def copy_rows(
+        self,
+        x: Value,
+        head: Sequence[Affine],
+        first: Expr,
+        stop: Expr,
+        area: str,
+        size: int,
+        scale: float = 1.0,
+    ) -> list[Stmt]:
+        """Rows ``first`` .. ``stop`` of [.., N, D] as ``area[row][self.row]``; zero up to a multiple of ``size`` rows."""
+        position, feature = self.space.loop("n", static(x.shape)[-2]), self.space.loop("c", self.d)
+        value = self.scaled(self.reader.read(x, (*head, position, feature)), scale)
+        here = (position.expr() - first) * self.row
+        copied = [*take_checks(self.reader), Store(area, here + feature.expr(), value)]
+        rest = [Store(area, var("n") * self.row + var("c"), self.number(0))]
+        count = stop - first
+        out: list[Stmt] = [
+            self.over_positions(first, stop, static(x.shape)[-2], [self.vector(0, self.d, copied, "c")]),
+            Loop("n", count, block_count(count, size) * size, (self.vector(0, self.d, rest, "c"),)),
+        ]
+        return out
+
+    def over_positions(self, first: Expr, stop: Expr, extent: int, body: Sequence[Stmt]) -> Stmt:
+        """A loop over positions ``n``; a single position is the constant 0 of the index algebra."""
+        return Loop("n" if extent > 1 else "n1", first, stop, tuple(body))
+
+    def scaled(self, value: Expr, scale: float) -> Expr:
+        return value if scale == 1.0 else op("mul", value, self.number(scale))
+
+    def clear_padding(self, areas: Sequence[tuple[str, int]]) -> list[Stmt]:
+        """Zero the columns that fill rows up to whole vectors, once: copies do not touch them."""
+        if self.row == self.d:
+            return []
+        return [
+            Loop("n", index(0), index(rows), (
+                self.vector(self.d, self.row, [Store(area, var("n") * self.row + var("c"), self.number(0))], "c"),
+            ))
+            for area, rows in areas
+        ]  # fmt: skip
+
+    def turn(self, rows: str, turned: str) -> list[Stmt]:
+        """``rows[query][self.row]`` as ``turned[panel][feature][query of the panel]``.
+
+        A square of lanes x lanes elements in a line is transposed by taking every second or fourth element a few times: each
+        pass rotates the digits of an element's place by one or two bits. Such reads are shuffles of whole vectors.
+        """
+        t = self.tiling
+        lanes, square = t.lanes, t.lanes * t.lanes
+        across = self.row // lanes  # squares along the features
+        source, target = self.area(t.vectors * across * square), self.area(t.vectors * across * square)
+        bits = lanes.bit_length() - 1
+        steps = [4] * (bits // 2) + [2] * (bits % 2) or [1]
+        number = var("j") * across + var("f")
+        row, place = var("p") * t.panel + var("j") * lanes + var("n"), var("f") * lanes + var("c")
+        line = Store(
+            source, number * square + var("n") * lanes + var("c"), self.at(rows, row * self.row + place)
+        )
+        copied: list[Stmt] = [Loop("n", index(0), index(lanes), (self.vector(0, lanes, [line], "c"),))]
+        body = self.squares(across, copied)
+        for step in steps[:-1]:
+            here = var("b") * square
+            taken = self.at(source, here + var("v") * step + var("r"))
+            store = Store(target, here + var("r") * (square // step) + var("v"), taken)
+            inner = self.vector(0, square // step, self.unrolled("r", step, [store]))
+            body.append(Loop("b", index(0), index(t.vectors * across), (inner,)))
+            source, target = target, source
+        step = steps[-1]
+        taken = self.at(source, number * square + (var("n") * lanes + var("v")) * step + var("r"))
+        feature = var("f") * lanes + var("r") * (lanes // step) + var("n")
+        store = Store(turned, (var("p") * self.row + feature) * t.panel + var("j") * lanes + var("v"), taken)
+        last = self.vector(0, lanes, self.unrolled("r", step, [store]))
+        body += self.squares(across, [Loop("n", index(0), index(lanes // step), (last,))])
+        return [Loop("p", index(0), self.panels, tuple(body))]
+
+    def squares(self, across: int, body: Sequence[Stmt]) -> list[Stmt]:
+        inner = Loop("f", index(0), index(across), tuple(body))
+        return [Loop("j", index(0), index(self.tiling.vectors), (inner,))]
+
+    def copy_numbers(
+        self, x: Value, head: Sequence[Affine], first: Expr, stop: Expr, area: str, rest: float
+    ) -> list[Stmt]:
+        """One number per query, ``rest`` beyond ``stop``."""
+        position = self.space.loop("n", self.t)
+        value = self.reader.read(x, (*head, position))
+        copied: list[Stmt] = [*take_checks(self.reader), Store(area, position.expr() - first, value)]
+        return [
+            self.vector(first, stop, copied, "n" if self.t > 1 else "n1"),
+            self.vector(stop - first, self.tiling.queries, [Store(area, var("v"), self.number(rest))]),
+        ]
+
+    def fill(self, area: str, size: int, value: Expr) -> Stmt:
+        return self.vector(0, size, [Store(area, var("v"), value)])
+
+    # ---- register tiles ----
+
+    def tile(
+        self,
+        rows: int,
+        vectors: int,
+        a: Element,
+        b: Element,
+        steps: Expr | int,
+        finish: Callable[[Expr, Expr, Expr], list[Stmt]],
+        start: Element | None = None,
+    ) -> list[Stmt]:
+        """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
+
+        Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
+        """
+        i = var("i") if rows > 1 else index(0)
+        j = var("j") if vectors > 1 else index(0)
+        column = j * self.tiling.lanes + var("v")
+        name = f"c{self.tiles}"
+        self.tiles += 1
+        here = reg(name, self.kind, i, j)
+
+        def each(body: Sequence[Stmt]) -> Stmt:
+            inner = self.unrolled("j", vectors, body) if vectors > 1 else list(body)
+            inner = self.unrolled("i", rows, inner) if rows > 1 else inner
+            return self.vector(0, self.tiling.lanes, inner)
+
+        out: list[Stmt] = [Reg(name, self.kind, self.number(0), (rows, vectors), self.tiling.lanes)]
+        if start is not None:
+            out.append(each([Set(name, start(i, column), (i, j))]))
+        step = Set(name, fma(a(i, var("s")), b(var("s"), column), here), (i, j))
+        out.append(Loop("s", index(0), index(steps), (each([step]),)))
+        out.append(each(finish(i, column, here)))
+        return out
+
+    def row_tiles(self, tile: Callable[[int, Expr], list[Stmt]]) -> list[Stmt]:
+        """``tile(vectors, first column)`` over a row of features."""
+        total, width = self.row // self.tiling.lanes, self.tiling.width
+        out: list[Stmt] = []
+        if total >= width:
+            whole = tile(width, var("f") * (width * self.tiling.lanes))
+            out.append(Loop("f", index(0), index(total // width), tuple(whole)))
+        if total % width:
+            out += tile(total % width, index(total // width * width * self.tiling.lanes))
+        return out
+
+    # ---- scores ----
+
+    def score_tiles(
+        self,
+        keys: str,
+        queries: str,
+        first: Expr | int,
+        stop: Expr | int,
+        finish: Callable[[Expr, Expr, Expr], list[Stmt]],
+    ) -> Stmt:
+        """Products of key rows with a turned panel, tiles ``first`` .. ``stop``; ``finish`` gets the key's place in the block."""
+        size, width = self.tiling.keys, self.tiling.panel
+
+        def a(i: Expr, s: Expr) -> Expr:
+            return self.at(keys, (var("kt") * size + i) * self.row + s)
+
+        def b(s: Expr, column: Expr) -> Expr:
+            return self.at(queries, (PANEL * self.row + s) * width + column)
+
+        body = self.tile(
+            size, self.tiling.vectors, a, b, self.d, lambda i, c, x: finish(var("kt") * size + i, c, x)
+        )
+        return Loop("kt", index(first), index(stop), tuple(body))
+
+    def masked(self, key: Expr, query: Expr, score: Expr) -> Expr:
+        """A score, or minus infinity where the key is none or comes after the query."""
+        inside = op("lt", key, index(self.s))
+        seen = op("bitand", inside, op("le", key, query)) if self.causal else inside
+        return op("where", seen, score, self.number(float("-inf")))
+
+    @property
+    def first_query(self) -> Expr:
+        return Q0 + PANEL * self.tiling.panel
+
+    def key_tiles(self) -> list[Stmt]:
+        """How many tiles of the block of keys the panel meets, and how many it sees whole."""
+        size, first = self.tiling.keys, self.first_query
+        seen = least(KEND, first + self.tiling.panel) if self.causal else KEND
+        whole = least(KEND, first + 1) if self.causal else KEND
+        return [
+            Let("tiles", block_count(most(seen - K0, 0), size)),
+            Let("whole", idiv(most(whole - K0, 0), size)),
+        ]
+
+    def blocks_of_keys(
+        self, head: Sequence[Affine], keys: str, values: str, panel: Sequence[Stmt]
+    ) -> list[Stmt]:
+        """Every block of keys, copied once, with every panel of the block of queries that sees some of it."""
+        t = self.tiling
+        last = least(QEND, self.s) if self.causal else index(self.s)
+        met = (If(op("lt", K0, self.first_query + t.panel), tuple(panel)),) if self.causal else tuple(panel)
+        body: list[Stmt] = [
+            Let("k0", var("kb") * t.block),
+            Let("kend", least(K0 + t.block, last)),
+            *self.copy_rows(self.key, head, K0, KEND, keys, t.keys),
+            *self.copy_rows(self.value, head, K0, KEND, values, t.keys),
+            Loop("p", index(0), self.panels, met),
+        ]
+        return [Loop("kb", index(0), block_count(last, t.block), tuple(body))]
+
+    def block_of_queries(self, number: Expr) -> list[Stmt]:
+        return [
+            Let("q0", number * self.tiling.queries),
+            Let("qend", least(Q0 + self.tiling.queries, self.t)),
+        ]
+
+    @property
+    def panels(self) -> Expr:
+        """Panels of the block of queries."""
+        return block_count(QEND - Q0, self.tiling.panel)
+
+    def result(self, name: str, head: Sequence[Affine], at: Sequence[Affine], value: Expr) -> Store:
+        """A store to one of the group's results."""
+        v = self.results[name]
+        position = self.space.linear((*head, *at), static(v.shape))
+        return Store(self.builder.buffer(v, "w"), position.expr(), value)
+
+    def write_rows(self, name: str, head: Sequence[Affine], value: Element) -> list[Stmt]:
+        """A result's rows for the block of queries, where there is such a result: ``value(place in the block, feature)``."""
+        if name not in self.results:
+            return []
+        position, feature = self.space.loop("n", self.t), self.space.loop("c", self.d)
+        store = self.result(name, head, (position, feature), value(position.expr() - Q0, feature.expr()))
+        return [self.over_positions(Q0, QEND, self.t, [self.vector(0, self.d, [store], "c")])]
