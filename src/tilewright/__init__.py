@@ -7,6 +7,7 @@ such as `tw fmt` and `tw validate`, start without NumPy or llvmlite. To make a n
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from math import e, inf, nan, pi
 from types import ModuleType
@@ -122,7 +123,8 @@ def __getattr__(name: str) -> Any:
 
 
 def _advice(name: str) -> str:
-    if name.startswith("_"):  # asked for by tools that look whether it is there
+    # names that tools and `from tilewright import submodule` ask for before they look elsewhere
+    if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is not None:
         return ""
     from tilewright.core.diagnostics import suggest
 

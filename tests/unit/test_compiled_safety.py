@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.core.files import write_atomic
 
 
 def test_an_index_out_of_range_leaves_written_back_tensors_as_they_were() -> None:
@@ -70,3 +74,13 @@ def test_a_buffer_filled_again_does_not_change_pending_results() -> None:
     assert shared.tolist() == [7.0, 7.0, 7.0]
     buffer.flags.writeable = False
     assert np.shares_memory(tw.asarray(buffer).numpy(), buffer)
+
+
+def test_threads_may_write_one_file_and_links_stay(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: write_atomic(link, [bytes([i]) * 1000]), range(40)))
+    assert link.is_symlink() and len(set(real.read_bytes())) == 1 and len(real.read_bytes()) == 1000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]

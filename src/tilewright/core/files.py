@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import stat
@@ -23,6 +24,9 @@ class FileWriteError(TilewrightError):
     """A file could not be written. The file that was there before, if any, is untouched."""
 
 
+_calls = itertools.count()
+
+
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> int:
     """Write `chunks` one after the other as the file `path` and return its size in bytes.
 
@@ -35,7 +39,10 @@ def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
     5
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+    if target.is_symlink():
+        target = target.resolve()  # the file behind a link is replaced, the link stays
+    # one name a call: threads of one process may write the same path
+    temporary = target.with_name(f".{target.name[:190]}.{os.getpid()}.{next(_calls)}.partial")
     written = 0
     try:
         if target.is_dir():
