@@ -236,7 +236,14 @@ def scan_body(dtype: DType) -> Body:
 
 
 def _scan(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
-    for length, reverse, index in ((5, False, 0), (5, False, 2), (5, True, 2), (4, True, 0), (1, False, 1), (0, False, 0)):
+    for length, reverse, index in (
+        (5, False, 0),
+        (5, False, 2),
+        (5, True, 2),
+        (4, True, 0),
+        (1, False, 1),
+        (0, False, 0),
+    ):
         data = [draw(rng, dtype, shape, -2, 2) for shape in ((3,), (3,), (3,), (length, 3))]
         attrs = {"length": length, "reverse": reverse, "consts": 1, "carries": 2, "index": index}
         yield data, {"body": scan_body(dtype), **attrs}

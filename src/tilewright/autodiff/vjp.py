@@ -118,7 +118,10 @@ def dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, Non
     return path
 
 
-JOINT = ("custom", "scan")  # operations with several results: values that differ in their last attribute, ``index``
+JOINT = (
+    "custom",
+    "scan",
+)  # operations with several results: values that differ in their last attribute, ``index``
 
 
 def _call_of(value: Value) -> tuple[object, ...]:

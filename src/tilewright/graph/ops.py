@@ -570,7 +570,9 @@ def _scan(types: Types, attrs: Attrs) -> TensorType:
         want = own.type if number < consts + carries else _stacked(own.type, length)
         if given != want:
             raise TypeError(f"scan: operand {number} is {want} for the body, got {given}")
-    for number, (own, new) in enumerate(zip(body.inputs[consts : consts + carries], body.types, strict=False)):
+    for number, (own, new) in enumerate(
+        zip(body.inputs[consts : consts + carries], body.types, strict=False)
+    ):
         if own.type != new:
             raise TypeError(f"scan: carry {number} is {own.type} and becomes {new}")
     if len(body.outputs) < carries or not 0 <= attrs["index"] < len(body.outputs):

@@ -129,9 +129,7 @@ def _order(steps: list[Step], replacing: set[Value], awaited: set[Place]) -> lis
     """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent; at the very
     end those whose results may take over memory that others still read."""
     touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
-    late = [
-        s for s in steps if not s.alone and all(touched[p] == 1 and p not in awaited for p in s.writes())
-    ]
+    late = [s for s in steps if not s.alone and all(touched[p] == 1 and p not in awaited for p in s.writes())]
     early = [s for s in steps if s not in late]
     late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
     by_kernel: dict[object, list[Step]] = {}

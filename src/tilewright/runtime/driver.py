@@ -79,7 +79,17 @@ PROFILE_WORDS = 4
 # byte offset, bytes from one iteration to the next. A pair: two slots of the body's table.
 RECORD_WORDS = 10
 
-FUNCTIONS = ("run", "run_serial", "sequence", "worker", "retire", "futex_sleep", "futex_wake", "clock", "pauses")
+FUNCTIONS = (
+    "run",
+    "run_serial",
+    "sequence",
+    "worker",
+    "retire",
+    "futex_sleep",
+    "futex_wake",
+    "clock",
+    "pauses",
+)
 
 _PAUSE = {
     "x86_64": ("call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"),
@@ -783,7 +793,20 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
         f"ptr @{function}" for function in FUNCTIONS
     )
     entry = f"define ptr @{name}() nounwind {{ ret ptr @functions }}\n"
-    text = table + "]\n" + declaration + _RESOLVE + _CHUNK + _AWAIT + _WALK + _RUN + _SEQUENCE + _WORKER + system + entry
+    text = (
+        table
+        + "]\n"
+        + declaration
+        + _RESOLVE
+        + _CHUNK
+        + _AWAIT
+        + _WALK
+        + _RUN
+        + _SEQUENCE
+        + _WORKER
+        + system
+        + entry
+    )
     text = text.replace("@PAUSE@", pause).replace("@YIELD_AFTER@", str(yield_after))
     return text.replace("@FUTEX@", str(_FUTEX_CALL.get(machine, 0)))
 

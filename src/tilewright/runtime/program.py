@@ -225,7 +225,9 @@ class Program:
         self._generation = -1  # of `state`, when the program was made ready; -1 never matches
         self._stages: list[_Native | HostStep] = []
         self._status = Memory(driver.LINE, zero=True)  # of every part: a run stops at the first that reports
-        self._whole: Memory | None = None  # the sequence of all stages, when there are several and all are native
+        self._whole: Memory | None = (
+            None  # the sequence of all stages, when there are several and all are native
+        )
         self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
         self._only_address = 0
         self._launch_count = 0
@@ -353,7 +355,9 @@ class Program:
             if self._generation != state.generation:
                 self._attach()
         started = profiler.now()
-        with nullcontext() if self._arena is not None else state.lock:  # the shared arena is for one run at a time
+        with (
+            nullcontext() if self._arena is not None else state.lock
+        ):  # the shared arena is for one run at a time
             self._run_stages(pointers, records)
         ended = profiler.now()
         timings: list[profiler.LaunchTiming] = []
@@ -559,9 +563,7 @@ def _host_name(step: HostStep) -> str:
     return step.name or getattr(step.function, "__name__", "host")
 
 
-def _check_steps(
-    steps: Sequence[Launch | Loop | HostStep], slots: int, kernels: Mapping[str, int]
-) -> None:
+def _check_steps(steps: Sequence[Launch | Loop | HostStep], slots: int, kernels: Mapping[str, int]) -> None:
     """Reject what the native tables could not express or the driver would wait for for ever."""
     if slots < 1:
         raise ValueError("slot 0 is the arena: a program has at least one slot")
