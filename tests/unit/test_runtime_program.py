@@ -481,7 +481,7 @@ def test_memory_of_a_part_stays_until_no_worker_looks_at_it() -> None:
         team = state.current
         assert team is not None
         part = program._stages[0].address  # type: ignore[union-attr]
-        hazard = ctypes.c_uint64.from_address(team.address + team_module.driver.TEAM_BYTES)
+        hazard = ctypes.c_uint64.from_address(team.address + team_module.offsets.TEAM_BYTES)
         hazard.value = part  # as if thread 0 were looking at it
         del program
         gc.collect()

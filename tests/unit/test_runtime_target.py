@@ -40,7 +40,7 @@ def test_an_unknown_name_lists_the_known() -> None:
 def test_an_override_keeps_the_machine_and_changes_the_instructions() -> None:
     host = host_target()
     if not host.triple.startswith("x86_64"):
-        pytest.skip("x86-64 levels")
+        pytest.skip("the named instruction sets exist on x86-64 only")
     with settings.override(target="generic"):
         plain = host_target()
     assert (plain.l1, plain.l2, plain.l3, plain.cores) == (host.l1, host.l2, host.l3, host.cores)

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.core.settings import settings
-from tilewright.runtime import driver, profiler
+from tilewright.runtime import offsets, profiler
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import Team, default_threads, state
@@ -124,7 +124,7 @@ class HostStep:
 
 @dataclass(slots=True)
 class _Part:
-    """The native tables of consecutive launches; `memory` begins with the header that `driver` lays out."""
+    """The native tables of consecutive launches; `memory` begins with the header that `offsets` lays out."""
 
     launches: list[Launch]
     first_step: int
@@ -224,7 +224,7 @@ class Program:
         self._team: Team | None = None
         self._generation = -1  # of `state`, when the program was made ready; -1 never matches
         self._stages: list[_Native | HostStep] = []
-        self._status = Memory(driver.LINE, zero=True)  # of every part: a run stops at the first that reports
+        self._status = Memory(offsets.LINE, zero=True)  # of every part: a run stops at the first that reports
         self._whole: Memory | None = (
             None  # the sequence of all stages, when there are several and all are native
         )
@@ -307,12 +307,12 @@ class Program:
         parts = [stage] if isinstance(stage, _Part) else stage.parts()
         tables = []
         for part in parts if records is not None else ():
-            table = Memory(8 * driver.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
-            part.store(driver.PROFILE, table.address)
+            table = Memory(8 * offsets.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
+            part.store(offsets.PROFILE, table.address)
             tables.append((part, table))
         code = stage.call(stage.address)
         for part, _ in tables:
-            part.store(driver.PROFILE, 0)
+            part.store(offsets.PROFILE, 0)
         if records is not None:
             records.extend(tables)
         stats.native_calls += 1
@@ -420,7 +420,9 @@ class Program:
         words: list[int] = [len(stages), 0]
         for stage in stages:
             if isinstance(stage, _Part):
-                words += [team.driver.addresses[stage.entry], stage.address] + [0] * (driver.RECORD_WORDS - 2)
+                words += [team.driver.addresses[stage.entry], stage.address] + [0] * (
+                    offsets.RECORD_WORDS - 2
+                )
                 continue
             if stage.body is None:
                 stage.body = self._sequence(stage.stages, team)
@@ -436,9 +438,9 @@ class Program:
         """Point a part at the team; returns whether it needs workers."""
         width = part.width()
         shared = not self.serial and team.size > 1 and width > 1
-        part.store(driver.PART_TEAM, team.address)
-        part.store(driver.THREADS, team.size)
-        part.store(driver.WAKE_LIMIT, min(team.size, width) - 1)
+        part.store(offsets.PART_TEAM, team.address)
+        part.store(offsets.THREADS, team.size)
+        part.store(offsets.WAKE_LIMIT, min(team.size, width) - 1)
         part.entry = "run" if shared else "run_serial"
         part.call = team.driver.run if shared else team.driver.run_serial
         return shared
@@ -477,42 +479,42 @@ class Program:
         chunks = [sum(-(-piece.grid // piece.chunk) for piece in pieces) for pieces in segments]
         args = [arg for pieces in segments for piece in pieces for arg in piece.args]
         layout = _Layout()
-        header = layout.add(driver.PART_BYTES)
-        records = layout.add(driver.LAUNCH_BYTES * len(launches))
-        states = layout.add(driver.LINE * (1 + stride) * len(launches))
-        pieces_at = layout.add(driver.SEGMENT_BYTES * sum(len(pieces) + 1 for pieces in segments))
-        which, offsets, resolved = (layout.add(8 * len(args)) for _ in range(3))
+        header = layout.add(offsets.PART_BYTES)
+        records = layout.add(offsets.LAUNCH_BYTES * len(launches))
+        states = layout.add(offsets.LINE * (1 + stride) * len(launches))
+        pieces_at = layout.add(offsets.SEGMENT_BYTES * sum(len(pieces) + 1 for pieces in segments))
+        which, starts, resolved = (layout.add(8 * len(args)) for _ in range(3))
         memory = Memory(layout.size, zero=True)
         base = memory.address
         part = _Part(launches, first_step, memory, base, chunks, stride)
         for at, value in (
-            (driver.LAUNCH_COUNT, len(launches)),
-            (driver.LAUNCHES, base + records),
-            (driver.SLOTS, slots_at),
-            (driver.ARG_COUNT, len(args)),
-            (driver.ARG_SLOTS, base + which),
-            (driver.ARG_OFFSETS, base + offsets),
-            (driver.ARGS, base + resolved),
-            (driver.STATUS, self._status.address),
-            (driver.STRIDE, stride),
+            (offsets.LAUNCH_COUNT, len(launches)),
+            (offsets.LAUNCHES, base + records),
+            (offsets.SLOTS, slots_at),
+            (offsets.ARG_COUNT, len(args)),
+            (offsets.ARG_SLOTS, base + which),
+            (offsets.ARG_OFFSETS, base + starts),
+            (offsets.ARGS, base + resolved),
+            (offsets.STATUS, self._status.address),
+            (offsets.STRIDE, stride),
         ):
             part.store(header + at, value)
         memory.words(which, len(args))[:] = [slot for slot, _ in args]
-        memory.words(offsets, len(args))[:] = [offset for _, offset in args]
+        memory.words(starts, len(args))[:] = [offset for _, offset in args]
         arg_at = base + resolved
         for number, (launch, pieces) in enumerate(zip(launches, segments, strict=True)):
-            record = memory.words(records + driver.LAUNCH_BYTES * number, 5)
+            record = memory.words(records + offsets.LAUNCH_BYTES * number, 5)
             wait = max(launch.wait_for - first_step, -1) & 0xFFFFFFFFFFFFFFFF
-            state_at = base + states + driver.LINE * (1 + stride) * number
+            state_at = base + states + offsets.LINE * (1 + stride) * number
             record[:] = [self._kernel(launch), chunks[number], base + pieces_at, wait, state_at]
             first = 0
             for piece in pieces:
                 memory.words(pieces_at, 4)[:] = [first, piece.grid, piece.chunk, arg_at]
-                pieces_at += driver.SEGMENT_BYTES
+                pieces_at += offsets.SEGMENT_BYTES
                 arg_at += 8 * len(piece.args)
                 first += -(-piece.grid // piece.chunk)
             memory.words(pieces_at, 4)[:] = [first, 0, 1, arg_at]
-            pieces_at += driver.SEGMENT_BYTES
+            pieces_at += offsets.SEGMENT_BYTES
         return part
 
     def _kernel(self, launch: Launch) -> int:
@@ -536,13 +538,13 @@ class _Layout:
 
     def add(self, nbytes: int) -> int:
         start = self.size
-        self.size += -(-nbytes // driver.LINE) * driver.LINE
+        self.size += -(-nbytes // offsets.LINE) * offsets.LINE
         return start
 
 
 def _read_timings(part: _Part, table: Memory) -> list[profiler.LaunchTiming]:
-    rows = table.words(0, driver.PROFILE_WORDS * part.stride * len(part.launches))
-    data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, driver.PROFILE_WORDS)
+    rows = table.words(0, offsets.PROFILE_WORDS * part.stride * len(part.launches))
+    data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, offsets.PROFILE_WORDS)
     found = []
     for launch, threads in zip(part.launches, data, strict=True):
         took_part = threads[threads[:, 3] > 0]
@@ -589,9 +591,9 @@ def _check_steps(steps: Sequence[Launch | Loop | HostStep], slots: int, kernels:
                 if piece.grid < 0 or piece.chunk < 1:
                     raise ValueError(f"{where}: grid {piece.grid} and chunk {piece.chunk} are not sizes")
                 total += -(-piece.grid // piece.chunk)
-            if total >= driver.CHUNK_LIMIT:
+            if total >= offsets.CHUNK_LIMIT:
                 raise ValueError(
-                    f"{where} has {total} chunks; at most {driver.CHUNK_LIMIT - 1} fit: raise `chunk`"
+                    f"{where} has {total} chunks; at most {offsets.CHUNK_LIMIT - 1} fit: raise `chunk`"
                 )
             used = [arg for piece in step.segments for arg in piece.args]
         for slot, offset in used:

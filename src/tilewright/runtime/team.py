@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from tilewright.core.settings import settings
-from tilewright.runtime import driver
+from tilewright.runtime import driver, offsets
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.target import available_cpus
@@ -78,7 +78,7 @@ class _Parking:
         self.wake_callback = _Park(self._wake)
 
     def _sleep(self, team: int, seen: int) -> None:
-        signal = ctypes.c_int32.from_address(team + driver.TEAM_SIGNAL)
+        signal = ctypes.c_int32.from_address(team + offsets.TEAM_SIGNAL)
         with self._changed:
             while signal.value == seen:
                 self._changed.wait()
@@ -104,25 +104,25 @@ class Team:
     """
 
     def __init__(self, size: int, portable: bool = False) -> None:
-        if not 1 <= size < driver.THREAD_LIMIT:
-            raise ValueError(f"a team has 1 to {driver.THREAD_LIMIT - 1} threads, not {size}")
+        if not 1 <= size < offsets.THREAD_LIMIT:
+            raise ValueError(f"a team has 1 to {offsets.THREAD_LIMIT - 1} threads, not {size}")
         self.size = size
         self.driver = load_driver()
         self.threads: list[threading.Thread] = []
-        hazards_at = driver.TEAM_BYTES
-        scratch_at = hazards_at + size * driver.LINE
+        hazards_at = offsets.TEAM_BYTES
+        scratch_at = hazards_at + size * offsets.LINE
         self._memory = Memory(scratch_at + 8 * size, zero=True)
         self._scratch: list[Memory] = []
         self.scratch_bytes = 0
         self.address = self._memory.address
         self._scratch_table = self._memory.words(scratch_at, size)
-        self._store(driver.TEAM_HAZARDS, self.address + hazards_at)
-        self._store(driver.TEAM_SCRATCH, self.address + scratch_at)
+        self._store(offsets.TEAM_HAZARDS, self.address + hazards_at)
+        self._store(offsets.TEAM_SCRATCH, self.address + scratch_at)
         self._install_callbacks(portable or not self.driver.has_futex)
         # More threads than CPUs: a worker that spins keeps another from working.
         patience_us = settings.spin_us if size <= available_cpus() else min(settings.spin_us, 5.0)
         spins = int(patience_us * 1000 / self.driver.pause_ns)
-        self._int32(driver.TEAM_SPINS).value = max(1, min(spins, 2**31 - 1))
+        self._int32(offsets.TEAM_SPINS).value = max(1, min(spins, 2**31 - 1))
 
     def _store(self, offset: int, value: int) -> None:
         self._memory.words(offset, 1)[0] = value
@@ -134,22 +134,22 @@ class Team:
         table = self.driver.addresses
         if portable:
             self._parking = _Parking()
-            self._store(driver.TEAM_SLEEP, _address(self._parking.sleep_callback))
-            self._store(driver.TEAM_WAKE, _address(self._parking.wake_callback))
+            self._store(offsets.TEAM_SLEEP, _address(self._parking.sleep_callback))
+            self._store(offsets.TEAM_WAKE, _address(self._parking.wake_callback))
         else:
-            self._store(driver.TEAM_SLEEP, table["futex_sleep"])
-            self._store(driver.TEAM_WAKE, table["futex_wake"])
+            self._store(offsets.TEAM_SLEEP, table["futex_sleep"])
+            self._store(offsets.TEAM_WAKE, table["futex_wake"])
         if self.driver.has_futex:
-            self._store(driver.TEAM_CLOCK, table["clock"])
+            self._store(offsets.TEAM_CLOCK, table["clock"])
         else:
             self._clock = _Clock(time.perf_counter_ns)
-            self._store(driver.TEAM_CLOCK, _address(self._clock))
+            self._store(offsets.TEAM_CLOCK, _address(self._clock))
         try:
-            self._store(driver.TEAM_YIELD, _address(ctypes.CDLL(None).sched_yield))
+            self._store(offsets.TEAM_YIELD, _address(ctypes.CDLL(None).sched_yield))
         except (AttributeError, OSError, TypeError):  # not a POSIX system
             self._yield = _Yield(_yield_cpu)
-            self._store(driver.TEAM_YIELD, _address(self._yield))
-        self._wake = _Park(self._memory.words(driver.TEAM_WAKE, 1)[0])
+            self._store(offsets.TEAM_YIELD, _address(self._yield))
+        self._wake = _Park(self._memory.words(offsets.TEAM_WAKE, 1)[0])
 
     def start(self) -> None:
         """Start the workers that are not running yet."""
@@ -172,8 +172,8 @@ class Team:
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Ask every worker to return and wait up to `timeout` seconds for each; whether all did."""
-        self._int32(driver.TEAM_STOP).value = 1
-        signal = self._int32(driver.TEAM_SIGNAL)
+        self._int32(offsets.TEAM_STOP).value = 1
+        signal = self._int32(offsets.TEAM_SIGNAL)
         signal.value = (signal.value + 1) & 0x7FFFFFFF
         self._wake(self.address, self.size)
         for thread in self.threads:
@@ -184,7 +184,7 @@ class Team:
     @property
     def sleepers(self) -> int:
         """Workers that sleep right now (for tests and diagnosis)."""
-        return self._int32(driver.TEAM_SLEEPERS).value
+        return self._int32(offsets.TEAM_SLEEPERS).value
 
     def reserve_scratch(self, nbytes: int) -> None:
         """Give every thread at least `nbytes` of scratch memory; no run is active, so nobody uses the old."""
@@ -257,7 +257,7 @@ state = State()
 def default_threads() -> int:
     """Threads of a team nobody sized: every CPU this process may use, at most `TW_THREADS`."""
     cpus = available_cpus()
-    return max(1, min(cpus, settings.threads or cpus, driver.THREAD_LIMIT - 1))
+    return max(1, min(cpus, settings.threads or cpus, offsets.THREAD_LIMIT - 1))
 
 
 def get_num_threads() -> int:
@@ -272,9 +272,9 @@ def set_num_threads(count: int | None) -> None:
 
     Waits for a run in progress. Raises ValueError for a count below 1 or above 1023.
     """
-    if count is not None and not (isinstance(count, int) and 1 <= count < driver.THREAD_LIMIT):
+    if count is not None and not (isinstance(count, int) and 1 <= count < offsets.THREAD_LIMIT):
         raise ValueError(
-            f"the number of threads is an integer from 1 to {driver.THREAD_LIMIT - 1}, not {count!r}"
+            f"the number of threads is an integer from 1 to {offsets.THREAD_LIMIT - 1}, not {count!r}"
         )
     with state.lock:
         state.wanted = count

@@ -1,0 +1,93 @@
+"""Where everything lies in the native tables: byte offsets and sizes that the driver's IR and the Python side share.
+
+Numbers only; ``driver`` holds the code that walks the tables, ``program`` and ``team`` fill them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ARGS",
+    "ARG_COUNT",
+    "ARG_OFFSETS",
+    "ARG_SLOTS",
+    "CHUNK_LIMIT",
+    "LAUNCHES",
+    "LAUNCH_BYTES",
+    "LAUNCH_COUNT",
+    "LINE",
+    "PART_BYTES",
+    "PART_TEAM",
+    "PROFILE",
+    "PROFILE_WORDS",
+    "RECORD_WORDS",
+    "RUN_WORD",
+    "SEGMENT_BYTES",
+    "SLOTS",
+    "STATUS",
+    "STRIDE",
+    "TEAM_BYTES",
+    "TEAM_CLOCK",
+    "TEAM_HAZARDS",
+    "TEAM_PROGRAM",
+    "TEAM_SCRATCH",
+    "TEAM_SIGNAL",
+    "TEAM_SLEEP",
+    "TEAM_SLEEPERS",
+    "TEAM_SPINS",
+    "TEAM_STOP",
+    "TEAM_WAKE",
+    "TEAM_YIELD",
+    "THREADS",
+    "THREAD_LIMIT",
+    "WAKE_LIMIT",
+]
+
+LINE = 64  # words that different threads write are a cache line apart
+CHUNK_LIMIT = 1 << 24  # chunks of one launch: the claim word's low bits
+THREAD_LIMIT = 1 << 10
+
+# The team's control block.
+TEAM_SIGNAL = 0  # i32, the futex word: counts published runs
+TEAM_SLEEPERS = 64  # i32
+TEAM_PROGRAM = 128  # ptr: the part published last, or null
+TEAM_STOP = 192  # i32
+TEAM_SPINS = 196  # i32: pauses of an idle worker before it sleeps
+TEAM_HAZARDS = 200  # ptr: a line per thread, holding the part that thread is looking at
+TEAM_SCRATCH = 208  # ptr: scratch memory of each thread
+TEAM_SLEEP = 216  # ptr to void (ptr team, i32 seen)
+TEAM_WAKE = 224  # ptr to void (ptr team, i32 count)
+TEAM_YIELD = 232  # ptr to i32 ()
+TEAM_CLOCK = 240  # ptr to i64 (): nanoseconds
+TEAM_BYTES = 256
+
+# A native part's header.
+RUN_WORD = 0
+PART_TEAM = 64  # ptr
+LAUNCH_COUNT = 72
+LAUNCHES = 80  # ptr to launch records
+SLOTS = 88  # ptr to the run's pointer table
+ARG_COUNT = 96
+ARG_SLOTS = 104  # ptr to i64: slot of each argument
+ARG_OFFSETS = 112  # ptr to i64: byte offset of each argument
+ARGS = 120  # ptr to ptr: resolved arguments
+STATUS = 128  # ptr to i32[4]
+PROFILE = 136  # ptr or null
+THREADS = 144  # threads of the next run
+WAKE_LIMIT = 152  # sleeping workers worth waking
+STRIDE = 160  # threads the state tables have room for
+PART_BYTES = 192
+
+# A launch record: kernel, chunks, segments, wait_for, state, (unused) … ; state is the done line, then a
+# line per thread.
+LAUNCH_BYTES = 64
+# A segment record: first chunk, grid, chunk, arguments. A launch's last segment is followed by one that
+# starts at `chunks`.
+SEGMENT_BYTES = 32
+# Profile row of (launch, thread): first start, last end, busy, chunks; nanoseconds.
+PROFILE_WORDS = 4
+
+# A sequence: the number of its records, then a pointer to them. A record is a native part (its run function, its
+# header) or a loop (null, null, the sequence of the body, iterations, number of slots, their bindings, the
+# pointer table around the loop, the body's, number of swaps, their pairs). A binding: slot of the table around,
+# byte offset, bytes from one iteration to the next. A pair: two slots of the body's table.
+RECORD_WORDS = 10
