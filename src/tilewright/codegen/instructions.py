@@ -16,6 +16,7 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.kernel.verify import KernelError
 
 __all__ = [
     "Machine",
@@ -322,7 +323,7 @@ def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], kn
         return out.write(
             f"select {i1} {itself}, {t} {kept}, {t} {out.call(t, 'llvm.copysign', (t, one), (t, a))}"
         )
-    raise NotImplementedError(f"no instructions for {name} of {dtype}")
+    raise KernelError(f"kernels have no operation {name} on {dtype}")
 
 
 def _extremum(out: Writer, order: str, t: str, lanes: int, a: str, b: str, known: tuple[bool, ...]) -> str:
@@ -393,7 +394,7 @@ def _integer(out: Writer, name: str, dtype: DType, lanes: int, args: tuple[str, 
     if name == "pow":
         _define_power(out, dtype, lanes)
         return out.call(t, _power_name(dtype, lanes), (t, a), (t, b))
-    raise NotImplementedError(f"no instructions for {name} of {dtype}")
+    raise KernelError(f"kernels have no operation {name} on {dtype}")
 
 
 def _integer_division(out: Writer, name: str, dtype: DType, lanes: int, a: str, b: str) -> str:

@@ -223,11 +223,7 @@ class _Pool(Module):
         return words + (", ceil_mode=True" if self.ceil_mode else "")
 
 
-class MaxPool1d(_Pool):
-    """Maximum over windows of [N, C, L]; padded cells never win."""
-
-    axes = 1
-
+class _MaxPool(_Pool):
     def __init__(
         self,
         kernel_size: Sizes,
@@ -238,38 +234,28 @@ class MaxPool1d(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = per_axis("MaxPool1d: dilation", dilation, 1)
+        self.dilation = per_axis(f"{type(self).__name__}: dilation", dilation, self.axes)
+
+
+class MaxPool1d(_MaxPool):
+    """Maximum over windows of [N, C, L]; padded cells never win."""
+
+    axes = 1
 
     def forward(self, input: Tensor) -> Tensor:
         return F.max_pool1d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
 
-class MaxPool2d(_Pool):
+class MaxPool2d(_MaxPool):
     """Maximum over windows of [N, C, H, W]; padded cells never win. The step is the window unless given."""
 
     axes = 2
-
-    def __init__(
-        self,
-        kernel_size: Sizes,
-        stride: Sizes | None = None,
-        padding: Sizes = 0,
-        dilation: Sizes = 1,
-        *,
-        ceil_mode: bool = False,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = per_axis("MaxPool2d: dilation", dilation, 2)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.max_pool2d(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
 
-class AvgPool1d(_Pool):
-    """Mean over windows of [N, C, L]."""
-
-    axes = 1
-
+class _AvgPool(_Pool):
     def __init__(
         self,
         kernel_size: Sizes,
@@ -280,6 +266,12 @@ class AvgPool1d(_Pool):
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
         self.count_include_pad = count_include_pad
+
+
+class AvgPool1d(_AvgPool):
+    """Mean over windows of [N, C, L]."""
+
+    axes = 1
 
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool1d(
@@ -287,21 +279,10 @@ class AvgPool1d(_Pool):
         )  # fmt: skip
 
 
-class AvgPool2d(_Pool):
+class AvgPool2d(_AvgPool):
     """Mean over windows of [N, C, H, W]; padded cells count as zeros unless `count_include_pad=False`."""
 
     axes = 2
-
-    def __init__(
-        self,
-        kernel_size: Sizes,
-        stride: Sizes | None = None,
-        padding: Sizes = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> None:
-        super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.count_include_pad = count_include_pad
 
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool2d(
