@@ -49,9 +49,6 @@ class Affine:
     def __mul__(self, factor: int) -> Affine:
         return Affine({a: c * factor for a, c in self.terms.items()}, self.constant * factor)
 
-    def is_constant(self) -> bool:
-        return not self.terms
-
     def coefficient(self, atom: Expr) -> int:
         return self.terms.get(atom, 0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tilewright.core.dtype import DType
 from tilewright.graph.ir import Value
-from tilewright.kernel.ir import Buf, Check, Expr, Kernel, Scratch, Stmt
+from tilewright.kernel.ir import Buf, Check, Kernel, Scratch, Stmt
 from tilewright.lower.read import Reader
 
 __all__ = ["Arg", "Builder", "Call", "Temporary"]
@@ -97,7 +97,3 @@ def take_checks(reader: Reader) -> list[Stmt]:
     out: list[Stmt] = [Check(good, min(size, 2**31 - 2) + 1) for good, size in dict.fromkeys(reader.checks)]
     reader.checks.clear()
     return out
-
-
-def is_zero(e: Expr) -> bool:
-    return e.op == "const" and e.attr == 0

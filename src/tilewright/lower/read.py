@@ -8,7 +8,7 @@ asks is thereby computed on the way, without a loop or a buffer of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tilewright.core import dtype as dt
@@ -342,8 +342,3 @@ def _rules() -> dict[str, Callable[[Reader, Value, Index, Expr | None], Expr]]:
 
 
 _RULES = _rules()
-
-
-def indices(space: Space, prefix: str, shape: Sequence[int]) -> list[Affine]:
-    """Fresh loop variables for a shape."""
-    return [space.loop(f"{prefix}{k}", n) for k, n in enumerate(shape)]
