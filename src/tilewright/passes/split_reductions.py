@@ -40,6 +40,10 @@ def _split(v: Value) -> Value:
     blocks = _blocks(shape[axis])
     if blocks < 4:
         return v
+    if (
+        blocks == shape[axis] and len(axes) > 1
+    ):  # the axis itself is the blocks: a reduction over the others may share their loops
+        return make(v.op, [make(v.op, [x], axes=axes[1:])], axes=(axis,))
     cut = make("reshape", [x], shape=(*shape[:axis], blocks, shape[axis] // blocks, *shape[axis + 1 :]))
     inner = make(v.op, [cut], axes=tuple(a + 1 for a in axes))
     return make(v.op, [inner], axes=(axis,)) if axis < len(inner.shape) else v

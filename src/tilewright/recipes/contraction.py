@@ -51,6 +51,12 @@ def _rounded(size: int, unit: int, total: int) -> int:
     return min(-(-size // unit) * unit, total)
 
 
+def _balanced(limit: int, unit: int, total: int) -> int:
+    """A block of at most ``limit`` (at least a ``unit``) in as few equal blocks as cover ``total``: little overlap at the end."""
+    most = max(limit // unit, 1) * unit
+    return _rounded(-(-total // -(-total // most)), unit, total) if most < total else total
+
+
 PACK_CYCLES = 2.5  # to transpose one element into a packed block
 ACROSS_CYCLES = 6.0  # to sum one register across its lanes and store the element
 
@@ -95,11 +101,9 @@ def choose_tiling(
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
         mc, nc = m, n
         if packs_b:
-            limit = max(machine.l2 // 2 // (itemsize * max(k, 1)), unit_n)
-            if nc > limit:
-                nc = _rounded(max(limit // unit_n, 1) * unit_n, unit_n, n)
+            nc = _balanced(machine.l2 // 2 // (itemsize * max(k, 1)), unit_n, n)
         if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
-            mc = _rounded(max(machine.l2 // 2 // (k * itemsize), mr), mr, m)
+            mc = _balanced(machine.l2 // 2 // (k * itemsize), mr, m)
     flops = 2.0 * outer * m * n * k
     want = 1 if flops < 2e5 else machine.threads if flops < 2e6 else 4 * machine.threads
     if machine.threads == 1:
