@@ -9,7 +9,8 @@ import pytest
 
 import tilewright as tw
 from tilewright.graph import ir
-from tilewright.tensor import execute
+from tilewright.tensor import execute, replay
+from tilewright.tensor.composite import composite
 
 
 def test_compiled_eager_programs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +43,7 @@ def test_values_that_nobody_refers_to() -> None:
         assert x.grad is not None
         x.grad.numpy()
 
-    for number in range(20):  # small whole numbers are part of a program, larger ones are its operands
+    for number in range(100):  # small whole numbers are part of a program, larger ones are its operands
         step(number)
     gc.collect()
     before = len(ir._interned)
@@ -50,3 +51,22 @@ def test_values_that_nobody_refers_to() -> None:
         step(number)
     gc.collect()
     assert len(ir._interned) <= before
+
+
+def test_eager_backward_passes_and_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "CACHE_LIMIT", 4)
+    monkeypatch.setattr(importlib.import_module("tilewright.tensor.composite"), "CACHE_LIMIT", 3)
+    seen: list[int] = []
+
+    @composite
+    def doubled(x: tw.Tensor) -> tw.Tensor:
+        seen.append(x.size)
+        return x * 2
+
+    for _ in range(2):
+        for size in range(1, 8):
+            w = tw.ones(size).requires_grad_()
+            doubled(w).sum().backward()
+            assert w.grad is not None and w.grad.tolist() == [2.0] * size
+            assert len(replay._programs) <= 4
+    assert len(seen) == 14  # in this order nothing that is needed again is still there

@@ -29,6 +29,7 @@ from tilewright.functions.elementwise import equal as equals
 from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, Tensor
+from tilewright.tensor.composite import composite
 
 __all__ = [
     "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid", "log_softmax", "logsumexp",
@@ -36,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@composite
 def relu(x: TensorLike) -> Tensor:
     """max(x, 0), elementwise; NaN stays NaN.
 
@@ -46,17 +48,20 @@ def relu(x: TensorLike) -> Tensor:
     return where(less_equal(x, 0), 0, x)
 
 
+@composite
 def relu6(x: TensorLike) -> Tensor:
     """min(max(x, 0), 6), elementwise."""
     return minimum(relu(x), 6)
 
 
+@composite
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, else ``negative_slope`` * x."""
     x = float_tensor(x, "leaky_relu")
     return where(less_equal(x, 0), multiply(x, negative_slope), x)
 
 
+@composite
 def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
     """x where it is positive, else ``weight`` * x; weight has one element, or one per channel (axis 1)."""
     x, weight = float_tensor(x, "prelu"), as_tensor(weight, "prelu", "weight")
@@ -70,6 +75,7 @@ def folded(x: Tensor) -> Tensor:
     return where(less_equal(x, 0), x, negative(x))
 
 
+@composite
 def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + exp(-x)), elementwise, without overflow: computed from exp(-|x|)."""
     x = float_tensor(x, "sigmoid")
@@ -77,12 +83,14 @@ def sigmoid(x: TensorLike) -> Tensor:
     return divide(where(less_equal(x, 0), small, 1.0), add(1.0, small))
 
 
+@composite
 def log_sigmoid(x: TensorLike) -> Tensor:
     """log(sigmoid(x)) without overflow."""
     x = float_tensor(x, "log_sigmoid")
     return subtract(where(less_equal(x, 0), x, 0), log1p(exp(folded(x))))
 
 
+@composite
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta x)) / beta; x itself where beta x is above ``threshold``."""
     x = float_tensor(x, "softplus")
@@ -92,18 +100,21 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return where(inside, soft if beta == 1.0 else divide(soft, beta), x)
 
 
+@composite
 def silu(x: TensorLike) -> Tensor:
     """x * sigmoid(x), elementwise (also known as swish)."""
     x = float_tensor(x, "silu")
     return multiply(x, sigmoid(x))
 
 
+@composite
 def mish(x: TensorLike) -> Tensor:
     """x * tanh(softplus(x)), elementwise."""
     x = float_tensor(x, "mish")
     return multiply(x, tanh(softplus(x)))
 
 
+@composite
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """x times the normal distribution's probability below x: exact by ``erf``, or by tanh with ``approximate="tanh"``."""
     x = float_tensor(x, "gelu")
@@ -115,6 +126,7 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     raise ArgumentError(f"gelu: `approximate` is 'none' or 'tanh', got {approximate!r}")
 
 
+@composite
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x) - 1)."""
     x = float_tensor(x, "elu")
@@ -122,6 +134,7 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     return where(low, multiply(expm1(where(low, x, 0)), alpha), x)
 
 
+@composite
 def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """x where it is positive, else alpha * (exp(x / alpha) - 1)."""
     x = float_tensor(x, "celu")
@@ -129,27 +142,32 @@ def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     return where(low, multiply(expm1(divide(where(low, x, 0), alpha)), alpha), x)
 
 
+@composite
 def selu(x: TensorLike) -> Tensor:
     """The self-normalising scale * elu(x, alpha) of Klambauer et al. (2017)."""
     return multiply(elu(x, 1.6732632423543772), 1.0507009873554805)
 
 
+@composite
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x limited to [min_val, max_val]."""
     return float_tensor(x, "hardtanh").clip(min_val, max_val)
 
 
+@composite
 def hardsigmoid(x: TensorLike) -> Tensor:
     """relu6(x + 3) / 6."""
     return divide(relu6(add(float_tensor(x, "hardsigmoid"), 3.0)), 6.0)
 
 
+@composite
 def hardswish(x: TensorLike) -> Tensor:
     """x * hardsigmoid(x)."""
     x = float_tensor(x, "hardswish")
     return multiply(x, hardsigmoid(x))
 
 
+@composite
 def softsign(x: TensorLike) -> Tensor:
     """x / (1 + |x|)."""
     x = float_tensor(x, "softsign")
@@ -159,6 +177,7 @@ def softsign(x: TensorLike) -> Tensor:
 # ---- over an axis -------------------------------------------------------------------------------------------------
 
 
+@composite
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along ``axis``: positive numbers that add up to 1.
 
@@ -173,11 +192,13 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     return divide(powers, sum_over(powers, at, keepdims=True))
 
 
+@composite
 def softmin(x: TensorLike, axis: int = -1) -> Tensor:
     """softmax(-x) along ``axis``."""
     return softmax(negative(float_tensor(x, "softmin")), axis)
 
 
+@composite
 def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """log(softmax(x)) along ``axis``, without overflow."""
     x = float_tensor(x, "log_softmax")
@@ -186,6 +207,7 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     return subtract(shifted, log(sum_over(exp(shifted), at, keepdims=True)))
 
 
+@composite
 def logsumexp(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over ``axis`` without overflow; -inf over nothing but -inf."""
     x = float_tensor(x, "logsumexp")

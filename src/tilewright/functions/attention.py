@@ -24,6 +24,7 @@ from tilewright.functions.indexing import take
 from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import matrix_transpose, repeat
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
+from tilewright.tensor.composite import composite
 
 __all__ = ["embedding", "scaled_dot_product_attention"]
 
@@ -32,6 +33,7 @@ MIN_SCORES = 128 * 128
 MIN_CAUSAL_SCORES = 64 * 64
 
 
+@composite
 def scaled_dot_product_attention(
     query: TensorLike,
     key: TensorLike,

@@ -19,6 +19,7 @@ from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply
+from tilewright.tensor.composite import composite
 from tilewright.tensor.modes import modes
 
 __all__ = [
@@ -117,6 +118,7 @@ def _padding(
     return tuple((w, w) for w in widths)
 
 
+@composite
 def conv1d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
     dilation: Sizes = 1, groups: int = 1,
@@ -125,6 +127,7 @@ def conv1d(
     return _convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
+@composite
 def conv2d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
     dilation: Sizes = 1, groups: int = 1,
@@ -137,6 +140,7 @@ def conv2d(
     return _convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
+@composite
 def conv3d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes | str = 0,
     dilation: Sizes = 1, groups: int = 1,
@@ -176,6 +180,7 @@ def _transposed(
     return _with_bias(name, out, bias, unbatched)
 
 
+@composite
 def conv_transpose1d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes = 0,
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
@@ -186,6 +191,7 @@ def conv_transpose1d(
     )
 
 
+@composite
 def conv_transpose2d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes = 0,
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
@@ -196,6 +202,7 @@ def conv_transpose2d(
     )
 
 
+@composite
 def conv_transpose3d(
     x: TensorLike, weight: TensorLike, bias: TensorLike | None = None, stride: Sizes = 1, padding: Sizes = 0,
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
@@ -270,6 +277,7 @@ def _max_pool(
     return maximum_over(windows, tuple(range(x.ndim, x.ndim + n)))
 
 
+@composite
 def max_pool1d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
     ceil_mode: bool = False,
@@ -278,6 +286,7 @@ def max_pool1d(
     return _max_pool("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode)
 
 
+@composite
 def max_pool2d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
     ceil_mode: bool = False,
@@ -290,6 +299,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode)
 
 
+@composite
 def max_pool3d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
     ceil_mode: bool = False,
@@ -330,6 +340,7 @@ def _window_counts(
     return counts
 
 
+@composite
 def avg_pool1d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
     count_include_pad: bool = True,
@@ -338,6 +349,7 @@ def avg_pool1d(
     return _avg_pool("avg_pool1d", 1, x, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
+@composite
 def avg_pool2d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -348,6 +360,7 @@ def avg_pool2d(
     )
 
 
+@composite
 def avg_pool3d(
     x: TensorLike, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
     count_include_pad: bool = True, divisor_override: int | None = None,
@@ -388,26 +401,31 @@ def _adaptive(
     return pooled
 
 
+@composite
 def adaptive_avg_pool1d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
     """Means that bring [N, C, L] to length ``output_size``."""
     return _adaptive("adaptive_avg_pool1d", 1, x, output_size, False)
 
 
+@composite
 def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
     """Means that bring [N, C, H, W] to ``output_size`` (a number, or two with None for "as it is")."""
     return _adaptive("adaptive_avg_pool2d", 2, x, output_size, False)
 
 
+@composite
 def adaptive_max_pool1d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
     """Maxima that bring [N, C, L] to length ``output_size``."""
     return _adaptive("adaptive_max_pool1d", 1, x, output_size, True)
 
 
+@composite
 def adaptive_max_pool2d(x: TensorLike, output_size: int | Sequence[int | None]) -> Tensor:
     """Maxima that bring [N, C, H, W] to ``output_size``."""
     return _adaptive("adaptive_max_pool2d", 2, x, output_size, True)
 
 
+@composite
 def unfold(
     x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
 ) -> Tensor:

@@ -20,6 +20,7 @@ from tilewright.functions.arguments import (
 from tilewright.functions.elementwise import add, conj
 from tilewright.functions.movement import reshape
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
+from tilewright.tensor.composite import composite
 from tilewright.tensor.modes import modes
 
 __all__ = ["contract", "dot", "linear", "matmul", "outer", "tensordot", "vecdot"]
@@ -48,6 +49,7 @@ def _product_type(a: DType, b: DType, function: str) -> DType:
     return dtype
 
 
+@composite
 def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Matrix product of the last two axes; leading axes broadcast. A rank-1 operand is a row (left) or a column (right).
 
@@ -85,6 +87,7 @@ def _mismatch(a: Tensor, b: Tensor, inner: int) -> str:
     return text + "; they must be equal"
 
 
+@composite
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """x @ weight.T + bias: [..., in] with weight [out, in] and bias [out] -> [..., out].
 
@@ -131,6 +134,7 @@ def _listed(x: int | Sequence[int]) -> Sequence[int]:
     return (x,) if isinstance(x, int) else x
 
 
+@composite
 def vecdot(x1: TensorLike, x2: TensorLike, axis: int = -1) -> Tensor:
     """Inner products along ``axis`` (x1 conjugated); the other axes broadcast."""
     a, b = as_tensor(x1, "vecdot", "x1"), as_tensor(x2, "vecdot", "x2")

@@ -45,6 +45,7 @@ from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, modes
+from tilewright.tensor.composite import composite
 
 __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "huber_loss", "kl_div", "l1_loss", "mse_loss",
@@ -74,6 +75,7 @@ def _pair(input: TensorLike, target: TensorLike, function: str) -> tuple[Tensor,
     return x, t if t.dtype.is_float else cast(t, x.dtype)
 
 
+@composite
 def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
     """(input - target)^2.
 
@@ -85,12 +87,14 @@ def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> 
     return _reduced(multiply(difference, difference), reduction, "mse_loss")
 
 
+@composite
 def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
     """|input - target|."""
     x, t = _pair(input, target, "l1_loss")
     return _reduced(absolute(subtract(x, t)), reduction, "l1_loss")
 
 
+@composite
 def huber_loss(input: TensorLike, target: TensorLike, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """Half the square of the difference up to ``delta``, then linear."""
     x, t = _pair(input, target, "huber_loss")
@@ -113,6 +117,7 @@ def _near(x: Tensor, t: Tensor, border: float) -> tuple[Tensor, Tensor, Tensor]:
     return multiply(inside, inside), distance, close
 
 
+@composite
 def smooth_l1_loss(
     input: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
@@ -136,6 +141,7 @@ def _limited_log(p: Tensor) -> Tensor:
     return add(maximum(log(fixed), -100.0), multiply(subtract(p, fixed), 1.0 / _SATURATED))
 
 
+@composite
 def binary_cross_entropy(
     input: TensorLike, target: TensorLike, weight: TensorLike | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -159,6 +165,7 @@ def binary_cross_entropy(
     return _reduced(loss, reduction, "binary_cross_entropy")
 
 
+@composite
 def binary_cross_entropy_with_logits(
     input: TensorLike,
     target: TensorLike,
@@ -180,6 +187,7 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss, reduction, name)
 
 
+@composite
 def kl_div(
     input: TensorLike, target: TensorLike, reduction: str = "mean", log_target: bool = False
 ) -> Tensor:
@@ -254,6 +262,13 @@ def nll_loss(
     x, t = float_tensor(input, "nll_loss", "input"), as_tensor(target, "nll_loss", "target")
     axis = _class_axis(x, t, "nll_loss")
     _check_classes(t, x.shape[axis], ignore_index, "nll_loss")
+    return _nll_loss(x, t, weight, axis, ignore_index, reduction)
+
+
+@composite
+def _nll_loss(
+    x: Tensor, t: Tensor, weight: TensorLike | None, axis: int, ignore_index: int, reduction: str
+) -> Tensor:
     picked = sum_over(where(_class_mask(x, t, axis), x, 0.0), axis)
     return _class_loss(negative(picked), x, t, axis, weight, ignore_index, reduction, "nll_loss")
 
@@ -312,8 +327,15 @@ def cross_entropy(
     if t.dtype.is_float:
         return _soft_cross_entropy(x, t, weight, reduction, label_smoothing)
     axis = _class_axis(x, t, "cross_entropy")
-    classes = x.shape[axis]
-    _check_classes(t, classes, ignore_index, "cross_entropy")
+    _check_classes(t, x.shape[axis], ignore_index, "cross_entropy")
+    return _hard_cross_entropy(x, t, weight, axis, ignore_index, reduction, label_smoothing)
+
+
+@composite
+def _hard_cross_entropy(
+    x: Tensor, t: Tensor, weight: TensorLike | None, axis: int, ignore_index: int, reduction: str, label_smoothing: float,
+) -> Tensor:  # fmt: skip
+    """Targets are class numbers."""
     shifted = subtract(x, maximum_over(x, axis, keepdims=True).detach())
     total = log(sum_over(exp(shifted), axis))
     if label_smoothing == 0.0:
@@ -329,10 +351,11 @@ def cross_entropy(
         w = cast(as_tensor(weight, "cross_entropy", "weight"), x.dtype)
         near = multiply(near, _target_weights(weight, x, t, axis, "cross_entropy"))
         spread = negative(sum_over(multiply(logs, reshape(w, (w.size, *(1,) * (x.ndim - axis - 1)))), axis))
-    loss = add(multiply(near, 1.0 - label_smoothing), multiply(spread, label_smoothing / classes))
+    loss = add(multiply(near, 1.0 - label_smoothing), multiply(spread, label_smoothing / x.shape[axis]))
     return _class_loss(loss, x, t, axis, weight, ignore_index, reduction, "cross_entropy", weighted=False)
 
 
+@composite
 def _soft_cross_entropy(
     x: Tensor, t: Tensor, weight: TensorLike | None, reduction: str, smoothing: float
 ) -> Tensor:

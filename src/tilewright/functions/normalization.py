@@ -18,6 +18,7 @@ from tilewright.functions.reductions import max as maximum_over
 from tilewright.functions.reductions import mean
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, no_grad
+from tilewright.tensor.composite import composite
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize", "rms_norm", "vector_norm"]
 
@@ -40,6 +41,7 @@ def _trailing(x: Tensor, normalized_shape: int | Sequence[int], function: str) -
     return tuple(range(x.ndim - len(shape), x.ndim))
 
 
+@composite
 def layer_norm(
     x: TensorLike,
     normalized_shape: int | Sequence[int],
@@ -64,6 +66,7 @@ def _affine(
     return cast(out, x.dtype)
 
 
+@composite
 def rms_norm(
     x: TensorLike,
     normalized_shape: int | Sequence[int],
@@ -138,6 +141,7 @@ def _move(state: Tensor, towards: Tensor, momentum: float) -> None:
     state.assign(add(multiply(state, 1.0 - momentum), multiply(towards, momentum)))
 
 
+@composite
 def group_norm(
     x: TensorLike,
     num_groups: int,
@@ -159,6 +163,7 @@ def group_norm(
     return _affine(out, x, w, b, "group_norm")
 
 
+@composite
 def instance_norm(
     x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -169,6 +174,7 @@ def instance_norm(
     return group_norm(x, x.shape[1], weight, bias, eps)
 
 
+@composite
 def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """The ``ord`` norm over ``axis``: (sum |x|^ord)^(1/ord); the largest |x| for infinity."""
     x = float_tensor(x, "vector_norm")
@@ -184,6 +190,7 @@ def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: f
     return pow(sum_over(pow(size, ord), axis, keepdims=keepdims), 1.0 / ord)
 
 
+@composite
 def normalize(x: TensorLike, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Tensor:
     """x / max(norm(x), eps) along ``axis``."""
     x = float_tensor(x, "normalize")

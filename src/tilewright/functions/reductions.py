@@ -22,6 +22,7 @@ from tilewright.functions.arguments import (
 )
 from tilewright.functions.elementwise import divide, equal, multiply, not_equal, sqrt, subtract, where
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
+from tilewright.tensor.composite import composite
 
 __all__ = [
     "all",
@@ -100,6 +101,7 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
     return math.prod(x.shape[a] for a in axes)
 
 
+@composite
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over ``axis``; NaN over nothing."""
     x = float_tensor(x, "mean")
@@ -114,6 +116,7 @@ def _exact(count: int) -> bool:
     return count & (count - 1) == 0
 
 
+@composite
 def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance over ``axis``: the sum of squared distances from the mean, divided by N - correction.
 
@@ -132,6 +135,7 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
     return divide(_reduce("reduce_sum", squared, axes, keepdims), float(count) if count > 0 else 0.0)
 
 
+@composite
 def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``: the square root of ``var``. Where all elements are equal, its gradient is 0."""
     variance = var(x, axis, correction, keepdims)
@@ -164,6 +168,7 @@ def _logical(op: str, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tenso
     return _reduce(op, x, axes, keepdims)
 
 
+@composite
 def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """How many elements over ``axis`` are not 0, as int64."""
     return sum(_bools(x, "count_nonzero"), axis, keepdims=keepdims)

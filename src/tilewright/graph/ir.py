@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
     "Op",
     "TensorType",
     "Value",
+    "build",
     "constant",
     "forget_history",
     "input_value",
@@ -62,17 +63,19 @@ class TensorType:
 class Value:
     """One node. ``op`` names a row of the op table; ``attrs`` are its static arguments in the table's order.
 
-    ``buffer`` is not part of the value's meaning: the tensor layer keeps there the memory in which an already
-    computed value lies, so that later graphs start from it.
+    ``buffer``, ``role`` and ``names`` are not part of the value's meaning: the tensor layer keeps there the memory in
+    which an already computed value lies, so that later graphs start from it, and which tensors it stands for.
     """
 
-    __slots__ = ("__weakref__", "attrs", "buffer", "inputs", "op", "type")
+    __slots__ = ("__weakref__", "attrs", "buffer", "inputs", "names", "op", "role", "type")
 
     op: str
     inputs: tuple[Value, ...]
     attrs: tuple[tuple[str, Any], ...]
     type: TensorType
     buffer: Any
+    role: Any
+    names: Any
 
     @property
     def shape(self) -> Shape:
@@ -107,8 +110,23 @@ class Op:
 
 OPS: dict[str, Op] = {}  # filled by graph/ops.py, which the package imports
 
-_interned: WeakValueDictionary[Any, Value] = WeakValueDictionary()
+
+class _Entry(ref[Value]):
+    """A weak reference to an interned value, which takes itself out of the table when the value dies."""
+
+    __slots__ = ("key",)
+
+    key: Any
+
+
+# What a WeakValueDictionary does, without its Python code on the way to a value that is there.
+_interned: dict[Any, _Entry] = {}
 _ids = itertools.count()
+
+
+def _drop(entry: _Entry) -> None:
+    if _interned.get(entry.key) is entry:
+        del _interned[entry.key]
 
 
 def _intern(
@@ -119,9 +137,23 @@ def _intern(
     value.inputs = inputs
     value.attrs = attrs
     value.type = type
-    value.buffer = None
-    # setdefault keeps identity unique when two threads build the same value at once
-    return _interned.setdefault(key, value)
+    value.buffer = value.role = value.names = None
+    entry = _Entry(value, _drop)
+    entry.key = key
+    while True:
+        # setdefault keeps identity unique when two threads build the same value at once
+        found = _interned.setdefault(key, entry)
+        if found is entry:
+            return value
+        known = found()
+        if known is not None:
+            return known
+        _drop(found)  # it died, and its own call is still to come
+
+
+def _lookup(key: Any) -> Value | None:
+    entry = _interned.get(key)
+    return None if entry is None else entry()
 
 
 def make(op: str, inputs: Sequence[Value] = (), **attrs: Any) -> Value:
@@ -133,10 +165,19 @@ def make(op: str, inputs: Sequence[Value] = (), **attrs: Any) -> Value:
     inputs = tuple(inputs)
     pairs = tuple(attrs.items())
     key = (op, inputs, pairs)
-    found = _interned.get(key)
+    entry = _interned.get(key)
+    found = None if entry is None else entry()
     if found is not None:
         return found
     return _intern(key, op, inputs, pairs, _infer(op, inputs, attrs))
+
+
+def build(op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...], type: TensorType) -> Value:
+    """``make`` where the result's type is known and right, as when a graph is built a second time."""
+    key = (op, inputs, attrs)
+    entry = _interned.get(key)
+    found = None if entry is None else entry()
+    return _intern(key, op, inputs, attrs, type) if found is None else found
 
 
 def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorType:
@@ -159,13 +200,15 @@ def constant(value: bool | int | float | complex, dtype: DType) -> Value:
     outside the type's range and ``TypeError`` for a fraction or a complex number where the type has none.
     """
     raw = ("constant", repr(value), dtype)
-    found = _interned.get(raw)
+    found = _lookup(raw)
     if found is None:
         exact = _rounded(value, dtype)
         key = ("constant", repr(exact), dtype)
         attrs = (("value", exact), ("dtype", dtype))
-        found = _interned.get(key) or _intern(key, "constant", (), attrs, TensorType(dtype, ()))
-        _interned[raw] = found  # a second way to the same value
+        found = _intern(key, "constant", (), attrs, TensorType(dtype, ()))
+        if key != raw:  # a second way to the same value
+            entry = _interned[raw] = _Entry(found, _drop)
+            entry.key = raw
     return found
 
 
@@ -198,7 +241,7 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
     # Numbered leaves of canonical graphs are shared; fresh ones live apart from them.
     if id is None:
         key = ("input", "fresh", number, type)  # type: ignore[assignment]
-    found = _interned.get(key)
+    found = None if id is None else _lookup(key)
     if found is not None:
         return found
     return _intern(key, "input", (), (("id", number), ("dtype", dtype), ("shape", type.shape)), type)
@@ -210,7 +253,7 @@ def forget_history(value: Value) -> None:
     stay as they are."""
     if value.inputs and value not in _kept:
         key = (value.op, value.inputs, value.attrs)
-        if _interned.get(key) is value:
+        if _lookup(key) is value:
             del _interned[key]
         value.inputs = ()
 

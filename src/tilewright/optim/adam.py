@@ -30,6 +30,8 @@ __all__ = ["Adam", "AdamW"]
 class Adam(Optimizer):
     """Adam. `weight_decay` adds weight_decay · p to the gradient; `amsgrad` divides by the largest v so far."""
 
+    compiled = True
+
     decoupled = False
 
     def __init__(

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.diagnostics import TilewrightError
 from tilewright.core.dtype import DType
+from tilewright.jit import Jitted, jit
 from tilewright.tensor import Tensor, modes, no_grad, realize_tensors, suspend_trace
 
 __all__ = ["Optimizer", "OptimizerStateError", "ParamGroup", "Scalar", "non_negative", "share"]
@@ -103,7 +104,18 @@ def _same(a: Any, b: Any) -> bool:
 class Optimizer(ABC):
     """Base of the optimizers. A subclass says what state a parameter needs and how a group of them is
     updated.
+
+    `compiled` says whether `step` runs the updates as one compiled program. The class that defines `_update` says so:
+    then `_update` keeps all its state in tensors and reads no elements, as a function under `tw.jit`.
     """
+
+    compiled: ClassVar[bool] = False
+    _program: Jitted[[], None] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_update" in cls.__dict__ and "compiled" not in cls.__dict__:
+            cls.compiled = False
 
     def __init__(
         self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: Mapping[str, Any]
@@ -193,6 +205,19 @@ class Optimizer(ABC):
         is returned.
         """
         loss = None if closure is None else closure()
+        with no_grad():
+            if modes.trace is None and self.compiled:
+                # Outside a jitted step the update is a program of its own: recording it anew would cost more than
+                # forward and backward pass together.
+                if self._program is None:
+                    self._program = jit(self._update_groups)
+                self._program()
+            else:
+                self._update_groups()
+        return loss
+
+    def _update_groups(self) -> None:
+        """Take one step for every group."""
         self._used()
         with no_grad():
             for group in self.param_groups:
@@ -203,7 +228,6 @@ class Optimizer(ABC):
                     if group.get("maximize"):
                         pairs = [(p, -g) for p, g in pairs]
                     self._update(group, pairs)
-        return loss
 
     # ---- state ---------------------------------------------------------------------------------------------
 

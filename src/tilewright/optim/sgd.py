@@ -29,6 +29,8 @@ class SGD(Optimizer):
     p to g.
     """
 
+    compiled = True
+
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
@@ -86,6 +88,8 @@ class RMSprop(Optimizer):
     `centered` subtracts the square of the mean gradient from v; with `momentum` the quotient goes into a
     buffer b ← momentum · b + g / (√v + eps) and p ← p - lr · b.
     """
+
+    compiled = True
 
     def __init__(
         self,
@@ -146,6 +150,8 @@ class RMSprop(Optimizer):
 
 class Adagrad(Optimizer):
     """p ← p - lr / (1 + (t - 1) lr_decay) · g / (√s + eps) with s ← s + g² (Duchi et al., 2011)."""
+
+    compiled = True
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.runtime.buffers import Buffer
 
-__all__ = ["Plan", "UnboundLeaf", "evaluate", "plan", "program", "transparent"]
+__all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "leaf_buffer", "plan", "program", "transparent"]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
@@ -81,7 +81,7 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
                 continue
             if op == "input":
                 raise UnboundLeaf(value)
-            leaf = eager and op == "constant" and _changes(value)
+            leaf = eager and op == "constant" and changes(value)
         stack.pop()
         number = numbers[value] = len(order)
         order.append(value)
@@ -103,7 +103,7 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
     return Plan(tuple(signature), order, leaves, leaf_of, results, numbers)
 
 
-def _changes(value: Value) -> bool:
+def changes(value: Value) -> bool:
     """Whether a constant may be another number in the next step: floats that are not small multiples of a half."""
     number = value.attrs[0][1]
     return (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tilewright.autodiff.vjp import vjp
 from tilewright.graph.ir import Value, constant, make
-from tilewright.tensor import lazy
+from tilewright.tensor import lazy, replay
 from tilewright.tensor.deferred import expand
 from tilewright.tensor.errors import GradientError, ShapeError
 from tilewright.tensor.modes import modes
@@ -122,8 +122,17 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
         # Leaves still pending were updated by the previous step of a training loop: computing them first makes each step
         # one program of one structure, whether or not the loop reads its loss.
         lazy.realize_tensors([t for v, t in leaves if v.buffer is None], subgraph_only=True)
-    retained = [(v, t) for v in order for t in lazy.handles_of(v) if t._retain_grad]
+    retained = [(v, t) for v in order if v.names for t in lazy.handles_of(v) if t._retain_grad]
     targets = leaves + retained
+    if modes.trace is None and not (retained or retain_graph or create_graph):
+        given = seed[0] if gradient is not None else None
+        computed = replay.run(tensor, given, order, [v for v, _ in leaves])
+        if computed is not None:
+            for (_, target), value in zip(leaves, computed, strict=True):
+                if value is not None:
+                    _accumulate(target, value, (tensor,), 1, create_graph)
+            _free(order)
+            return
     found = vjp([tensor._value], seed, [v for v, _ in targets])
     operands = (tensor,) if gradient is None else (tensor, gradient)
     nodes = max(1, 2 * len(order) // max(1, len(targets)))
@@ -213,7 +222,7 @@ def _accumulate(
         lazy.check_usable(before)
         operands = (*operands, before)
         value = make("add", (before._value, value))
-    if not create_graph:
+    if not create_graph and value.op != "input":
         value = make("stop_gradient", (value,))
     target._grad = operands[0]._like(value, create_graph, operands, nodes)
 
@@ -221,6 +230,8 @@ def _accumulate(
 def _free(order: Sequence[Value]) -> None:
     """Let the tensors along a differentiated graph go of their history, so that holding one does not hold the graph."""
     for value in order:
+        if not value.names:
+            continue
         for tensor in lazy.handles_of(value):
             if tensor._leaf:
                 continue

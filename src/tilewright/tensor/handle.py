@@ -20,6 +20,7 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import cast_numpy
 from tilewright.graph.ir import Value, constant, make
+from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import gradients, lazy
 from tilewright.tensor.errors import ArgumentError, DTypeError, GradientError, ShapeError
@@ -80,7 +81,14 @@ class Tensor(Methods):
         if requires_grad:
             self.requires_grad = True
 
-    def _start(self, value: Value, requires_grad: bool, operands: Sequence[Tensor], nodes: int = 1) -> None:
+    def _start(
+        self,
+        value: Value,
+        requires_grad: bool,
+        operands: Sequence[Tensor],
+        nodes: int = 1,
+        template: Template | None = None,
+    ) -> None:
         self._value = value
         self._grad = None
         self._group = None
@@ -93,7 +101,7 @@ class Tensor(Methods):
             lazy.name_interior(value, self)
         if self._trace is None:
             if value.buffer is None:
-                lazy.enroll(self, operands, nodes)
+                lazy.enroll(self, operands, nodes, template)
             elif not requires_grad and value.op != "input":
                 lazy.settle(self)
 
@@ -460,11 +468,15 @@ def apply(op: str, *operands: Tensor, **attrs: Any) -> Tensor:
 
 
 def from_value(
-    value: Value, operands: Sequence[Tensor] = (), requires_grad: bool = False, nodes: int = 1
+    value: Value,
+    operands: Sequence[Tensor] = (),
+    requires_grad: bool = False,
+    nodes: int = 1,
+    template: Template | None = None,
 ) -> Tensor:
-    """A tensor over a graph value, pending together with the tensors it was made of."""
+    """A tensor over a graph value, pending together with the tensors it was made of, possibly by a template."""
     tensor = Tensor.__new__(Tensor)
-    tensor._start(value, requires_grad, operands, nodes)
+    tensor._start(value, requires_grad, operands, nodes, template)
     return tensor
 
 

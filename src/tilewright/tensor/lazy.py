@@ -13,14 +13,14 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from tilewright.core.dtype import DType
 from tilewright.graph.ir import Value, forget_history, input_value
 from tilewright.graph.ops import ANCHORS
+from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute
 from tilewright.tensor.errors import LeakedTensorError, TracedValueError, located, user_frame
@@ -46,9 +46,8 @@ CHAIN_LIMIT = (
 )
 BYTE_LIMIT = 512 << 20  # bytes of realized operands that a group keeps alive before it is computed
 
-# Leaves at which gradients arrive: the value that stands for a tensor in a graph -> that tensor. A tensor that is
-# written in place or realized has several over time. FREED marks values whose graph an earlier backward released.
-_roles: WeakKeyDictionary[Value, weakref.ref[Tensor] | Deferred | str] = WeakKeyDictionary()
+# A value's role says that gradients arrive there: for the tensor that it stands for in a graph (a tensor that is written in
+# place or realized has several over time), or for a deferred graph. FREED: an earlier backward released the graph.
 _ANCHORS = frozenset(ANCHORS)
 FREED = "freed"
 marks = itertools.count()  # identities of marked values
@@ -67,10 +66,6 @@ class Deferred:
         self.bound = bound
 
 
-# Interior values with a history -> the tensors that name them.
-_interior: WeakKeyDictionary[Value, list[weakref.ref[Tensor]]] = WeakKeyDictionary()
-
-
 def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A fresh leaf over memory that holds computed elements."""
     value = input_value(dtype, shape)
@@ -81,22 +76,22 @@ def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
 def register_role(value: Value, role: Tensor | Deferred | None) -> None:
     """Gradients that arrive at ``value`` belong to a tensor, or to a deferred graph; None: the graph below was freed."""
     if role is None:
-        _roles[value] = FREED
+        value.role = FREED
     else:
-        _roles[value] = role if isinstance(role, Deferred) else weakref.ref(role)
+        value.role = role if isinstance(role, Deferred) else weakref.ref(role)
 
 
 def role_of(value: Value) -> Tensor | Deferred | str | None:
     """The tensor for which ``value`` is a leaf, a deferred graph, FREED, or None."""
-    found = _roles.get(value)
+    found = value.role
     return found() if isinstance(found, weakref.ref) else found
 
 
 def name_interior(value: Value, tensor: Tensor) -> None:
     """Remember that ``tensor`` names a value with a history."""
-    names = _interior.get(value)
+    names = value.names
     if names is None:
-        _interior[value] = [weakref.ref(tensor)]
+        value.names = [weakref.ref(tensor)]
     else:
         if len(names) > 8:
             names[:] = [r for r in names if r() is not None]
@@ -105,7 +100,7 @@ def name_interior(value: Value, tensor: Tensor) -> None:
 
 def handles_of(value: Value) -> list[Tensor]:
     """The live tensors that name an interior value with a history."""
-    return [t for r in _interior.get(value, ()) if (t := r()) is not None and t._value is value]
+    return [t for r in value.names or () if (t := r()) is not None and t._value is value]
 
 
 class Group:
@@ -160,7 +155,9 @@ def _join(a: Group, b: Group) -> Group:
     return a
 
 
-def enroll(tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1) -> None:
+def enroll(
+    tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1, template: Template | None = None
+) -> None:
     """Put a new pending tensor into the group of its operands; compute the group when it has become too large."""
     group: Group | None = None
     nbytes = chain = 0
@@ -184,7 +181,10 @@ def enroll(tensor: Tensor, operands: Iterable[Tensor], nodes: int = 1) -> None:
     group.nodes += nodes
     group.nbytes += nbytes
     if tensor._value.op not in _ANCHORS:
-        tensor._chain = chain + 1
+        if template is None:
+            tensor._chain = chain + 1
+        else:
+            tensor._chain = chain + template.chain if template.open else template.chain
         if chain >= CHAIN_LIMIT:
             realize_tensors((tensor,))
             return
@@ -229,8 +229,7 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
             wanted.append(tensor)
     if not wanted:
         return
-    groups = {id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}
-    company = [t for g in groups.values() for t in g.live() if all(t is not w for w in wanted)]
+    groups, company = pending_with(wanted)
     try:
         if subgraph_only:
             inside = execute.plan([t._value for t in wanted]).numbers
@@ -245,7 +244,19 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
             _compute(wanted)  # what failed may be a companion that nobody asked for
     except execute.UnboundLeaf:
         raise traced() from None
-    for group in groups.values():
+    drop_computed(groups)
+
+
+def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
+    """The groups of pending tensors, and the others in them that somebody still holds."""
+    groups = list({id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}.values())
+    asked = {id(t) for t in wanted}
+    return groups, [t for g in groups for t in g.live() if id(t) not in asked]
+
+
+def drop_computed(groups: Iterable[Group]) -> None:
+    """Let groups go of the members that are computed."""
+    for group in groups:
         rest = [r for r in group.members if (t := r()) is not None and t._value.buffer is None]
         group.clear()
         group.members = rest
@@ -254,10 +265,14 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
 def _compute(tensors: list[Tensor]) -> None:
     values = list(dict.fromkeys(t._value for t in tensors))
     planned = execute.plan(values)
-    buffers = execute.evaluate(planned)
-    fresh: dict[Value, Value] = {}
-    for value, buffer in zip(values, buffers, strict=True):
+    for value, buffer in zip(values, execute.evaluate(planned), strict=True):
         value.buffer = buffer
+    settle_all(tensors)
+
+
+def settle_all(tensors: Iterable[Tensor]) -> None:
+    """``settle`` tensors that were computed together; those of one value share its new leaf."""
+    fresh: dict[Value, Value] = {}
     for tensor in tensors:
         settle(tensor, fresh)
 
@@ -275,7 +290,7 @@ def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
                 fresh[value] = known
         tensor._value = known
         forget_history(value)
-    elif tensor._leaf or _roles.get(value) is FREED:
+    elif tensor._leaf or value.role is FREED:
         tensor._value = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
         register_role(tensor._value, tensor if tensor._leaf else None)
         forget_history(value)

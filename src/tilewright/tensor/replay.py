@@ -1,0 +1,186 @@
+"""Backward passes as programs: forward and backward pass of a pending graph in one run, by the structure of the graph.
+
+An eager training loop builds the same graph in every step. Its derivatives are recorded and compiled at the first
+``backward``; later ones only number the forward graph to find the program. The forward graph is rebuilt over
+placeholders for that, so that nothing of one step stays in the program.
+
+``run`` gives up (None) where a step could differ in more than its leaves; ``gradients.backward`` then records the
+derivatives as ordinary pending work.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tilewright.autodiff.vjp import vjp
+from tilewright.core.settings import settings
+from tilewright.graph.build import full
+from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import execute, lazy
+
+if TYPE_CHECKING:
+    from tilewright.tensor.handle import Tensor
+
+__all__ = ["run"]
+
+CACHE_LIMIT = 256  # programs kept; the least recently used goes first
+
+# `custom` has a rule written by the user, which may refer to tensors of one step. A `mark` that still is pending
+# stands for a variable of a transformation.
+_OPAQUE = frozenset(("custom", "mark"))
+
+
+class _Opaque(Exception):
+    """The graph has a node whose derivative may be another in the next step."""
+
+
+@dataclass(slots=True)
+class _Numbered:
+    """A graph as one hashable tuple. ``given`` are the numbers of the nodes whose elements exist: ``leaves``, below which
+    nothing matters, and computed values that a derivative flows through."""
+
+    order: list[Value]
+    numbers: dict[Value, int]
+    given: list[int]
+    leaves: set[int]
+    signature: list[Any]
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A compiled pass: the nodes it reads (or memory of constants), and where the gradient of each leaf is among its outputs
+    (None: the result does not depend on it). The other outputs, first in order, are the values asked for."""
+
+    program: execute.Program
+    reads: list[int | Buffer]
+    gradients: list[int | None]
+
+
+_programs: OrderedDict[tuple[Any, ...], _Pass] = OrderedDict()
+
+
+def run(
+    tensor: Tensor, seed: Value | None, order: Sequence[Value], leaves: Sequence[Value]
+) -> list[Value | None] | None:
+    """The gradients of a tensor with respect to ``leaves``, computed together with the tensor and all pending work of
+    its group. ``order`` is the tensor's history, ``seed`` its cotangent (None: one).
+
+    Gives values that hold their elements, None for a leaf without influence. None altogether when the graph cannot be
+    told from another one, or a computation failed: nothing has changed then.
+    """
+    groups, company = lazy.pending_with([tensor])
+    if tensor._value.buffer is None:
+        company = [tensor, *company]
+    wanted = list(dict.fromkeys(t._value for t in company))
+    roots = [tensor._value, *([] if seed is None else [seed]), *wanted]
+    try:
+        graph = _number(roots, set(order), set(leaves))
+        key = (
+            tuple(graph.signature),
+            tuple(graph.numbers[v] for v in leaves),
+            seed is None,
+            len(wanted),
+            settings.deterministic,
+        )
+        found = _programs.get(key)
+        if found is None:
+            found = _programs[key] = _compile(graph, tensor._value, seed, wanted, leaves)
+            while len(_programs) > CACHE_LIMIT:
+                _programs.popitem(last=False)
+        else:
+            _programs.move_to_end(key)
+        nodes = graph.order
+        buffers = [execute.leaf_buffer(nodes[r]) if isinstance(r, int) else r for r in found.reads]
+        ready = found.program
+        computed = ready.executable.run(buffers) if ready.executable is not None else []
+    except Exception:  # recorded as pending work, it fails where it is read, and alone
+        return None
+    outputs = [buffers[r] if r >= 0 else computed[~r] for r in ready.results]
+    for value, buffer in zip(wanted, outputs, strict=False):
+        value.buffer = buffer
+    lazy.settle_all(company)
+    lazy.drop_computed(groups)
+    return [
+        None if at is None else lazy.leaf(outputs[at], leaf.type.dtype, leaf.type.shape)  # type: ignore[arg-type]
+        for at, leaf in zip(found.gradients, leaves, strict=True)
+    ]
+
+
+def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> _Numbered:
+    """Number the graph below ``roots`` by first use. Computed values end it, except where a derivative flows on."""
+    graph = _Numbered([], {}, [], set(), [])
+    numbers, order, given, signature = graph.numbers, graph.order, graph.given, graph.signature
+    stack = list(reversed(roots))
+    while stack:
+        value = stack[-1]
+        if value in numbers:
+            stack.pop()
+            continue
+        op, held = value.op, value.buffer is not None
+        leaf = value in leaves or (
+            held and (not value.inputs or value not in history or op in execute.transparent)
+        )
+        if not leaf:
+            waiting = [i for i in value.inputs if i not in numbers]
+            if waiting:
+                waiting.reverse()
+                stack.extend(waiting)
+                continue
+            if op in _OPAQUE:
+                raise _Opaque
+            if op == "input":
+                raise execute.UnboundLeaf(value)
+            leaf = op == "constant" and execute.changes(value)
+        stack.pop()
+        number = numbers[value] = len(order)
+        order.append(value)
+        if leaf or held:
+            given.append(number)
+            signature.append(leaf)
+        if leaf:
+            graph.leaves.add(number)
+            signature.append(value.type.dtype)
+            signature.append(value.type.shape)
+        elif op == "constant":
+            signature.append(repr(value.attrs[0][1]))
+            signature.append(value.type.dtype)
+        else:
+            signature.append(op)
+            if value.attrs:
+                signature.append(value.attrs)
+            signature.extend([numbers[i] for i in value.inputs])
+    signature.append(tuple([numbers[v] for v in roots]))
+    return graph
+
+
+def _compile(
+    graph: _Numbered, root: Value, seed: Value | None, wanted: Sequence[Value], leaves: Sequence[Value]
+) -> _Pass:
+    """Record the derivatives over placeholders and compile them with the values asked for."""
+    canonical: list[Value] = []
+    for number, value in enumerate(graph.order):
+        kind = value.type
+        if number in graph.leaves:
+            canonical.append(input_value(kind.dtype, kind.shape))
+        elif value.op == "constant":
+            canonical.append(constant(value.attrs[0][1], kind.dtype))
+        else:
+            operands = [canonical[graph.numbers[i]] for i in value.inputs]
+            canonical.append(make(value.op, operands, **dict(value.attrs)))
+    at = {value: canonical[number] for value, number in graph.numbers.items()}
+    start = full(1, root.type.dtype, root.type.shape) if seed is None else at[seed]
+    found = vjp([at[root]], [start], [at[v] for v in leaves])
+    outputs = [at[v] for v in wanted]
+    places: list[int | None] = []
+    for gradient in found:
+        places.append(None if gradient is None else len(outputs))
+        if gradient is not None:
+            outputs.append(gradient)
+    bound = {canonical[n]: n for n in graph.given}
+    planned = execute.plan(outputs, eager=False, bound=bound)
+    # A leaf that is not bound is a constant that was computed before.
+    return _Pass(execute.program(planned), [bound.get(v, v.buffer) for v in planned.leaves], places)
