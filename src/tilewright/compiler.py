@@ -82,7 +82,7 @@ class Executable:
         self.groups: list[Group] = form_groups(self.final)
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
         threads = DETERMINISTIC_THREADS if settings.deterministic else default_threads()
-        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, threads)
+        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, threads, target.dots)
         steps = lower_groups(self.groups, machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
         self.names: dict[Kernel, str] = {}

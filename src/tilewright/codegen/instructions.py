@@ -24,6 +24,7 @@ __all__ = [
     "bits",
     "constant",
     "convert",
+    "dot_accumulate",
     "fused",
     "iota",
     "lower",
@@ -43,6 +44,8 @@ class Machine(Protocol):
     def has_fma(self) -> bool: ...
     @property
     def has_f16(self) -> bool: ...
+    @property
+    def dots(self) -> frozenset[str]: ...
 
 
 class Writer(Protocol):
@@ -56,6 +59,10 @@ class Writer(Protocol):
 
     def call(self, result: str, name: str, *args: tuple[str, str]) -> str:
         """Append a call of a declared pure function; ``args`` are (type, value) pairs."""
+        ...
+
+    def intrinsic(self, result: str, name: str, *args: tuple[str, str]) -> str:
+        """Append a call of a pure function of exactly this name."""
         ...
 
     def define(self, name: str, text: str) -> None:
@@ -271,6 +278,45 @@ def fused(out: Writer, dtype: DType, lanes: int, a: str, b: str, c: str) -> str:
         return _fused_in_double(out, lanes, a, b, c)
     t = type_name(dtype, lanes)
     return out.call(t, "llvm.fma", (t, a), (t, b), (t, c))
+
+
+def dot_accumulate(out: Writer, elements: str, lanes: int, c: str, a: str, b: str) -> str:
+    """c + products of the packed elements of the words a and b: one instruction where the target has it for these types and
+    as many lanes, otherwise the same in plain arithmetic."""
+    i32 = of_type("i32", lanes)
+    if elements in out.machine.dots and lanes in (4, 8, 16) and 4 * lanes <= out.machine.vector_bytes:
+        width = 32 * lanes
+        if elements == "bfloat16.bfloat16":
+            t, words, name = of_type("float", lanes), of_type("bfloat", 2 * lanes), "avx512bf16.dpbf16ps"
+        else:
+            t, words, name = i32, of_type("i8", 4 * lanes), "avx512.vpdpbusd"
+        a, b = (out.write(f"bitcast {i32} {x} to {words}") for x in (a, b))
+        return out.intrinsic(t, f"llvm.x86.{name}.{width}", (t, c), (words, a), (words, b))
+    if elements == "bfloat16.bfloat16":
+        return _dot_bf16(out, lanes, c, a, b)
+    left, right = elements.split(".")
+    for at in range(4):
+        x, y = (_byte(out, lanes, word, at, t == "int8") for word, t in ((a, left), (b, right)))
+        c = out.write(f"add {i32} {c}, {out.write(f'mul {i32} {x}, {y}')}")
+    return c
+
+
+def _byte(out: Writer, lanes: int, word: str, at: int, signed: bool) -> str:
+    """One byte of a word as an int32."""
+    i = _Ints(out, lanes)
+    return i("ashr" if signed else "lshr", i("shl", word, 24 - 8 * at) if at < 3 else word, 24)
+
+
+def _dot_bf16(out: Writer, lanes: int, c: str, a: str, b: str) -> str:
+    """The second elements first, as the instruction does; products are exact, so fma and a sum of them are the same."""
+    i = _Ints(out, lanes)
+    high, low = ([i.as_float(i(op, x, n)) for x in (a, b)] for op, n in (("and", 0xFFFF0000), ("shl", 16)))
+    for x, y in (high, low):
+        if out.machine.has_fma:
+            c = fused(out, dt.float32, lanes, x, y, c)
+        else:
+            c = out.write(f"fadd {i.f32} {c}, {out.write(f'fmul {i.f32} {x}, {y}')}")
+    return c
 
 
 def _fused_in_double(out: Writer, lanes: int, a: str, b: str, c: str) -> str:

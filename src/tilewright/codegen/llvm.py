@@ -220,6 +220,8 @@ class _Emitter:
             for a in e.args:  # first, or the heights of expansions within expansions would add up
                 self.value(a)
             return self.value(self.expanded(e))
+        if e.op == "dotacc":
+            return self.dot_accumulate(e)
         values = [self.value(a) for a in e.args]
         lanes = max(v.lanes for v in values)
         out = self.fn.at(*values)
@@ -234,6 +236,22 @@ class _Emitter:
             known = tuple(a.op == "const" and a.attr == a.attr for a in e.args)
             text = ins.lower(out, e.op, e.args[-1].dtype, lanes, *texts, known=known)
         return Val(text, lanes, out.number)
+
+    def dot_accumulate(self, e: Expr) -> Val:
+        """Emit a ``dotacc``. Bits that are flipped in a word for all lanes are flipped in the lanes: there the instruction reads
+        and spreads its operand from memory, while a scalar would have to be moved to a vector register first."""
+        total, *words = e.args
+        flips = [w.op == "bitxor" and w.args[1].op == "const" for w in words]
+        values = [self.value(total)]
+        values += [self.value(w.args[0] if flip else w) for w, flip in zip(words, flips, strict=True)]
+        lanes = max(v.lanes for v in values)
+        out = self.fn.at(*values)
+        texts = [self.fn.splat(v, type_name(a.dtype), lanes) for v, a in zip(values, e.args, strict=True)]
+        for n, (w, flip) in enumerate(zip(words, flips, strict=True), 1):
+            if flip:
+                bits = ins.constant(w.args[1].attr, w.dtype, lanes)
+                texts[n] = out.write(f"xor {type_name(w.dtype, lanes)} {texts[n]}, {bits}")
+        return Val(ins.dot_accumulate(out, e.attr, lanes, *texts), lanes, out.number)
 
     def expanded(self, e: Expr) -> Expr:
         """A mathematical function in basic operations."""

@@ -164,6 +164,13 @@ class Level:
             overloads = (result, args[0][0])
         return self.write(self._callee(result, name, args, overloads))
 
+    def intrinsic(self, result: str, name: str, *args: tuple[str, str]) -> str:
+        """Append a call of a pure function of exactly this name: an intrinsic of the target."""
+        self.function.declarations.setdefault(
+            name, f"declare {result} @{name}({', '.join(t for t, _ in args)})"
+        )
+        return self.write(f"call {result} @{name}({', '.join(f'{t} {x}' for t, x in args)})")
+
     def call_memory(
         self, result: str, name: str, overloads: tuple[str, ...], args: tuple[tuple[str, str], ...], tail: str
     ) -> str:

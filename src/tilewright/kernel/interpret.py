@@ -16,9 +16,9 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
+from tilewright.kernel.ir import DOTS, Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
 
-__all__ = ["KernelFault", "fused", "run"]
+__all__ = ["KernelFault", "dot_accumulated", "fused", "run"]
 
 
 class KernelFault(Exception):
@@ -172,6 +172,8 @@ class _Machine:
             return np.asarray(args[0]).view(e.dtype.numpy)[()]
         if e.op == "fma":
             return fused(e.dtype, *args)
+        if e.op == "dotacc":
+            return dot_accumulated(e.attr, *args)
         if e.op in ("idiv", "imod"):
             a, b = int(args[0]), int(args[1])
             return np.int64(a // b if e.op == "idiv" else a % b)
@@ -237,3 +239,15 @@ def fused(dtype: DType, a: Any, b: Any, c: Any) -> Any:
             # Rounding to odd: the double's last bit remembers that it is inexact, so that the second rounding is right.
             near = float(np.nextafter(near, np.inf if exact > Fraction(near) else -np.inf))
         return np.float32(near)
+
+
+def dot_accumulated(elements: str, c: Any, a: Any, b: Any) -> Any:
+    """c + products of the elements packed in the words a and b: exact and wrapping for integers, the last first for floats."""
+    left, right, total = DOTS[elements]
+    xs, ys = (np.asarray(w, np.uint32).reshape(1).view(t.numpy) for w, t in ((a, left), (b, right)))
+    if total is dt.int32:
+        exact = int(c) + sum(int(x) * int(y) for x, y in zip(xs, ys, strict=True))
+        return np.int32((exact + 2**31) % 2**32 - 2**31)
+    for x, y in zip(reversed(xs), reversed(ys), strict=True):
+        c = fused(dt.float32, np.float32(x), np.float32(y), c)
+    return c

@@ -16,6 +16,10 @@ Meaning (the interpreter in ``interpret.py`` is the definition):
 ``across``  the expression ``across(op, reg)`` combines all lane positions of a register with a scalar operation.
 ``Store``   writes one element; with a mask, only where the mask is true. ``load`` with a mask reads nothing where the
             mask is false and gives its third operand there.
+``dotacc``  ``dotacc(c, a, b)`` adds to c the products of the elements that lie packed in the words a and b, first in the
+            lowest bits: two bfloat16 in a uint32 for a float32 c, four bytes for an int32 c (which wraps). In float32, the
+            product of the second elements is added first, then that of the first, each sum rounded once; a target may take
+            subnormal operands and results as zeros, as the instruction does.
 ``Let``     names a value; the name is a variable from there to the end of the enclosing body.
 ``Check``   where the condition is false, the run reports error ``code`` after it ends; execution goes on.
 ``If``      on a condition that is the same for every lane.
@@ -34,8 +38,9 @@ from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, result_dtype
 
 __all__ = [
-    "HI", "LO", "Buf", "Check", "Expr", "If", "Kernel", "Let", "Loop", "Reg", "Scratch", "Set", "Stmt", "Store",
-    "across", "bitcast", "cast", "const", "fma", "idiv", "imod", "index", "load", "op", "reg", "substitute", "var", "walk",
+    "DOTS", "HI", "LO", "Buf", "Check", "Expr", "If", "Kernel", "Let", "Loop", "Reg", "Scratch", "Set", "Stmt", "Store",
+    "across", "bitcast", "cast", "const", "dotacc", "fma", "idiv", "imod", "index", "load", "op", "reg", "substitute", "var",
+    "walk",
 ]  # fmt: skip
 
 
@@ -44,6 +49,7 @@ class Expr:
 
     Ops: ``const`` (attr value), ``var`` (attr name), ``load`` (attr buffer; index[, mask, other]), ``reg`` (attr register;
     constant-or-unrolled tile indices), ``across`` (attr scalar op; reg), ``cast``, ``bitcast``, ``fma`` (a*b+c rounded once),
+    ``dotacc`` (attr the packed element types of a and b, as in ``uint8.int8``; c, a, b),
     ``idiv``/``imod`` (int64, operands known to be non-negative and divisor positive), and every scalar op of ``core.scalar``.
     """
 
@@ -138,6 +144,22 @@ def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """a*b + c with one rounding (floats)."""
     assert a.dtype is b.dtype is c.dtype and a.dtype.is_float, "fma takes three operands of one float type"
     return _make("fma", (a, b, c), a.dtype)
+
+
+# What a ``dotacc`` multiplies: the packed elements' types of its two words, and the type of the sum.
+DOTS = {
+    "bfloat16.bfloat16": (dt.bfloat16, dt.bfloat16, dt.float32),
+    "int8.int8": (dt.int8, dt.int8, dt.int32),
+    "uint8.int8": (dt.uint8, dt.int8, dt.int32),
+    "uint8.uint8": (dt.uint8, dt.uint8, dt.int32),
+}
+
+
+def dotacc(elements: str, c: Expr, a: Expr, b: Expr) -> Expr:
+    """c + the sum of products of the elements packed in the uint32 words a and b; ``elements`` is a key of ``DOTS``."""
+    assert c.dtype is DOTS[elements][2], f"dotacc.{elements} sums {DOTS[elements][2]}, not {c.dtype}"
+    assert a.dtype is b.dtype is dt.uint32, "dotacc takes words of uint32"
+    return _make("dotacc", (c, a, b), c.dtype, elements)
 
 
 def idiv(a: Expr, b: int) -> Expr:

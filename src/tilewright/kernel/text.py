@@ -36,6 +36,7 @@ from tilewright.kernel.ir import (
     bitcast,
     cast,
     const,
+    dotacc,
     fma,
     idiv,
     imod,
@@ -178,6 +179,8 @@ class _Printer:
                 return f"bitcast.{e.dtype}({t(e.args[0])})"
             case "across":
                 return f"across.{e.attr}({t(e.args[0])})"
+            case "dotacc":
+                return f"dotacc.{e.attr}({', '.join(t(a) for a in e.args)})"
         return f"{e.op}({', '.join(t(a) for a in e.args)})"
 
 
@@ -539,6 +542,8 @@ class _Parser:
                 return bitcast(args[0], dt.BY_NAME[rest])
             if head == "across":
                 return across(rest, args[0])
+            if head == "dotacc":
+                return dotacc(rest, *args)
             if name == "fma":
                 return fma(*args)
             if name in ("idiv", "imod"):

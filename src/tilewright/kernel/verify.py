@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, result_dtype
-from tilewright.kernel.ir import Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store
+from tilewright.kernel.ir import DOTS, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store
 
 __all__ = ["KernelError", "verify"]
 
@@ -280,6 +280,8 @@ class _Verifier:
                 expected = (
                     e.args[0].dtype if e.dtype.is_float and len({a.dtype for a in e.args}) == 1 else None
                 )
+            case "dotacc":
+                expected = self.dotacc(e)
             case "idiv" | "imod":
                 if e.args[1].op != "const" or e.args[1].attr < 1 or e.args[0].dtype is not dt.int64:
                     self.fail(f"{e.op} takes an int64 and a positive constant")
@@ -301,6 +303,14 @@ class _Verifier:
         except TypeError as error:
             self.fail(str(error))
             return None
+
+    def dotacc(self, e: Expr) -> DType:
+        if e.attr not in DOTS:
+            self.fail(f"dotacc multiplies elements of {', '.join(DOTS)}, not of {e.attr}")
+        kinds = [a.dtype for a in e.args]
+        if kinds != [DOTS[e.attr][2], dt.uint32, dt.uint32]:
+            self.fail(f"dotacc.{e.attr} takes {DOTS[e.attr][2]} and two uint32 words, got {kinds}")
+        return DOTS[e.attr][2]
 
     def load(self, e: Expr) -> DType:
         if e.attr not in self.access:

@@ -56,20 +56,20 @@ class Builder:
     """Collects the buffers, scratch areas and bounds checks of one kernel under canonical names."""
 
     def __init__(self) -> None:
-        self.places: dict[Place, tuple[str, DType, str, int]] = {}
+        self.places: dict[tuple[Place, DType], tuple[str, DType, str, int]] = {}
         self.scratch: list[Scratch] = []
 
-    def buffer(self, place: Place, access: str, offset: int = 0) -> str:
-        """The argument name of a place."""
-        dtype = place.dtype
-        known = self.places.get(place)
+    def buffer(self, place: Place, access: str, offset: int = 0, view: DType | None = None) -> str:
+        """The argument name of a place. ``view``: its bytes as elements of another type, an argument of its own."""
+        dtype = view or place.dtype
+        known = self.places.get((place, dtype))
         if known is not None:
             name, _, before, offset = known
             if before != access:
                 access = "rw"
         else:
             name = f"b{len(self.places)}"
-        self.places[place] = (name, dtype, access, offset)
+        self.places[place, dtype] = (name, dtype, access, offset)
         return name
 
     def area(self, dtype: DType, size: int) -> str:
@@ -81,7 +81,7 @@ class Builder:
     def call(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str, flops: int = 0) -> Call:
         """The finished call."""
         bufs = tuple(Buf(name, dtype, access) for name, dtype, access, _ in self.places.values())
-        args = [Arg(place, access, offset) for place, (_, _, access, offset) in self.places.items()]
+        args = [Arg(place, access, offset) for (place, _), (_, _, access, offset) in self.places.items()]
         return Call(
             Kernel(bufs, body, tuple(self.scratch)),
             args,

@@ -11,12 +11,15 @@ the finished register tile, or on a scratch block when it is long.
             acc[mr, nr] = 0
             for k: acc[i, j] += A[m + i, k] * B[k, n + j*lanes ..]
             store epilogue(acc)
+
+Where the machine multiplies and adds up several small elements at once, k runs over words of them (``words.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tilewright.core import dtype as dt
 from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -54,6 +57,7 @@ from tilewright.lower.problem import (
     renamed,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
+from tilewright.lower.words import Words, packed_words, words_of
 from tilewright.recipes.contraction import Tiling, choose_tiling, inner_wins
 from tilewright.recipes.machine import Machine
 
@@ -65,6 +69,9 @@ LONG_EPILOGUE = (
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
+_SUMMED = 4  # vectors of columns added up at once
+
+KLoops = tuple[At, list[tuple[str, int]], Affine]  # indices of the k ranges, their loops, the flat k
 
 
 def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, ...]:
@@ -84,32 +91,55 @@ class _Emitter:
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         self.group, self.stored, self.machine = group, stored, machine
         anchor = group.anchor
-        problem = dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)
+        self.words = self.packing(anchor)
+        if self.words is not None:
+            problem = dot_problem(anchor, self.words.total)
+        else:
+            problem = dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)
         if product(problem.n) == 1 and product(problem.m) > 1:
             problem = problem.swapped()
         self.problem = problem
         self.analysis = Analysis(group, problem, stored)
         self.m, self.n = self.analysis.m, self.analysis.n
-        self.k = product(problem.k)
+        self.step = self.words.size if self.words else 1  # elements of k in one round of the innermost loop
+        self.stored_kind = dt.uint32 if self.words else problem.kind
+        self.all_k = (*problem.k[:-1], -(-problem.k[-1] // self.step)) if problem.k else ()
+        self.k = product(self.all_k)
         self.pieces = 1
         self.partial: Temporary | None = None
         self.outer = (*problem.batch, *self.m.outer, *self.n.outer)
         self.choose()
 
+    def packing(self, anchor: Value) -> Words | None:
+        """How elements are packed in words, where that is possible and k long enough."""
+        words = words_of(anchor, self.machine)
+        if words is None:
+            return None
+        sizes = static(tuple(anchor.inputs[0].shape[a] for a in anchor["lhs_contract"]))
+        # only a task that reaches to the end of k can tell that the last word is not whole
+        if sizes[-1] < words.size or (sizes[-1] % words.size and product(sizes) > words.size * LONG_K):
+            return None
+        return words
+
     def choose(self) -> None:
         """How the operands are read, and the tiling."""
         look, p = self.analysis, self.problem
         self.split_k()
-        self.direct_a = look.direct("a")
-        self.direct_b = look.direct("b", "free")
-        tail = p.k[-1] if p.k else 1
-        contiguous_k = look.streams("a", "k") and look.streams("b", "k")
+        whole = self.step == 1 or p.k[-1] % self.step == 0
+        if self.words is None:
+            self.direct_a = look.direct("a")
+            contiguous_k = look.streams("a", "k") and look.streams("b", "k")
+        else:
+            self.direct_a = whole and look.words("a", self.step)
+            contiguous_k = self.direct_a and look.words("b", self.step)
+        self.direct_b = self.words is None and look.direct("b", "free")
+        tail = self.all_k[-1] if p.k else 1
         lanes = max(1, self.machine.vector_bytes // p.kind.itemsize)
         fills = -(-tail // lanes) * lanes <= 1.35 * tail
         self.inner = (
             contiguous_k
             and fills
-            and p.kind.is_float
+            and (p.kind.is_float or self.words is not None)
             and (not self.direct_b or self.n.size <= lanes // 4)
             and inner_wins(self.machine, p.kind.itemsize, self.m.size, self.k)
         )
@@ -117,10 +147,12 @@ class _Emitter:
         # long rows far apart fill neither the caches' sets nor the address translation well
         far = self.m.size >= 96 and self.k * self.n.size * p.kind.itemsize > 2 * self.machine.l2
         self.pack_b = (
-            not self.inner and (far or not self.direct_b) and not (single and look.streams("b", "free"))
+            not self.inner
+            and (far or not self.direct_b)
+            and not (single and whole and look.streams("b", "free"))
         )
         # columns of A that lie together are copied together; other strides are walked as they are
-        plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32)
+        plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32 or self.words is not None)
         # rows a multiple of the page size apart fall into one set of L1
         crowded = self.k * p.kind.itemsize % 4096 == 0
         self.pack_a = not self.inner and not plain_a
@@ -142,7 +174,7 @@ class _Emitter:
 
     def split_k(self) -> None:
         """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
-        first = self.problem.k[0] if self.problem.k else 1
+        first = self.all_k[0] if self.all_k else 1
         room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
         extent = first
         if self.k > LONG_K:
@@ -155,7 +187,7 @@ class _Emitter:
                 self.pieces = -(-first // extent)
         self.uneven = first % extent != 0
         self.k = self.k // first * extent if first else 0
-        self.local_k = (extent, *self.problem.k[1:]) if self.problem.k else ()
+        self.local_k = (extent, *self.all_k[1:]) if self.all_k else ()
         if self.pieces > 1:
             self.partial = Temporary(self.problem.kind, self.pieces * self.group.anchor.type.size)
 
@@ -164,12 +196,14 @@ class _Emitter:
         if not self.uneven:
             return tuple(body)
         size = self.local_k[0]
-        rest = op("sub", const(self.problem.k[0]), (self.piece * size).expr())
+        rest = op("sub", const(self.all_k[0]), (self.piece * size).expr())
         return _stopped(body, {"k0", "p0"}, op("minimum", const(size), rest))
 
     def calls(self) -> list[Call]:
         p = self.problem
         label = f"{self.group.anchor.op} {list(p.batch)} {list(p.m)}x{list(p.n)}x{list(p.k)} {self.tiling}"
+        if self.words is not None:
+            label += f" {self.words.dots}"
         flops = 2 * self.group.anchor.type.size * product(p.k)
         calls = [self.main_call(label, flops)]
         if self.partial is not None:
@@ -266,14 +300,41 @@ class _Emitter:
     def full(self, side: Side, outer: At, flat: Affine) -> At:
         return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
 
-    def k_loops(self, prefix: str = "k") -> tuple[At, list[tuple[str, int]], Affine]:
-        """Indices of the k ranges, their loops, and the flat k within the task's piece."""
-        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(self.local_k)]
-        loops = [(f"{prefix}{i}", e) for i, e in enumerate(self.local_k) if e != 1]
+    def k_loops(self, prefix: str = "k", extents: Sequence[int] | None = None) -> KLoops:
+        """Indices of the k ranges (of a word's first element), their loops, and the flat k within the task's piece."""
+        extents = self.local_k if extents is None else extents
+        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(extents)]
+        loops = [(f"{prefix}{i}", e) for i, e in enumerate(extents) if e != 1]
         flat = self.space.linear(at, self.local_k)
         if self.pieces > 1:
             at[0] = at[0] + self.piece * self.local_k[0]
+        if self.words is not None:
+            at[-1] = at[-1] * self.step
         return at, loops, flat
+
+    def packing_loops(self) -> list[tuple[KLoops, int]]:
+        """The loops over k that pack: all of it, or its whole words and then the last one, with how many elements a round has."""
+        count, rest = divmod(self.problem.k[-1], self.step) if self.words else (0, 0)
+        if not rest:
+            return [(self.k_loops("p"), self.step)]
+        at, loops, flat = self.k_loops("p", (*self.local_k[:-1], 1))
+        last = ([*at[:-1], at[-1] + count * self.step], loops, flat + count)
+        return [(self.k_loops("p", (*self.local_k[:-1], count)), self.step), (last, rest)]
+
+    def read(self, which: str, batch: At, free: At, k: At, count: int | None = None) -> Expr:
+        """An operand's element, or its word of the ``count`` elements that follow."""
+        side = self.problem.a if which == "a" else self.problem.b
+        if self.words is None:
+            return side(self.reader, batch, free, k)
+
+        def element(j: int) -> Expr:
+            return side(self.reader, batch, free, [*k[:-1], k[-1] + j])
+
+        def view(value: Value) -> str:
+            return self.builder.buffer(value, "r", view=dt.uint32)
+
+        word = packed_words(self.reader, self.words, element, count or self.step, view)
+        return self.words.flipped(word) if which == "a" else word
 
     def loop_variable(
         self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
@@ -293,10 +354,14 @@ class _Emitter:
 
     def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
         """Scratch ``[k][pitch]`` of this task's columns of B."""
-        t, p = self.tiling, self.problem
-        self.area_b = self.builder.area(p.kind, self.k * self.pitch)
-        k, loops, flat_k = self.k_loops("p")
-        inner = self.n.inner
+        self.area_b = self.builder.area(self.stored_kind, self.k * self.pitch)
+        out: list[Stmt] = []
+        for loops, count in self.packing_loops():
+            out += self.copied_b(batch, no, n_block, loops, count)
+        return out + self.packed_column_sums()
+
+    def copied_b(self, batch: At, no: At, n_block: Affine, k_loops: KLoops, count: int) -> list[Stmt]:
+        t, (k, loops, flat_k), inner = self.tiling, k_loops, self.n.inner
         if self.unit > 1:
             # whole rows of the trailing ranges: their indices stay plain variables
             rows = self.space.loop("q0", t.nc // self.unit)
@@ -309,12 +374,11 @@ class _Emitter:
             at = [*no, first + rows, *rest]
             within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
             lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
-            return self.copy_loops(
-                p.b(self.reader, batch, at, k), self.area_b, flat_k * self.pitch + within_block, loops, lines
-            )
+            value = self.read("b", batch, at, k, count)
+            return self.copy_loops(value, self.area_b, flat_k * self.pitch + within_block, loops, lines)
         column = self.space.loop("q", t.nc)
         at = self.full(self.n, no, n_block + column)
-        value = p.b(self.reader, batch, at, k)
+        value = self.read("b", batch, at, k, count)
         return self.copy_loops(value, self.area_b, flat_k * self.pitch + column, loops, [("q", t.nc)])
 
     def _block_rows(self, n_block: Affine) -> Affine:
@@ -326,16 +390,47 @@ class _Emitter:
 
     def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
         """Scratch ``[tile][k][mr]`` of this task's rows of A."""
-        t, p = self.tiling, self.problem
-        start, count = self.tiles("pt", t.mr, t.mc)
-        self.area_a = self.builder.area(p.kind, count * self.k * t.mr)
-        k, loops, flat_k = self.k_loops("p")
+        t = self.tiling
+        start, tiles = self.tiles("pt", t.mr, t.mc)
+        self.area_a = self.builder.area(self.stored_kind, tiles * self.k * t.mr)
         row = self.space.loop("r", t.mr)
         at = self.full(self.m, mo, m_block + start + row)
-        number = self.space.loop("pt", count)
-        value = p.a(self.reader, batch, at, k)
-        position = (number * self.k + flat_k) * t.mr + row
-        return self.copy_loops(value, self.area_a, position, [("pt", count), *loops], [("r", t.mr)])
+        number = self.space.loop("pt", tiles)
+        out: list[Stmt] = []
+        for (k, loops, flat_k), count in self.packing_loops():
+            value = self.read("a", batch, at, k, count)
+            position = (number * self.k + flat_k) * t.mr + row
+            out += self.copy_loops(value, self.area_a, position, [("pt", tiles), *loops], [("r", t.mr)])
+        return out
+
+    def packed_column_sums(self) -> list[Stmt]:
+        """Scratch ``[nc]`` of what the sums of packed columns have to be put right by."""
+        words, t = self.words, self.tiling
+        if words is None or not words.correction:
+            return []
+        kind, self.area_sums = words.total, self.builder.area(words.total, t.nc)
+        width = min(_SUMMED * t.lanes, t.nc)
+        start, tiles = self.tiles("ct", width, t.nc)
+        k, full = self.space.loop("k", self.k), width // t.lanes
+        step: list[Stmt] = []
+        done: list[Stmt] = []
+        for first, count, lanes in ((0, full, t.lanes), (full, 1, width - full * t.lanes)):
+            if not count or not lanes:
+                continue
+            lane, vector = self.space.loop("c", lanes), self.space.loop("j", count) + first
+            column = start + lane + vector * t.lanes
+            word = load(self.area_b, (k * self.pitch + column).expr(), dt.uint32)
+            at = (vector.expr(),)
+            total = reg("columns", kind, *at)
+            put = Store(self.area_sums, column.expr(), op("mul", total, const(words.correction, kind)))
+            for out, s in ((step, self.summed_column(word, at)), (done, put)):
+                out += self.unrolled("j", count, [Loop("c", index(0), index(lanes), (s,), "vector", t.lanes)])
+        tile = [
+            Reg("columns", kind, const(0, kind), (-(-width // t.lanes),), t.lanes),
+            *self.loop_variable("k", self.k, step),
+            *done,
+        ]
+        return self.loop_variable("ct", tiles, tile)
 
     def copy_loops(
         self,
@@ -410,11 +505,14 @@ class _Emitter:
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
-            a = load(self.area_a, ((number * self.k + flat_k) * t.mr + row).expr(), p.kind)
+            a = load(self.area_a, ((number * self.k + flat_k) * t.mr + row).expr(), self.stored_kind)
         else:
-            a = p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + row), k)
+            a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
         step: list[Stmt] = take_checks(self.reader)
         done: list[Stmt] = []
+        summed = self.words is not None and self.words.correction != 0 and not self.pack_b
+        if summed:
+            tile.append(Reg("columns", p.kind, const(0, p.kind), (t.nr,), t.lanes))
         # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
         full = width // t.lanes
         for first, count, lanes in ((0, full, t.lanes), (full, t.nr - full, width - full * t.lanes)):
@@ -424,17 +522,18 @@ class _Emitter:
             lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
             column = n_start + lane + (vector + first) * t.lanes
             if self.pack_b:
-                b = load(self.area_b, (flat_k * self.pitch + column).expr(), p.kind)
+                b = load(self.area_b, (flat_k * self.pitch + column).expr(), self.stored_kind)
             else:
-                b = p.b(self.reader, batch, self.full(self.n, no, n_block + column), k)
+                b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
             checks = take_checks(self.reader)
             at = (at_row, (vector + first).expr())
             update = Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at)
             body = self.unrolled("i", t.mr, self.unrolled("j", count, [*checks, update]))
+            if summed:
+                body += self.unrolled("j", count, [self.summed_column(b, at[1:])])
             step.append(Loop(name, index(0), index(lanes), tuple(body), "vector", t.lanes))
-            stores = self.finish(
-                batch, mo, no, m_block, n_block, m_start + row, column, reg(acc, p.kind, *at)
-            )
+            value = self.corrected(reg(acc, p.kind, *at), column, at[1:])
+            stores = self.finish(batch, mo, no, m_block, n_block, m_start + row, column, value)
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
@@ -447,7 +546,24 @@ class _Emitter:
         return self.loop_variable(name, extent, body, "unroll") if extent > 1 else list(body)
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        if self.words is not None:
+            return self.words.multiply(a, b, c)
         return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
+
+    def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
+        """Add a word of B to its column's sum."""
+        assert self.words is not None
+        return Set("columns", self.words.column(b, reg("columns", self.words.total, *at)), at)
+
+    def corrected(self, value: Expr, column: Affine, at: tuple[Expr, ...]) -> Expr:
+        """A finished sum put right by its column's: packed columns have theirs in scratch, others in registers."""
+        words = self.words
+        if words is None or not words.correction:
+            return value
+        if self.pack_b:
+            return op("add", value, load(self.area_sums, column.expr(), words.total))
+        factor = const(words.correction, words.total)
+        return op("add", value, op("mul", reg("columns", words.total, *at), factor))
 
     def finish(
         self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine, m: Affine, n: Affine, value: Expr
@@ -484,19 +600,26 @@ class _Emitter:
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         row, column = self.space.loop("i", t.mr), self.space.loop("j", t.nr)
-        a = p.a(self.reader, batch, self.full(self.m, mo, m_block + m_start + row), k)
-        b = p.b(self.reader, batch, self.full(self.n, no, n_block + n_start + column), k)
+        a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
+        b = self.read("b", batch, self.full(self.n, no, n_block + n_start + column), k)
         at = (row.expr(), column.expr())
         update: list[Stmt] = [
             *take_checks(self.reader),
             Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at),
         ]
         step = self.unrolled("i", t.mr, self.unrolled("j", t.nr, update))
+        words = self.words
+        if words is not None and words.correction:
+            tile.append(Reg("columns", p.kind, const(0, p.kind), (t.nr,), t.lanes))
+            step += self.unrolled("j", t.nr, [self.summed_column(b, at[1:])])
         last = loops[-1]
         step = [Loop(last[0], index(0), index(last[1]), tuple(step), "vector", t.lanes)]
         for name, extent in reversed(loops[:-1]):
             step = self.loop_variable(name, extent, step)
         total = across("add", reg(acc, p.kind, *at))
+        if words is not None and words.correction:
+            column_total = across("add", reg("columns", p.kind, *at[1:]))
+            total = op("add", total, op("mul", column_total, const(words.correction, p.kind)))
         done = self.finish(batch, mo, no, m_block, n_block, m_start + row, n_start + column, var("c", p.kind))
         tile += [*step, *self.unrolled("i", t.mr, self.unrolled("j", t.nr, [Let("c", total), *done]))]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))

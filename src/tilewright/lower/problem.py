@@ -52,12 +52,13 @@ class Problem:
         )
 
 
-def dot_problem(v: Value) -> Problem:
+def dot_problem(v: Value, total: DType | None = None) -> Problem:
+    """The problem of a ``dot``. ``total``: the type of its sums, when operands are to be read as they are and not as that."""
     lhs, rhs = v.inputs
     lc, rc, lb, rb = (v[name] for name in ("lhs_contract", "rhs_contract", "lhs_batch", "rhs_batch"))
     lf = [a for a in range(len(lhs.shape)) if a not in lc and a not in lb]
     rf = [a for a in range(len(rhs.shape)) if a not in rc and a not in rb]
-    kind = accumulator(v.dtype)
+    kind = total or accumulator(v.dtype)
 
     def operand(x: Value, batch: Sequence[int], free: Sequence[int], contract: Sequence[int]) -> Read:
         def read(r: Reader, bi: At, fi: At, ki: At) -> Expr:
@@ -65,7 +66,8 @@ def dot_problem(v: Value) -> Problem:
             for axes, values in ((batch, bi), (free, fi), (contract, ki)):
                 for axis, value in zip(axes, values, strict=True):
                     at[axis] = value
-            return cast(r.read(x, tuple(at)), kind)
+            element = r.read(x, tuple(at))
+            return cast(element, kind) if total is None else element
 
         return read
 
@@ -202,6 +204,27 @@ class Analysis:
         if contiguous == "k":
             return not k or not k[-1].terms or positions[0].coefficient(next(iter(k[-1].terms))) == 1
         return True
+
+    def words(self, which: str, size: int) -> bool:
+        """Whether an operand's memory can be read as words of ``size`` elements that follow each other along the last k."""
+        p = self.problem
+        space = Space()
+        reader = self.reader(space)
+        side = self.m if which == "a" else self.n
+        at, _ = self.spread(space, side, "f")
+        *k, last = [space.loop(f"k{i}", e // size if i == len(p.k) - 1 else e) for i, e in enumerate(p.k)]
+        batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
+        for j in range(size):
+            expr = (p.a if which == "a" else p.b)(reader, batch, at, [*k, last * size + j])
+            if expr.op != "load" or len(expr.args) != 1 or len(reader.accesses) != j + 1:
+                return False
+        first = reader.accesses[0].position
+        return (
+            space.is_plain(first)
+            and first.constant % size == 0
+            and not any(c % size for c in first.terms.values())
+            and all(a.position == first + j for j, a in enumerate(reader.accesses))
+        )
 
     def streams(self, which: str, along: str) -> bool:
         """Whether every access of an operand is contiguous or constant along ``free`` or the last k range (masks allowed)."""

@@ -34,8 +34,8 @@ class Target:
     registers      vector registers of that width
     has_fma        a fused multiply-add instruction of that width
     has_masks      masked loads, stores and arithmetic without penalty (AVX-512)
-    has_bf16_dot   `llvm.x86.avx512bf16.dpbf16ps`
-    has_vnni       int8 dot products of that width (`vpdpbusd`)
+    dots           packed element types that an instruction of that width multiplies and adds up (`kernel.ir.DOTS`):
+                   "bfloat16.bfloat16" is vdpbf16ps, "uint8.int8" is vpdpbusd
     has_f16        conversion f16 <-> f32 in hardware
     """
 
@@ -51,9 +51,8 @@ class Target:
     cores: int = 1
     has_fma: bool = False
     has_masks: bool = False
-    has_bf16_dot: bool = False
-    has_vnni: bool = False
     has_f16: bool = False
+    dots: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -86,6 +85,8 @@ def _printed(name: str, value: object) -> str:
         return f"{value >> 10} KiB" if value < 1 << 20 else f"{value / (1 << 20):g} MiB"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value)) or "none"
     return str(value)
 
 
@@ -168,6 +169,16 @@ def _instruction_set(triple: str, has: dict[str, bool]) -> tuple[str, int, int]:
     return "generic", 16, 16
 
 
+def _dot_products(name: str, has: dict[str, bool]) -> frozenset[str]:
+    """Which packed elements the instruction set multiplies and adds up at its full width."""
+    found = []
+    if name == "avx512" and has.get("avx512bf16"):
+        found.append("bfloat16.bfloat16")
+    if (name == "avx512" and has.get("avx512vnni")) or (name == "avx2" and has.get("avxvnni")):
+        found.append("uint8.int8")
+    return frozenset(found)
+
+
 @lru_cache(maxsize=1)
 def _detect() -> Target:
     import llvmlite.binding as llvm  # 0.14 s: only when a machine description is needed
@@ -192,9 +203,8 @@ def _detect() -> Target:
         cores=available_cpus(),
         has_fma=arm or has.get("fma", False),
         has_masks=wide,
-        has_bf16_dot=wide and has.get("avx512bf16", False),
-        has_vnni=(wide and has.get("avx512vnni", False)) or (name == "avx2" and has.get("avxvnni", False)),
         has_f16=arm or has.get("f16c", False),
+        dots=_dot_products(name, has),
         **_cache_sizes(),
     )
 
