@@ -24,6 +24,7 @@ from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.kernel.interpret import run
 from tilewright.kernel.ir import (
+    DOTS,
     HI,
     LO,
     Buf,
@@ -42,6 +43,7 @@ from tilewright.kernel.ir import (
     bitcast,
     cast,
     const,
+    dotacc,
     fma,
     idiv,
     imod,
@@ -183,6 +185,50 @@ def element_kernel(name: str, inputs: Mapping[str, DType], outputs: Mapping[str,
     buffers = [Buf(n, d, "r") for n, d in inputs.items()] + [Buf(n, e.dtype, "w") for n, e in outputs.items()]
     stores = tuple(Store(n, i, e) for n, e in outputs.items())
     return Kernel(tuple(buffers), (Loop("i", LO, HI, stores, "vector", lanes),), name=name)
+
+
+# ---- products of packed elements ------------------------------------------------------------------------------------
+
+
+@targets
+@pytest.mark.parametrize("elements", DOTS)
+def test_products_of_packed_elements(target: Target, elements: str) -> None:
+    """Integers wrap; bfloat16 products are added last first, whatever instruction or arithmetic does it. Numbers whose products
+    are subnormal are left out: an instruction may take them as zeros."""
+    left, right, kind = DOTS[elements]
+    n, flips = 67, const(0x80808080, dt.uint32)
+    packed = {"a": left, "b": right}
+    if kind is dt.float32:
+        words = {
+            name: _RANDOM.standard_normal(2 * n).astype(t.numpy).view(np.uint32) for name, t in packed.items()
+        }
+        total: Array = _RANDOM.standard_normal(n).astype(np.float32)
+    else:
+        words = {name: _RANDOM.integers(0, 2**32, n, dtype=np.uint32) for name in packed}
+        total = sample(dt.int32, n)
+    a, b, c = load("a", i, dt.uint32), load("b", i, dt.uint32), load("c", i, kind)
+    one = load("b", index(3), dt.uint32)
+    results = {
+        "plain": dotacc(elements, c, a, b), "spread": dotacc(elements, c, one, b), 
+        "flipped": dotacc(elements, c, op("bitxor", one, flips), b),
+        "scalar": dotacc(elements, load("c", index(2), kind), one, load("a", index(5), dt.uint32)),
+    }  # fmt: skip
+    inputs = {"a": dt.uint32, "b": dt.uint32, "c": kind}
+    for lanes in (1, 4, 5, 8, 16, 32):
+        kernel = element_kernel("dots", inputs, results, lanes)
+        arrays = {**words, "c": total, **{name: np.zeros(n, kind.numpy) for name in results}}
+        compare(kernel, target, arrays, 0, n)
+
+
+def test_packed_products_are_one_instruction_where_there_is_one() -> None:
+    target = replace(
+        Target.named("avx512"), features="+avx512bf16,+avx512vnni", dots=frozenset({"bfloat16.bfloat16", "uint8.int8"})
+    )  # fmt: skip
+    for elements, name in (("bfloat16.bfloat16", "vdpbf16ps"), ("uint8.int8", "vpdpbusd")):
+        c = load("c", i, DOTS[elements][2])
+        value = dotacc(elements, c, load("a", i, dt.uint32), load("b", i, dt.uint32))
+        kernel = element_kernel("one", {"a": dt.uint32, "b": dt.uint32, "c": c.dtype}, {"o": value}, 16)
+        assert name in assembly(emit(kernel, target), target)
 
 
 # ---- every operation on every type --------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tilewright.compiler import Executable
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
+from tilewright.core.shape import static
 from tilewright.graph import build
 from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.reference import evaluate
@@ -408,3 +409,59 @@ def test_complex_contractions_are_not_native() -> None:
     executable = compiler.compile([z], [build.dot(z, z, ((1,), (0,)))])
     assert [f.reason for f in executable.fallbacks] == ["complex elements"]
     assert issubclass(Unsupported, Exception)
+
+
+# ---- packed elements ------------------------------------------------------------------------------------------------
+
+PACKED = [
+    (dt.bfloat16, dt.float32), (dt.bfloat16, dt.bfloat16), (dt.int8, dt.int32), (dt.int8, dt.int8), (dt.uint8, dt.int32),
+    (dt.uint8, dt.uint32),
+]  # fmt: skip
+
+
+def packed_dots(element: DType, result: DType) -> list[Problem]:
+    """Products of every orientation, of sizes at which words are whole, not whole, few and many."""
+    out = []
+    for m, n, k in (
+        (1, 40, 64),
+        (40, 1, 64),
+        (5, 7, 9),
+        (33, 65, 130),
+        (3, 10, 784),
+        (64, 10, 28),
+        (17, 33, 6001),
+        (2, 3, 8192),
+    ):
+        for ta, tb in itertools.product((0, 1), (0, 1)):
+            a = input_value(element, (k, m) if ta else (m, k))
+            b = input_value(element, (n, k) if tb else (k, n))
+            v = build.dot(a, b, ((1 - ta,), (tb,)), dtype=result)
+            if n % 2 == 0 and result is not dt.bfloat16:  # with an epilogue
+                v = build.add(v, build.mul(v, v))
+            out.append(Problem(v, k))
+    batched = [input_value(element, s) for s in ((3, 9, 20), (3, 20, 21))]
+    out.append(Problem(build.dot(*batched, ((2,), (1,)), ((0,), (0,)), dtype=result), 20))
+    return out
+
+
+@pytest.mark.parametrize(("element", "result"), PACKED, ids=str)
+def test_packed_elements(element: DType, result: DType) -> None:
+    executable = check(packed_dots(element, result), "host", 2)
+    if f"{element}.{element}" in HOST.dots or (element is not dt.bfloat16 and HOST.dots & {"uint8.int8"}):
+        text = executable.stage_text("kernels")
+        assert "dotacc." in text and ": r uint32" in text
+
+
+def test_packed_bytes_of_the_largest_magnitude_are_exact() -> None:
+    """Every sum is as large as it gets, and so is what unsigned arithmetic on signed bytes has to be put right by."""
+    for element in (dt.int8, dt.uint8):
+        info = np.iinfo(element.numpy)
+        for m, n, k in ((1, 16, 256), (24, 40, 256), (16, 4, 256)):
+            for tb in (0, 1):
+                a, b = input_value(element, (m, k)), input_value(element, (n, k) if tb else (k, n))
+                v = build.dot(a, b, ((1,), (tb,)), dtype=dt.int32)
+                executable = compiler.compile([a, b], [v])
+                for x, y in itertools.product((info.min, info.max), repeat=2):
+                    arrays = [np.full(static(i.shape), c, element.numpy) for i, c in ((a, x), (b, y))]
+                    (got,) = native(executable, arrays)
+                    assert np.all(got == k * int(x) * int(y))

@@ -25,6 +25,7 @@ from tilewright.kernel.ir import (
     bitcast,
     cast,
     const,
+    dotacc,
     fma,
     idiv,
     imod,
@@ -141,6 +142,10 @@ def test_deep_expressions_print_and_parse() -> None:
         (op("floordiv", i, j), "floordiv(i, j)"),
         (idiv(imod(i, 7) + j, 3), "(i % 7 + j) // 3"),
         (cast(op("lt", i, j), dt.float16), "float16(i < j)"),
+        (
+            dotacc("uint8.int8", const(0, dt.int32), const(7, dt.uint32), const(9, dt.uint32)),
+            "dotacc.uint8.int8(0i32, 7u32, 9u32)",
+        ),
     ],
 )
 def test_expressions(expression: Expr, text: str) -> None:

@@ -112,6 +112,14 @@ def test_a_kernel_that_keeps_the_rules() -> None:
         ((Store("y", index(0), unchecked("frob", (zero,), F)),), "there is no operation frob"),
         ((Store("y", index(0), unchecked("bitcast", (LO,), F)),), "bitcast from int64 to float32: the widths differ"),
         ((Let("a", unchecked("idiv", (LO, HI), I64)),), "idiv takes an int64 and a positive constant"),
+        (
+            (Let("a", unchecked("dotacc", (LO, HI, HI), I64, "int8.uint8")),),
+            "dotacc multiplies elements of bfloat16.bfloat16, int8.int8, uint8.int8, uint8.uint8, not of int8.uint8",
+        ),
+        (
+            (Let("a", unchecked("dotacc", (LO, HI, HI), I64, "uint8.int8")),),
+            "dotacc.uint8.int8 takes int32 and two uint32 words, got [int64, int64, int64]",
+        ),
         ((Let("a", const(0.0, dt.complex64)),), "kernels have no complex values"),
         (("nothing",), "'nothing' is not a statement"),
     ],

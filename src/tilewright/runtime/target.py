@@ -90,7 +90,7 @@ def _printed(name: str, value: object) -> str:
     return str(value)
 
 
-def _level(name: str, cpu: str, vector_bytes: int, registers: int, **has: bool) -> Target:
+def _level(name: str, cpu: str, vector_bytes: int, registers: int, has: str = "") -> Target:
     return Target(
         name,
         "x86_64-unknown-linux-gnu",
@@ -102,13 +102,15 @@ def _level(name: str, cpu: str, vector_bytes: int, registers: int, **has: bool) 
         1 << 20,
         32 << 20,
         4,
-        **has,
+        has_fma="fma" in has,
+        has_masks="masks" in has,
+        has_f16="f16" in has,
     )
 
 
 _NAMED = {
-    "avx512": _level("avx512", "x86-64-v4", 64, 32, has_fma=True, has_masks=True, has_f16=True),
-    "avx2": _level("avx2", "x86-64-v3", 32, 16, has_fma=True, has_f16=True),
+    "avx512": _level("avx512", "x86-64-v4", 64, 32, "fma masks f16"),
+    "avx2": _level("avx2", "x86-64-v3", 32, 16, "fma f16"),
     "sse": _level("sse", "x86-64-v2", 16, 16),
     "generic": _level("generic", "x86-64", 16, 16),
     "neon": Target(
