@@ -209,7 +209,7 @@ def test_products_of_packed_elements(target: Target, elements: str) -> None:
     a, b, c = load("a", i, dt.uint32), load("b", i, dt.uint32), load("c", i, kind)
     one = load("b", index(3), dt.uint32)
     results = {
-        "plain": dotacc(elements, c, a, b), "spread": dotacc(elements, c, one, b), 
+        "plain": dotacc(elements, c, a, b), "spread": dotacc(elements, c, one, b),
         "flipped": dotacc(elements, c, op("bitxor", one, flips), b),
         "scalar": dotacc(elements, load("c", index(2), kind), one, load("a", index(5), dt.uint32)),
     }  # fmt: skip
