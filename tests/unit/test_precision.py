@@ -80,3 +80,61 @@ def test_training_in_half_precision_learns(precision: object) -> None:
     )
     history = trainer.fit(x, y)
     assert history.epochs[-1].loss < 0.01 * history.epochs[0].loss
+
+
+def test_integer_products_add_up_in_the_type_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-128, 128, s).astype(np.int8) for s in ((2, 9, 70), (2, 70, 33)))
+    got = tw.matmul(tw.asarray(a), tw.asarray(b), dtype=tw.int32)
+    assert got.dtype is tw.int32
+    np.testing.assert_array_equal(got.numpy(), a.astype(np.int32) @ b.astype(np.int32))
+    np.testing.assert_array_equal((tw.asarray(a) @ tw.asarray(b)).numpy(), a @ b)  # int8 wraps
+    with pytest.raises(tw.DTypeError, match="products of int32 do not add up to int8"):
+        tw.matmul(tw.asarray([[1]], dtype=tw.int32), tw.asarray([[1]], dtype=tw.int32), dtype=tw.int8)
+    with pytest.raises(tw.DTypeError, match="products of float32 do not add up to int32"):
+        tw.matmul(tw.ones((1, 1)), tw.ones((1, 1)), dtype=tw.int32)
+
+
+def test_bfloat16_products_come_out_in_float32() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s).astype(ml_dtypes.bfloat16) for s in ((5, 301), (301, 40)))
+    got = tw.matmul(tw.asarray(a), tw.asarray(b), dtype=tw.float32).numpy()
+    np.testing.assert_allclose(got, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-5, atol=1e-4)
+
+
+def test_derivatives_of_bfloat16_products_are_bfloat16_products() -> None:
+    """The gradient that comes in is rounded as the operands were, as where the layer's result is bfloat16."""
+    rng = np.random.default_rng(0)
+    x, w, g = (rng.standard_normal(s).astype(np.float32) for s in ((6, 40), (40, 20), (6, 20)))
+
+    def loss(w: tw.Tensor) -> tw.Tensor:
+        with tw.autocast(tw.bfloat16):
+            return tw.sum(tw.matmul(tw.asarray(x), w) * tw.asarray(g))
+
+    got = tw.grad(loss)(tw.asarray(w)).numpy()
+    half = [a.astype(ml_dtypes.bfloat16).astype(np.float64) for a in (x, g)]
+    np.testing.assert_allclose(got, half[0].T @ half[1], rtol=2**-8, atol=1e-2)
+    np.testing.assert_array_equal(got, got.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_quantized_linear() -> None:
+    rng = np.random.default_rng(0)
+    x, w, bias = (rng.standard_normal(s).astype(np.float32) for s in ((3, 5, 96), (40, 96), (40,)))
+    for x_axis, w_axis in ((None, None), (-1, 1)):
+        (xq, a), (wq, b) = F.quantize(tw.asarray(x), axis=x_axis), F.quantize(tw.asarray(w), axis=w_axis)
+        assert xq.dtype is wq.dtype is tw.int8
+        assert np.abs(xq.numpy() * a.numpy() - x).max() <= a.numpy().max() * 0.5001
+        got = tw.jit(F.quantized_linear)(xq, wq, a, b, tw.asarray(bias)).numpy()
+        total = xq.numpy().astype(np.int64) @ wq.numpy().astype(np.int64).T
+        np.testing.assert_allclose(got, total * a.numpy() * b.numpy().ravel() + bias, rtol=1e-5, atol=1e-5)
+        assert np.abs(got - (x @ w.T + bias)).max() < 0.6
+    q, scale = F.quantize(tw.zeros((4,)))
+    assert q.tolist() == [0, 0, 0, 0] and scale.item() > 0
+    with pytest.raises(tw.DTypeError, match="`weight` is of type int8, got float32"):
+        F.quantized_linear(xq, tw.asarray(w), a, b)
+    with pytest.raises(tw.ShapeError, match=r"one for each of 40 outputs, got \(3,\)"):
+        F.quantized_linear(xq, wq, a, tw.ones((3,)))
+    with pytest.raises(tw.ShapeError, match="does not fit `weight`"):
+        F.quantized_linear(xq[..., :7], wq, a, b)
+    with pytest.raises(tw.DTypeError, match="floating type, got int8"):
+        F.quantize(xq)

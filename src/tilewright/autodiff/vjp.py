@@ -580,6 +580,10 @@ def _scatter_best(y: Value, g: Value) -> tuple[Value, Value]:
 @_rule("dot")
 def _dot(y: Value, g: Value) -> Cotangents:
     lhs, rhs = y.inputs
+    if (
+        lhs.dtype is dt.bfloat16
+    ):  # products of bfloat16 are so in the backward pass too, whatever type they come out in
+        g = cast(g, dt.bfloat16)
     left = (y["lhs_contract"], y["lhs_batch"])
     right = (y["rhs_contract"], y["rhs_batch"])
     batch = len(y["lhs_batch"])

@@ -16,6 +16,7 @@ from tilewright.functions.arguments import (
     broadcast_to_shape,
     cast,
     common_shape,
+    dtype_of,
 )
 from tilewright.functions.elementwise import add, conj
 from tilewright.functions.movement import reshape
@@ -32,13 +33,15 @@ def contract(
     contracted: tuple[Sequence[int], Sequence[int]],
     batch: tuple[Sequence[int], Sequence[int]] = ((), ()),
     function: str = "matmul",
+    dtype: object = None,
 ) -> Tensor:
     """Sum of products over the contracted axes; the result's axes are batch, free axes of x1, free axes of x2."""
-    dtype = _product_type(x1.dtype, x2.dtype, function)
-    rounded = modes.products if modes.products is not None and dtype is dt.float32 else dtype
+    operands = _product_type(x1.dtype, x2.dtype, function)
+    result = operands if dtype is None else _result_type(dtype_of(dtype, function), operands, function)
+    rounded = modes.products if modes.products is not None and operands is dt.float32 else operands
     return apply(
         "dot", cast(x1, rounded), cast(x2, rounded), lhs_contract=tuple(contracted[0]), rhs_contract=tuple(contracted[1]),
-        lhs_batch=tuple(batch[0]), rhs_batch=tuple(batch[1]), dtype=dtype,
+        lhs_batch=tuple(batch[0]), rhs_batch=tuple(batch[1]), dtype=result,
     )  # fmt: skip
 
 
@@ -49,14 +52,29 @@ def _product_type(a: DType, b: DType, function: str) -> DType:
     return dtype
 
 
+def _result_type(dtype: DType, operands: DType, function: str) -> DType:
+    same = dtype.kind == operands.kind or (dtype.is_integer and operands.is_integer)
+    if not same or dtype.bits < operands.bits:
+        raise DTypeError(
+            f"{function}: `dtype` is a type of the operands' kind and at least as wide; products of {operands} do not"
+            f" add up to {dtype}"
+        )
+    return dtype
+
+
 @composite
-def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
+def matmul(x1: TensorLike, x2: TensorLike, *, dtype: object = None) -> Tensor:
     """Matrix product of the last two axes; leading axes broadcast. A rank-1 operand is a row (left) or a column (right).
 
-    [..., M, K] @ [..., K, N] -> [..., M, N]. Raises ``ShapeError`` when the K differ.
+    [..., M, K] @ [..., K, N] -> [..., M, N]. ``dtype`` is the type of the sums and of the result, at least as wide as the
+    operands': int8 products add up in int32, bfloat16 products come out in float32, without copies of the operands in that type.
+    Raises ``ShapeError`` when the K differ and ``DTypeError`` for a type that does not fit.
 
     >>> matmul(Tensor([[1, 2], [3, 4]]), Tensor([1, 1])).tolist()
     [3, 7]
+    >>> x = Tensor([[100, 100]]).astype(dt.int8)
+    >>> matmul(x, x.mT, dtype=dt.int32).tolist()
+    [[20000]]
     """
     a, b = as_tensor(x1, "matmul", "x1"), as_tensor(x2, "matmul", "x2")
     if not a.ndim or not b.ndim:
@@ -67,12 +85,12 @@ def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
     if a.shape[-1] != b.shape[inner]:
         raise ShapeError(_mismatch(a, b, inner))
     if b.ndim <= 2 or a.ndim == 1:  # no batch axes shared: one contraction
-        return contract(a, b, ((a.ndim - 1,), (b.ndim + inner,)))
+        return contract(a, b, ((a.ndim - 1,), (b.ndim + inner,)), dtype=dtype)
     lead = common_shape("matmul", [a.shape[:-2], b.shape[:-2]])
     a = broadcast_to_shape(a, (*lead, *a.shape[-2:]))
     b = broadcast_to_shape(b, (*lead, *b.shape[-2:]))
     n = len(lead)
-    return contract(a, b, ((n + 1,), (n,)), (range(n), range(n)))
+    return contract(a, b, ((n + 1,), (n,)), (range(n), range(n)), dtype=dtype)
 
 
 def _mismatch(a: Tensor, b: Tensor, inner: int) -> str:

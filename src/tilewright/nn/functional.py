@@ -68,6 +68,7 @@ from tilewright.functions.losses import (
 )
 from tilewright.functions.movement import flatten
 from tilewright.functions.normalization import batch_norm, group_norm, layer_norm, rms_norm
+from tilewright.functions.quantization import quantize, quantized_linear
 from tilewright.random import dropout
 from tilewright.tensor import Tensor
 
@@ -117,6 +118,8 @@ __all__ = [
     "one_hot",
     "pad",
     "prelu",
+    "quantize",
+    "quantized_linear",
     "relu",
     "relu6",
     "rms_norm",
