@@ -18,7 +18,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 ACCUMULATORS = 16  # more than latency x throughput of any current core, few enough for 16 registers to hold
-PACKAGES = ("tilewright", "numpy", "llvmlite", "torch", "jax", "jaxlib")
+PACKAGES = ("tilewright", "numpy", "llvmlite", "torch", "jax", "jaxlib", "onnxruntime")
 
 
 def describe() -> dict[str, object]:
@@ -72,24 +72,45 @@ def vector_lanes() -> int:
     return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
 
 
-def peak_ir(lanes: int) -> str:
-    """A loop of independent fused multiply-adds; the sum of the accumulators keeps them alive."""
-    vector = f"<{lanes} x float>"
+def products(lanes: int) -> dict[str, tuple[str, str, str, int]]:
+    """What a loop of products is made of, by operand type: accumulator, operand, instruction, operations per lane.
+
+    Low-precision products count only where the processor has an instruction for them.
+    """
+    features = llvm.get_host_cpu_features()
+    found = {"f32": (f"<{lanes} x float>", f"<{lanes} x float>", f"llvm.fma.v{lanes}f32", 2)}
+    if features.get("avx512bf16"):
+        found["bf16"] = ("<16 x float>", "<32 x bfloat>", "llvm.x86.avx512bf16.dpbf16ps.512", 4)
+    if features.get("avx512vnni"):
+        found["int8"] = ("<16 x i32>", "<64 x i8>", "llvm.x86.avx512.vpdpbusd.512", 8)
+    return found
+
+
+def peak_ir(name: str, accumulator: str, operand: str, instruction: str) -> str:
+    """A loop of independent multiply-adds; the sum of the accumulators keeps them alive."""
     numbers = range(ACCUMULATORS)
-    phis = [f"%a{i} = phi {vector} [ %x, %entry ], [ %b{i}, %loop ]" for i in numbers]
+    add = "add" if "i32" in accumulator else "fadd"
+    phis = [f"%a{i} = phi {accumulator} [ %z, %entry ], [ %b{i}, %loop ]" for i in numbers]
+    # the fused multiply-add takes the sum last, the dot products take it first
+    orders = {True: "{operand} %x, {operand} %y, {sum} {a}", False: "{sum} {a}, {operand} %x, {operand} %y"}
+    order = orders[instruction.startswith("llvm.fma")]
     body = [
-        f"%b{i} = call {vector} @llvm.fma.v{lanes}f32({vector} %a{i}, {vector} %x, {vector} %y)"
+        f"%b{i} = call {accumulator} @{instruction}("
+        + order.format(operand=operand, sum=accumulator, a=f"%a{i}")
+        + ")"
         for i in numbers
     ]
-    sums = [f"%s{i} = fadd {vector} {'%b0' if i == 1 else f'%s{i - 1}'}, %b{i}" for i in numbers if i]
+    sums = [f"%s{i} = {add} {accumulator} {'%b0' if i == 1 else f'%s{i - 1}'}, %b{i}" for i in numbers if i]
+    types = order.format(operand=operand, sum=accumulator, a="").replace("%x", "").replace("%y", "")
     return "\n".join(
         [
-            f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
-            f"define void @peak(i64 %n, {vector}* %io) {{",
+            f"declare {accumulator} @{instruction}({types})",
+            f"define void @peak_{name}(i64 %n, ptr %io) {{",
             "entry:",
-            f"%second = getelementptr {vector}, {vector}* %io, i64 1",
-            f"%x = load {vector}, {vector}* %io, align 4",
-            f"%y = load {vector}, {vector}* %second, align 4",
+            "%second = getelementptr i8, ptr %io, i64 64",
+            f"%x = load {operand}, ptr %io, align 4",
+            f"%y = load {operand}, ptr %second, align 4",
+            f"%z = load {accumulator}, ptr %second, align 4",
             "br label %loop",
             "loop:",
             "%i = phi i64 [ 0, %entry ], [ %next, %loop ]",
@@ -100,23 +121,26 @@ def peak_ir(lanes: int) -> str:
             "br i1 %more, label %loop, label %done",
             "done:",
             *sums,
-            f"store {vector} %s{ACCUMULATORS - 1}, {vector}* %io, align 4",
+            f"store {accumulator} %s{ACCUMULATORS - 1}, ptr %io, align 4",
             "ret void",
             "}",
         ]
-    ).replace(f"{vector}*", "ptr")
+    )
 
 
 def triad_ir(lanes: int) -> str:
-    """a[i] = b[i] + 3 c[i] over `n` elements, a whole number of vectors."""
+    """a[i] = b[i] + 3 c[i] over `n` elements, a whole number of vectors, `times` times over."""
     vector = f"<{lanes} x float>"
     three = "<" + ", ".join(["float 3.0"] * lanes) + ">"
     return f"""
-        define void @triad(i64 %n, ptr %a, ptr %b, ptr %c) {{
+        define void @triad(i64 %n, ptr %a, ptr %b, ptr %c, i64 %times) {{
         entry:
+          br label %pass
+        pass:
+          %time = phi i64 [ 0, %entry ], [ %later, %end ]
           br label %loop
         loop:
-          %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+          %i = phi i64 [ 0, %pass ], [ %next, %loop ]
           %pa = getelementptr float, ptr %a, i64 %i
           %pb = getelementptr float, ptr %b, i64 %i
           %pc = getelementptr float, ptr %c, i64 %i
@@ -127,7 +151,11 @@ def triad_ir(lanes: int) -> str:
           store {vector} %sum, ptr %pa, align 4
           %next = add i64 %i, {lanes}
           %more = icmp ult i64 %next, %n
-          br i1 %more, label %loop, label %done
+          br i1 %more, label %loop, label %end
+        end:
+          %later = add i64 %time, 1
+          %again = icmp ult i64 %later, %times
+          br i1 %again, label %pass, label %done
         done:
           ret void
         }}"""
@@ -145,12 +173,15 @@ class Code:
         )
         self.compiler = llvm.create_lljit_compiler(machine)
         builder = llvm.JITLibraryBuilder()
-        builder.add_ir(peak_ir(self.lanes)).add_ir(triad_ir(self.lanes)).add_current_process()
-        builder.export_symbol("peak").export_symbol("triad")
+        self.products = products(self.lanes)
+        builder.add_ir(triad_ir(self.lanes)).add_current_process().export_symbol("triad")
+        for name, (accumulator, operand, instruction, _) in self.products.items():
+            builder.add_ir(peak_ir(name, accumulator, operand, instruction)).export_symbol(f"peak_{name}")
         self.library = builder.link(self.compiler, "limits")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
-        self.peak = ctypes.CFUNCTYPE(None, count, pointer)(self.library["peak"])
-        self.triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer)(self.library["triad"])
+        peak = ctypes.CFUNCTYPE(None, count, pointer)
+        self.peak = {name: peak(self.library[f"peak_{name}"]) for name in self.products}
+        self.triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer, count)(self.library["triad"])
 
 
 def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> float:
@@ -177,26 +208,47 @@ def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> 
 
 
 def measure_limits(threads: int, quick: bool = False) -> dict[str, float]:
-    """Measure peak GFLOP/s (f32) and GB/s of this many cores together."""
+    """Measure peak GFLOP/s and GB/s of this many cores together.
+
+    Products of bf16 and int8 count as the f32 peak where the processor has no instruction for them. The second-level
+    bandwidth is a triad's over arrays that fill half of it, and `l2_bytes` its size on these cores.
+    """
     code = Code()
     cores = sorted(os.sched_getaffinity(0))[:threads]
     repeats = 3 if quick else 7
 
-    rounds = 10_000_000 if quick else 30_000_000
-    seeds = [np.full(2 * code.lanes, 1e-3, np.float32) for _ in cores]
-    seconds = best_time(lambda i: code.peak(rounds, seeds[i].ctypes.data), cores, repeats)
-    peak = 2.0 * code.lanes * ACCUMULATORS * rounds * threads / seconds
+    rounds = 5_000_000 if quick else 30_000_000
+    peaks = {}
+    for name, (_, _, _, operations) in code.products.items():
+        seeds = [np.zeros(32, np.float32) for _ in cores]
+        run = code.peak[name]
+        seconds = best_time(lambda i, run=run, seeds=seeds: run(rounds, seeds[i].ctypes.data), cores, repeats)
+        lanes = code.lanes if name == "f32" else 16
+        peaks[name] = operations * lanes * ACCUMULATORS * rounds * threads / seconds / 1e9
+
+    l2_bytes = threads * int(caches().get("L2", "1024K").removesuffix("K")) * 1024
+    near = l2_bytes // threads // 24 // 64 * 64  # elements of each of three arrays a core
+    small = np.zeros((threads, 3, near), np.float32)
+
+    def resident(i: int) -> None:
+        code.triad(near, *(row.ctypes.data for row in small[i]), 2000)
+
+    l2_seconds = best_time(resident, cores, repeats) / 2000
 
     elements = (2**24 if quick else 2**25) // threads // 64 * 64  # per thread; 128 MiB an array in all
     a, b, c = (np.ones((threads, elements), np.float32) for _ in range(3))
 
     def triad(i: int) -> None:
-        code.triad(elements, a[i].ctypes.data, b[i].ctypes.data, c[i].ctypes.data)
+        code.triad(elements, a[i].ctypes.data, b[i].ctypes.data, c[i].ctypes.data, 1)
 
     triad_seconds = best_time(triad, cores, repeats)
     copy_seconds = best_time(lambda i: np.copyto(a[i], b[i]), cores, repeats)
     return {
-        "peak_gflops": peak / 1e9,
+        "peak_gflops": peaks["f32"],
+        "bf16_gflops": peaks.get("bf16", peaks["f32"]),
+        "int8_gops": peaks.get("int8", peaks["f32"]),
+        "l2_bytes": l2_bytes,
+        "l2_gbps": small.nbytes / l2_seconds / 1e9,
         "triad_gbps": 3.0 * a.nbytes / triad_seconds / 1e9,
         "copy_gbps": 2.0 * a.nbytes / copy_seconds / 1e9,
     }

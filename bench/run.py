@@ -29,7 +29,10 @@ from bench.report import (
 
 DEFAULTS = {
     "training": "tilewright,torch,torch-fused,torch-compile,jax",
-    "kernels": "tilewright,torch,jax,numpy",
+    "kernels": "tilewright,torch,torch-compile,jax,numpy",
+    "eager": "tilewright-eager,torch,torch-fused",
+    "inference": "tilewright,torch,torch-compile,jax,onnxruntime",
+    "epoch": "tilewright,torch,torch-fused,torch-compile,jax",
 }
 
 
@@ -42,6 +45,7 @@ def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="cases whose name contains one of these (a,b)"
     )
+    parser.add_argument("--group", default="", metavar="TEXT", help="the same for the case's group")
     parser.add_argument("--frameworks", metavar="A,B", help=f"of {', '.join(FRAMEWORKS)}")
     parser.add_argument("--threads", default="2,1" if cores > 1 else "1", metavar="N,M", help="thread counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: bench/results/SUITE-DATE.json")
@@ -55,10 +59,14 @@ def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     options.threads = [int(count) for count in options.threads.split(",")]
     if not all(0 < count <= cores for count in options.threads):
         parser.error(f"thread counts must lie between 1 and the {cores} usable cores")
-    wanted = options.only.split(",")
-    options.cases = [case for case in SUITES[options.suite] if any(text in case.name for text in wanted)]
+    names, groups = options.only.split(","), options.group.split(",")
+    options.cases = [
+        case
+        for case in SUITES[options.suite]
+        if any(text in case.name for text in names) and any(text in case.group for text in groups)
+    ]
     if not options.cases:
-        parser.error(f"no case's name contains {options.only!r}; --list names them")
+        parser.error(f"no case's name contains {options.only!r} ; --list names them")
     return options
 
 

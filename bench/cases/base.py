@@ -16,15 +16,19 @@ class Case:
     `flops` and `nbytes` are the least that any implementation must do: multiplications and additions of the
     contractions, and bytes of the operands and results that a single pass over memory moves. They turn a time
     into a share of the machine's limits. `nbytes` is zero where the data stays in the caches between steps.
+    Goals are stated for all cases of a `group`. `skip` names frameworks that do not take part, with the reason.
     """
 
     name: str
-    suite: str  # "training" or "kernels"
+    suite: str  # "kernels", "training", "eager", "inference" or "epoch"
     kind: str  # which model or operation; the key in each framework's table
     flops: float
     nbytes: float
     make: Callable[[], Any]  # () -> Training or Arrays, made afresh from a fixed seed
     options: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
+    skip: dict[str, str] = field(default_factory=dict)
+    checked: int = 10  # losses compared between frameworks, from the same start
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,3 @@ class Training:
     buffers: Arrays  # running statistics of batch normalisation
     batches: list[tuple[np.ndarray, np.ndarray]]  # inputs, class indices
     lr: float = 1e-3
-
-
-CHECKED_STEPS = 10  # losses compared between frameworks, from the same start

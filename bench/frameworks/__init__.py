@@ -13,6 +13,7 @@ FRAMEWORKS: dict[str, tuple[str, str]] = {
     "torch-fused": ("bench.frameworks.pytorch", "fused"),
     "torch-compile": ("bench.frameworks.pytorch", "compile"),
     "jax": ("bench.frameworks.jax", "jit"),
+    "onnxruntime": ("bench.frameworks.onnx", "eager"),
     "numpy": ("bench.frameworks.numpy", "eager"),
 }
 
@@ -23,6 +24,7 @@ torch             PyTorch eager, optimizer with its defaults
 torch-fused       PyTorch eager, optimizer with fused=True
 torch-compile     torch.compile on model and loss, optimizer with fused=True
 jax               jax.jit on the whole step, donated state
+onnxruntime       ONNX Runtime (inference only)
 numpy             NumPy (kernels only)"""
 
 
@@ -44,6 +46,8 @@ class Unsupported(Exception):
 
 
 def prepare(framework: str, case: Case) -> Runner:
+    if framework in case.skip:
+        raise Unsupported(case.skip[framework])
     module, mode = FRAMEWORKS[framework]
     runner: Runner = import_module(module).prepare(case, mode)
     return runner

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.cases.base import CHECKED_STEPS, Arrays, Case, Training
+from bench.cases.base import Arrays, Case, Training
 from bench.cases.kernels import kernel_fingerprint
 from bench.frameworks import Runner
 
@@ -58,8 +59,11 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     return -jnp.take_along_axis(log_probabilities, y[..., None], -1).mean()
 
 
-def mlp(p: Tree, buffers: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
-    return linear(p, "2", jax.nn.relu(linear(p, "0", x))), {}
+def mlp(p: Tree, buffers: Tree, x: jax.Array, **_: Any) -> tuple[jax.Array, Tree]:
+    last = len(p) - 2  # a weight and a bias each, named 0, 2, 4, ...
+    for i in range(0, last, 2):
+        x = jax.nn.relu(linear(p, f"{i}", x))
+    return linear(p, f"{last}", x), {}
 
 
 def lenet(p: Tree, buffers: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
@@ -69,10 +73,15 @@ def lenet(p: Tree, buffers: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
     return linear(p, "11", jax.nn.relu(linear(p, "9", x))), {}
 
 
-def cnn(p: Tree, buffers: Tree, x: jax.Array) -> tuple[jax.Array, Tree]:
+def cnn(p: Tree, buffers: Tree, x: jax.Array, training: bool = True) -> tuple[jax.Array, Tree]:
     updates: Tree = {}
     for i in (0, 4, 8):
-        x = batch_norm(p, buffers, updates, f"{i + 1}", conv(p, f"{i}", x, 1))
+        x = conv(p, f"{i}", x, 1)
+        if training:
+            x = batch_norm(p, buffers, updates, f"{i + 1}", x)
+        else:
+            scale = p[f"{i + 1}.weight"] * jax.lax.rsqrt(buffers[f"{i + 1}.running_var"] + 1e-5)
+            x = (x - buffers[f"{i + 1}.running_mean"]) * scale + p[f"{i + 1}.bias"]
         x = max_pool(jax.nn.relu(x))
     return linear(p, "13", x.reshape(x.shape[0], -1)), updates
 
@@ -82,8 +91,23 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool) -> jax.Arr
     return jax.nn.dot_product_attention(q, k, v, is_causal=causal)
 
 
-def gpt(p: Tree, buffers: Tree, tokens: jax.Array, heads: int = 4) -> tuple[jax.Array, Tree]:
-    x = p["tokens.weight"][tokens] + p["positions.weight"][: tokens.shape[1]]
+def lstm(p: Tree, buffers: Tree, x: jax.Array, **_: Any) -> tuple[jax.Array, Tree]:
+    """The inputs' share of the gates is one product before the loop, as it is in ours."""
+    share = x @ p["lstm.weight_ih_l0"] + p["lstm.bias_ih_l0"] + p["lstm.bias_hh_l0"]
+
+    def step(state: tuple[jax.Array, jax.Array], share: jax.Array) -> tuple[Any, None]:
+        h, c = state
+        i, f, g, o = jnp.split(share + h @ p["lstm.weight_hh_l0"], 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+
+    zero = jnp.zeros((x.shape[0], p["head.weight"].shape[0]))
+    (h, _), _ = jax.lax.scan(step, (zero, zero), share.transpose(1, 0, 2))
+    return linear(p, "head", h), {}
+
+
+def gpt(p: Tree, buffers: Tree, text: jax.Array, heads: int, **_: Any) -> tuple[jax.Array, Tree]:
+    x = p["tokens.weight"][text] + p["positions.weight"][: text.shape[1]]
     b, t, c = x.shape
     for i in itertools.takewhile(lambda i: f"blocks.{i}.norm1.weight" in p, itertools.count()):
         name = f"blocks.{i}"
@@ -94,14 +118,16 @@ def gpt(p: Tree, buffers: Tree, tokens: jax.Array, heads: int = 4) -> tuple[jax.
             linear(p, f"{name}.expand", layer_norm(p, f"{name}.norm2", x)), approximate=False
         )
         x = x + linear(p, f"{name}.contract", hidden)
-    return linear(p, "head", layer_norm(p, "norm", x)), {}
+    x = layer_norm(p, "norm", x)
+    return linear(p, "head", x) if "head.weight" in p else x @ p["tokens.weight"].T, {}
 
 
-MODELS: dict[str, Callable[[Tree, Tree, jax.Array], tuple[jax.Array, Tree]]] = {
+MODELS: dict[str, Callable[..., tuple[jax.Array, Tree]]] = {
     "mlp": mlp,
     "lenet": lenet,
     "cnn": cnn,
     "gpt": gpt,
+    "lstm": lstm,
 }
 # The linear layer after the last image, and that image's (C, H, W): its columns follow the layout.
 FLATTENED = {"lenet": ("7.weight", (16, 5, 5)), "cnn": ("13.weight", (128, 4, 4))}
@@ -143,12 +169,12 @@ class TrainingRunner:
     def __init__(self, case: Case) -> None:
         self.data: Training = case.make()
         self.parameters = to_jax_layout(case.kind, self.data.parameters)
-        images = self.data.batches[0][0].ndim == 4
+        self.checked = case.checked
         self.batches = [
-            (jnp.asarray(x.transpose(0, 2, 3, 1) if images else x), jnp.asarray(y.astype(np.int32)))
+            (jnp.asarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x), jnp.asarray(y.astype(np.int32)))
             for x, y in self.data.batches
         ]
-        model = MODELS[case.kind]
+        model = partial(MODELS[case.kind], **case.options)
 
         def loss_of(p: Tree, buffers: Tree, x: jax.Array, y: jax.Array) -> tuple[jax.Array, Tree]:
             logits, updates = model(p, buffers, x)
@@ -159,8 +185,11 @@ class TrainingRunner:
             (loss, buffers), g = jax.value_and_grad(loss_of, has_aux=True)(p, buffers, x, y)
             return (*adam(self.data.lr, p, m, v, count, g), buffers), loss
 
-        self.step = jax.jit(step, donate_argnums=0)
+        self.step = self.compiled(step)
         self.reset()
+
+    def compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(step, donate_argnums=0)
 
     def reset(self) -> None:
         p = {name: jnp.array(array) for name, array in self.parameters.items()}
@@ -175,11 +204,71 @@ class TrainingRunner:
 
     def fingerprint(self) -> list[float]:
         self.reset()
-        return [float(self.run()) for _ in range(CHECKED_STEPS)]
+        return [float(self.run()) for _ in range(self.checked)]
+
+
+class EpochRunner(TrainingRunner):
+    """All samples once, in an order drawn anew: one call of one compiled function. Returns the mean loss."""
+
+    def __init__(self, case: Case) -> None:
+        self.batch = case.options["batch"]
+        self.key, self.shuffled = jax.random.key(0), True
+        super().__init__(case)
+
+    def compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def epoch(state: Any, x: jax.Array, y: jax.Array, key: jax.Array, shuffled: bool) -> Any:
+            order = jax.random.permutation(key, len(x)) if shuffled else jnp.arange(len(x))
+            batches = order[: len(order) // self.batch * self.batch].reshape(-1, self.batch)
+            state, losses = jax.lax.scan(lambda s, rows: step(s, x[rows], y[rows]), state, batches)
+            return state, losses.mean()
+
+        return jax.jit(epoch, donate_argnums=0, static_argnums=4)
+
+    def run(self) -> float:
+        self.key, key = jax.random.split(self.key)
+        self.state, loss = self.step(self.state, *self.batches[0], key, self.shuffled)
+        return float(jax.block_until_ready((self.state, loss))[1])
+
+    def fingerprint(self) -> list[float]:
+        """The mean loss of an epoch in the samples' own order, which every framework can repeat."""
+        self.reset()
+        self.shuffled = False
+        loss = self.run()
+        self.shuffled = True
+        return [loss]
+
+
+class InferenceRunner:
+    """The model's logits, batch after batch."""
+
+    def __init__(self, case: Case) -> None:
+        data: Training = case.make()
+        p = {name: jnp.asarray(a) for name, a in to_jax_layout(case.kind, data.parameters).items()}
+        buffers = {name: jnp.asarray(a) for name, a in data.buffers.items()}
+        options = case.options | ({"training": False} if case.kind == "cnn" else {})
+        model = MODELS[case.kind]
+        self.inputs = [jnp.asarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x) for x, _ in data.batches]
+        self.call = partial(jax.jit(lambda p, buffers, x: model(p, buffers, x, **options)[0]), p, buffers)
+        self.reset()
+
+    def reset(self) -> None:
+        self.order = itertools.cycle(self.inputs)
+
+    def run(self) -> np.ndarray:
+        return np.asarray(self.call(next(self.order)))
+
+    def fingerprint(self) -> list[float]:
+        self.reset()
+        return kernel_fingerprint([self.run()])
 
 
 def kernel_matmul(ta: bool = False, tb: bool = False) -> Callable[..., jax.Array]:
     return lambda a, b: (a.mT if ta else a) @ (b.mT if tb else b)
+
+
+def int_matmul(ta: bool = False, tb: bool = False) -> Callable[..., jax.Array]:
+    """int8 operands, int32 sums."""
+    return lambda a, b: jnp.matmul(a.mT if ta else a, b.mT if tb else b, preferred_element_type=jnp.int32)
 
 
 def kernel_conv2d(stride: int = 1, padding: int = 0, groups: int = 1) -> Callable[..., jax.Array]:
@@ -224,14 +313,22 @@ KERNELS: dict[str, Callable[..., Callable[..., jax.Array]]] = {
     "sum": lambda axis: lambda x: jnp.sum(x, axis),
     "argmax": lambda axis: lambda x: jnp.argmax(x, axis),
     "attention": lambda causal: lambda q, k, v: attention(q, k, v, causal),
+    **{name: partial(lambda f: f, getattr(jnp, name)) for name in ("log", "tanh", "sin", "cos", "tan")},
+    "pow": lambda: jnp.power,
+    "erf": lambda: jax.lax.erf,
 }
 
 
-def gradient_of(forward: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Array, ...]]:
-    """Turn `forward` into a function that also computes the gradients of its float operands."""
+def gradient_of(forward: Callable[..., jax.Array], only: int | None) -> Callable[..., tuple[jax.Array, ...]]:
+    """The result and the gradients of all float operands, or the gradient of one operand alone.
+
+    The last operand is the gradient of the result.
+    """
 
     def both(*operands: jax.Array) -> tuple[jax.Array, ...]:
-        floats = [i for i, o in enumerate(operands) if jnp.issubdtype(o.dtype, jnp.floating)]
+        *operands, gradient = operands
+        chosen = range(len(operands)) if only is None else (only,)
+        floats = [i for i in chosen if jnp.issubdtype(operands[i].dtype, jnp.floating)]
 
         def of_floats(*values: jax.Array) -> jax.Array:
             full = list(operands)
@@ -240,7 +337,7 @@ def gradient_of(forward: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Ar
             return forward(*full)
 
         result, pull = jax.vjp(of_floats, *(operands[i] for i in floats))
-        return (result, *pull(result))
+        return pull(gradient) if only is not None else (result, *pull(gradient))
 
     return both
 
@@ -248,9 +345,9 @@ def gradient_of(forward: Callable[..., jax.Array]) -> Callable[..., tuple[jax.Ar
 # How each operation's operands and results lie in JAX when they lie as NCHW / OIHW / BHTD in the case.
 IMAGE, WEIGHT, HEADS = (0, 2, 3, 1), (2, 3, 1, 0), (0, 2, 1, 3)
 AXES: dict[str, tuple[tuple[int, ...] | None, ...]] = {
-    "conv2d": (IMAGE, WEIGHT),
-    "batch_norm": (IMAGE, None, None),
-    "attention": (HEADS, HEADS, HEADS),
+    "conv2d": (IMAGE, WEIGHT, IMAGE),
+    "batch_norm": (IMAGE, None, None, IMAGE),
+    "attention": (HEADS, HEADS, HEADS, HEADS),
 }
 
 
@@ -259,17 +356,27 @@ class KernelRunner:
 
     def __init__(self, case: Case) -> None:
         arrays: Arrays = case.make()
-        dtype = {"bf16": jnp.bfloat16, "f32": jnp.float32}[case.options.get("dtype", "f32")]
-        self.axes = AXES.get(case.kind, (None,) * len(arrays))
+        options = dict(case.options)
+        dtype, backward = options.pop("dtype", "f32"), options.pop("backward", "")
+        axes = AXES.get(case.kind, (None,) * len(arrays))[: len(arrays)]
         self.operands = [
-            jnp.asarray(array if axes is None else array.transpose(axes).copy()).astype(
-                dtype if array.dtype == np.float32 else np.int32
-            )
-            for array, axes in zip(arrays.values(), self.axes, strict=True)
+            self.placed(array if a is None else array.transpose(a).copy(), dtype)
+            for array, a in zip(arrays.values(), axes, strict=True)
         ]
-        options = {k: v for k, v in case.options.items() if k not in ("backward", "dtype")}
-        call = KERNELS[case.kind](**options)
-        self.call = jax.jit(gradient_of(call) if case.options.get("backward") else call)
+        call = int_matmul(**options) if dtype == "int8" else KERNELS[case.kind](**options)
+        # how the results lie: the forward one like the first operand, gradients like their operands
+        self.axes = [axes[0], *axes]
+        if backward:
+            only = None if backward == "all" else "xw".index(backward)
+            call = gradient_of(call, only)
+            self.axes = self.axes if only is None else [axes[only]]
+        self.call = jax.jit(call)
+
+    @staticmethod
+    def placed(array: np.ndarray, dtype: str) -> jax.Array:
+        if array.dtype == np.float32 and dtype == "bf16":
+            return jnp.asarray(array, jnp.bfloat16)
+        return jnp.asarray(array.astype(np.int32) if array.dtype == np.int64 else array)
 
     def reset(self) -> None:
         pass
@@ -280,12 +387,21 @@ class KernelRunner:
     def fingerprint(self) -> list[float]:
         result = self.run()
         outputs = result if isinstance(result, tuple) else (result,)
-        back = [None if axes is None else tuple(np.argsort(axes)) for axes in (self.axes[0], *self.axes)]
+        back = [None if axes is None else tuple(np.argsort(axes)) for axes in self.axes]
         arrays = [np.asarray(output, np.float64) for output in outputs]
         return kernel_fingerprint(
             [a if axes is None else a.transpose(axes) for a, axes in zip(arrays, back, strict=False)]
         )
 
 
+RUNNERS: dict[str, Callable[[Case], Runner]] = {
+    "kernels": KernelRunner,
+    "training": TrainingRunner,
+    "eager": TrainingRunner,
+    "inference": InferenceRunner,
+    "epoch": EpochRunner,
+}
+
+
 def prepare(case: Case, mode: str) -> Runner:
-    return TrainingRunner(case) if case.suite == "training" else KernelRunner(case)
+    return RUNNERS[case.suite](case)

@@ -1,6 +1,7 @@
 """NumPy, as the baseline of element work, reductions and matrix products."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -42,6 +43,8 @@ KERNELS: dict[str, Callable[..., Callable[..., np.ndarray]]] = {
     "chain": lambda: chain,
     "sum": lambda axis: lambda x: x.sum(axis),
     "argmax": lambda axis: lambda x: x.argmax(axis),
+    **{name: partial(lambda f: f, getattr(np, name)) for name in ("log", "tanh", "sin", "cos", "tan")},
+    "pow": lambda: np.power,
 }
 
 

@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 import tilewright as tw
 import tilewright.nn.functional as F
-from bench.cases.base import CHECKED_STEPS, Arrays, Case, Training
+from bench.cases.base import Arrays, Case, Training
 from bench.cases.kernels import kernel_fingerprint
 from bench.frameworks import Runner
 from tilewright import nn, optim
@@ -38,19 +40,34 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token and position embeddings, blocks, a final norm, logits. (B, T) -> (B, T, vocabulary)"""
 
-    def __init__(self, tokens: int, width: int, layers: int, vocabulary: int, heads: int = 4) -> None:
+    def __init__(self, tokens: int, width: int, layers: int, vocabulary: int, heads: int, tied: bool) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.head = None if tied else nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
-        return self.head(self.norm(self.blocks(x)))
+        x = self.norm(self.blocks(x))
+        return F.linear(x, self.tokens.weight) if self.head is None else self.head(x)
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+class LSTM(nn.Module):
+    """One layer over all steps, its last hidden state classified. (B, T, I) -> (B, 10)"""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def mlp(widths: tuple[int, ...], **_: int) -> nn.Module:
+    layers = [nn.Linear(k, n) for k, n in pairwise(widths)]
+    return nn.Sequential(*(part for layer in layers[:-1] for part in (layer, nn.ReLU())), layers[-1])
 
 
 def lenet() -> nn.Module:
@@ -68,11 +85,23 @@ def cnn() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 10))
 
 
-def gpt(batch: int, tokens: int, width: int, layers: int, vocabulary: int) -> nn.Module:
-    return GPT(tokens, width, layers, vocabulary)
+def gpt(
+    batch: int, tokens: int, width: int, layers: int, vocabulary: int, heads: int, tied: bool = False
+) -> nn.Module:
+    return GPT(tokens, width, layers, vocabulary, heads, tied)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "cnn": cnn, "gpt": gpt}
+def lstm(batch: int, steps: int, inputs: int, width: int) -> nn.Module:
+    return LSTM(inputs, width)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "cnn": cnn,
+    "gpt": gpt,
+    "lstm": lstm,
+}
 
 
 def snapshot(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +118,7 @@ class TrainingRunner:
 
     def __init__(self, case: Case, mode: str) -> None:
         self.data: Training = case.make()
+        self.checked = case.checked
         self.model = MODELS[case.kind](**case.options)
         self.optimizer = optim.Adam(self.model.parameters(), lr=self.data.lr)
         self.batches = [(tw.asarray(x), tw.asarray(y.reshape(-1))) for x, y in self.data.batches]
@@ -114,7 +144,65 @@ class TrainingRunner:
 
     def fingerprint(self) -> list[float]:
         self.reset()
-        return [self.run() for _ in range(CHECKED_STEPS)]
+        return [self.run() for _ in range(self.checked)]
+
+
+class EpochRunner(TrainingRunner):
+    """All samples once, in an order drawn anew, the data held in one tensor: one call of one compiled program.
+
+    Returns the mean loss.
+    """
+
+    def __init__(self, case: Case, mode: str) -> None:
+        super().__init__(case, "eager")
+        (self.x, self.y), self.batch = self.batches[0], case.options["batch"]
+        self.epoch = tw.jit(self.epoch_of)
+        self.shuffled = True
+
+    def epoch_of(self, x: Tensor, y: Tensor, shuffled: bool) -> Tensor:
+        count = x.shape[0]
+        order = tw.random.permutation(count) if shuffled else tw.arange(count)
+        batches = tw.reshape(order[: count // self.batch * self.batch], (-1, self.batch))
+
+        def step(total: Tensor, rows: Tensor) -> tuple[Tensor, None]:
+            return total + self.step_of(x[rows], y[rows]).detach(), None
+
+        total, _ = tw.scan(step, tw.tensor(0.0), batches)
+        return total / batches.shape[0]
+
+    def run(self) -> float:
+        return float(self.epoch(self.x, self.y, self.shuffled).item())
+
+    def fingerprint(self) -> list[float]:
+        """The mean loss of an epoch in the samples' own order, which every framework can repeat."""
+        self.reset()
+        self.shuffled = False
+        loss = self.run()
+        self.shuffled = True
+        return [loss]
+
+
+class InferenceRunner:
+    """The model's logits, batch after batch."""
+
+    def __init__(self, case: Case, mode: str) -> None:
+        data: Training = case.make()
+        model = MODELS[case.kind](**case.options).eval()
+        model.load_state_dict(data.parameters | data.buffers, strict=False)
+        self.inputs = [tw.asarray(x) for x, _ in data.batches]
+        self.call = tw.jit(model) if mode == "jit" else model
+        self.reset()
+
+    def reset(self) -> None:
+        self.order = itertools.cycle(self.inputs)
+
+    def run(self) -> np.ndarray:
+        with tw.no_grad():
+            return self.call(next(self.order)).numpy()
+
+    def fingerprint(self) -> list[float]:
+        self.reset()
+        return kernel_fingerprint([self.run()])
 
 
 def chain(x: Tensor) -> Tensor:
@@ -125,6 +213,12 @@ def chain(x: Tensor) -> Tensor:
 
 def kernel_matmul(ta: bool = False, tb: bool = False) -> Callable[..., Tensor]:
     return lambda a, b: tw.matmul(tw.matrix_transpose(a) if ta else a, tw.matrix_transpose(b) if tb else b)
+
+
+def int_matmul(ta: bool = False, tb: bool = False) -> Callable[..., Tensor]:
+    """int8 operands, int32 sums."""
+    call = kernel_matmul(ta, tb)
+    return lambda a, b: call(a.astype(tw.int32), b.astype(tw.int32))
 
 
 KERNELS: dict[str, Callable[..., Callable[..., Tensor]]] = {
@@ -144,6 +238,10 @@ KERNELS: dict[str, Callable[..., Callable[..., Tensor]]] = {
     "sum": lambda axis: lambda x: tw.sum(x, axis=axis),
     "argmax": lambda axis: lambda x: tw.argmax(x, axis=axis),
     "attention": lambda causal: lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
+    **{
+        name: partial(lambda f: f, getattr(tw, name))
+        for name in ("log", "tanh", "erf", "sin", "cos", "tan", "pow")
+    },
 }
 
 
@@ -152,25 +250,28 @@ class KernelRunner:
 
     def __init__(self, case: Case, mode: str) -> None:
         arrays: Arrays = case.make()
-        dtype = {"bf16": tw.bfloat16, "f32": tw.float32}[case.options.get("dtype", "f32")]
-        self.operands = [
-            tw.asarray(array).astype(dtype).realize() if array.dtype == np.float32 else tw.asarray(array)
-            for array in arrays.values()
-        ]
-        options = {k: v for k, v in case.options.items() if k not in ("backward", "dtype")}
-        call = KERNELS[case.kind](**options)
-        if case.options.get("backward"):
-            call = self.gradient_of(call)
+        options = dict(case.options)
+        dtype, backward = options.pop("dtype", "f32"), options.pop("backward", "")
+        self.operands = [tw.asarray(array) for array in arrays.values()]
+        if dtype == "bf16":
+            self.operands = [o.astype(tw.bfloat16).realize() for o in self.operands]
+        call = int_matmul(**options) if dtype == "int8" else KERNELS[case.kind](**options)
+        if backward:
+            call = self.gradient_of(call, None if backward == "all" else "xw".index(backward))
         self.call = tw.jit(call) if mode == "jit" else call
 
     @staticmethod
-    def gradient_of(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def gradient_of(forward: Callable[..., Tensor], only: int | None) -> Callable[..., Tensor]:
+        """The result and the gradients of all float operands, or the gradient of one operand alone."""
+
         def both(*operands: Tensor) -> tuple[Tensor, ...]:
-            leaves = [o.detach() for o in operands]
-            wanted = [leaf.requires_grad_() for leaf in leaves if leaf.dtype in (tw.float32, tw.bfloat16)]
+            *leaves, gradient = (o.detach() for o in operands)
+            chosen = range(len(leaves)) if only is None else (only,)
+            wanted = [leaves[i].requires_grad_() for i in chosen if leaves[i].dtype is tw.float32]
             result = forward(*leaves)
-            result.backward(result.detach())
-            return (result.detach(), *(leaf.grad for leaf in wanted))
+            result.backward(gradient)
+            gradients = tuple(leaf.grad for leaf in wanted)
+            return gradients if only is not None else (result.detach(), *gradients)
 
         return both
 
@@ -189,5 +290,14 @@ class KernelRunner:
         return kernel_fingerprint([np.asarray(output.numpy(), np.float64) for output in outputs])
 
 
+RUNNERS: dict[str, Callable[[Case, str], Runner]] = {
+    "kernels": KernelRunner,
+    "training": TrainingRunner,
+    "eager": TrainingRunner,
+    "inference": InferenceRunner,
+    "epoch": EpochRunner,
+}
+
+
 def prepare(case: Case, mode: str) -> Runner:
-    return TrainingRunner(case, mode) if case.suite == "training" else KernelRunner(case, mode)
+    return RUNNERS[case.suite](case, mode)

@@ -3,13 +3,15 @@
 import itertools
 import os
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.cases.base import CHECKED_STEPS, Arrays, Case, Training
+from bench.cases.base import Arrays, Case, Training
 from bench.cases.kernels import kernel_fingerprint
 from bench.frameworks import Runner, Unsupported
 
@@ -35,19 +37,34 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token and position embeddings, blocks, a final norm, logits. (B, T) -> (B, T, vocabulary)"""
 
-    def __init__(self, tokens: int, width: int, layers: int, vocabulary: int, heads: int = 4) -> None:
+    def __init__(self, tokens: int, width: int, layers: int, vocabulary: int, heads: int, tied: bool) -> None:
         super().__init__()
         self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         return self.head(self.norm(self.blocks(x)))
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+class LSTM(nn.Module):
+    """One layer over all steps, its last hidden state classified. (B, T, I) -> (B, 10)"""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, width, batch_first=True)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def mlp(widths: tuple[int, ...], **_: int) -> nn.Module:
+    layers = [nn.Linear(k, n) for k, n in pairwise(widths)]
+    return nn.Sequential(*(part for layer in layers[:-1] for part in (layer, nn.ReLU())), layers[-1])
 
 
 def lenet() -> nn.Module:
@@ -65,11 +82,30 @@ def cnn() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 10))
 
 
-def gpt(batch: int, tokens: int, width: int, layers: int, vocabulary: int) -> nn.Module:
-    return GPT(tokens, width, layers, vocabulary)
+def gpt(
+    batch: int, tokens: int, width: int, layers: int, vocabulary: int, heads: int, tied: bool = False
+) -> nn.Module:
+    return GPT(tokens, width, layers, vocabulary, heads, tied)
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "lenet": lenet, "cnn": cnn, "gpt": gpt}
+def lstm(batch: int, steps: int, inputs: int, width: int) -> nn.Module:
+    return LSTM(inputs, width)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "cnn": cnn,
+    "gpt": gpt,
+    "lstm": lstm,
+}
+
+
+def load(model: nn.Module, data: Training) -> None:
+    state = {name: torch.from_numpy(array) for name, array in (data.parameters | data.buffers).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    known = ("num_batches_tracked", "head.weight")  # a tied head has the embedding's weight
+    assert not unexpected and all(name.endswith(known) for name in missing), missing
 
 
 class TrainingRunner:
@@ -77,11 +113,8 @@ class TrainingRunner:
 
     def __init__(self, case: Case, mode: str) -> None:
         self.data: Training = case.make()
+        self.checked = case.checked
         self.model = MODELS[case.kind](**case.options)
-        self.state = {
-            name: torch.from_numpy(array)
-            for name, array in (self.data.parameters | self.data.buffers).items()
-        }
         fused = {"fused": True} if mode != "eager" else {}
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.data.lr, **fused)
         self.batches = [(torch.from_numpy(x), torch.from_numpy(y).flatten()) for x, y in self.data.batches]
@@ -94,24 +127,75 @@ class TrainingRunner:
         return F.cross_entropy(self.model(x).flatten(0, -2), y)
 
     def reset(self) -> None:
-        missing, unexpected = self.model.load_state_dict(self.state, strict=False)
-        assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing), missing
+        load(self.model, self.data)
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
         self.order = itertools.cycle(self.batches)
 
     def run(self) -> float:
-        x, y = next(self.order)
+        return self.step(*next(self.order)).item()
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()
         loss = self.loss(x, y)
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
     def fingerprint(self) -> list[float]:
         self.reset()
-        return [self.run() for _ in range(CHECKED_STEPS)]
+        return [self.run() for _ in range(self.checked)]
+
+
+class EpochRunner(TrainingRunner):
+    """All samples once, in an order drawn anew, the data held in one tensor; returns the mean loss."""
+
+    def __init__(self, case: Case, mode: str) -> None:
+        super().__init__(case, mode)
+        (self.x, self.y), self.batch = self.batches[0], case.options["batch"]
+        self.shuffled = True
+
+    def run(self) -> float:
+        order = torch.randperm(len(self.x)) if self.shuffled else torch.arange(len(self.x))
+        batches = order[: len(order) // self.batch * self.batch].view(-1, self.batch)
+        total = torch.zeros(())
+        for rows in batches:
+            total += self.step(self.x[rows], self.y[rows])
+        return total.item() / len(batches)
+
+    def fingerprint(self) -> list[float]:
+        """The mean loss of an epoch in the samples' own order, which every framework can repeat."""
+        self.reset()
+        self.shuffled = False
+        loss = self.run()
+        self.shuffled = True
+        return [loss]
+
+
+class InferenceRunner:
+    """The model's logits, batch after batch."""
+
+    def __init__(self, case: Case, mode: str) -> None:
+        if mode == "fused":
+            raise Unsupported("a mode of the optimizer")
+        data: Training = case.make()
+        model = MODELS[case.kind](**case.options).eval()
+        load(model, data)
+        self.inputs = [torch.from_numpy(x) for x, _ in data.batches]
+        self.call = torch.compile(model) if mode == "compile" else model
+        self.reset()
+
+    def reset(self) -> None:
+        self.order = itertools.cycle(self.inputs)
+
+    def run(self) -> np.ndarray:
+        with torch.inference_mode():
+            return self.call(next(self.order)).numpy()
+
+    def fingerprint(self) -> list[float]:
+        self.reset()
+        return kernel_fingerprint([self.run()])
 
 
 def softmax_cross_entropy(x: Tensor, y: Tensor) -> Tensor:
@@ -124,19 +208,34 @@ def chain(x: Tensor) -> Tensor:
     return x
 
 
-def gradient_of(forward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """Turn `forward` into a function that also computes the gradients of its float operands.
+class Gradient:
+    """A function with the gradients of its float operands; the last operand is the gradient of its result."""
 
-    The gradient that flows in is the result itself, as if the loss were half the sum of its squares.
-    """
+    def __init__(self, forward: Callable[..., Tensor], operands: list[Tensor]) -> None:
+        self.forward = forward
+        self.leaves = [o.detach().requires_grad_() if o.is_floating_point() else o for o in operands[:-1]]
+        self.wanted = [leaf for leaf in self.leaves if leaf.requires_grad]
 
-    def both(*operands: Tensor) -> tuple[Tensor, ...]:
-        leaves = [o.detach().requires_grad_() if o.is_floating_point() else o for o in operands]
-        result = forward(*leaves)
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        return (result.detach(), *torch.autograd.grad(result, wanted, result.detach()))
+    def __call__(self, *operands: Tensor) -> tuple[Tensor, ...]:
+        result = self.forward(*self.leaves)
+        return (result.detach(), *torch.autograd.grad(result, self.wanted, operands[-1]))
 
-    return both
+
+def conv2d_gradient(wrt: str, stride: int = 1, padding: int = 0, groups: int = 1) -> Callable[..., Tensor]:
+    """Of a convolution with respect to one operand, alone."""
+    two, mask, at = [stride] * 2, [wrt == "x", wrt == "w", False], "xw".index(wrt)
+
+    def call(x: Tensor, w: Tensor, g: Tensor) -> Tensor:
+        return torch.ops.aten.convolution_backward(
+            g, x, w, None, two, [padding] * 2, [1, 1], False, [0, 0], groups, mask
+        )[at]
+
+    return call
+
+
+def int_mm(ta: bool = False, tb: bool = False) -> Callable[..., Tensor]:
+    """int8 operands, int32 sums, through oneDNN."""
+    return lambda a, b: torch._int_mm(a.mT if ta else a, b.mT if tb else b)
 
 
 KERNELS: dict[str, Callable[..., Callable[..., Tensor]]] = {
@@ -156,6 +255,10 @@ KERNELS: dict[str, Callable[..., Callable[..., Tensor]]] = {
     "sum": lambda axis: lambda x: torch.sum(x, axis),
     "argmax": lambda axis: lambda x: torch.argmax(x, axis),
     "attention": lambda causal: lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
+    **{
+        name: partial(lambda f: f, getattr(torch, name))
+        for name in ("log", "tanh", "erf", "sin", "cos", "tan", "pow")
+    },
 }
 
 
@@ -166,16 +269,18 @@ class KernelRunner:
         if mode == "fused":
             raise Unsupported("a mode of the optimizer")
         arrays: Arrays = case.make()
-        dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[case.options.get("dtype", "f32")]
-        self.operands = [
-            torch.from_numpy(array).to(dtype) if array.dtype == np.float32 else torch.from_numpy(array)
-            for array in arrays.values()
-        ]
-        options = {k: v for k, v in case.options.items() if k not in ("backward", "dtype")}
-        call = KERNELS[case.kind](**options)
-        self.call: Callable[..., object] = gradient_of(call) if case.options.get("backward") else call
-        if mode == "compile":
-            self.call = torch.compile(self.call)
+        options = dict(case.options)
+        dtype, backward = options.pop("dtype", "f32"), options.pop("backward", "")
+        self.operands = [torch.from_numpy(array) for array in arrays.values()]
+        if dtype == "bf16":
+            self.operands = [o.bfloat16() for o in self.operands]
+        if backward in ("x", "w"):
+            self.call: Callable[..., object] = conv2d_gradient(backward, **options)
+        else:
+            call = int_mm(**options) if dtype == "int8" else KERNELS[case.kind](**options)
+            if mode == "compile":
+                call = torch.compile(call)
+            self.call = Gradient(call, self.operands) if backward else call
 
     def reset(self) -> None:
         pass
@@ -189,6 +294,15 @@ class KernelRunner:
         return kernel_fingerprint([o.double().numpy() for o in outputs])
 
 
+RUNNERS: dict[str, Callable[[Case, str], Runner]] = {
+    "kernels": KernelRunner,
+    "training": TrainingRunner,
+    "eager": TrainingRunner,
+    "inference": InferenceRunner,
+    "epoch": EpochRunner,
+}
+
+
 def prepare(case: Case, mode: str) -> Runner:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    return TrainingRunner(case, mode) if case.suite == "training" else KernelRunner(case, mode)
+    return RUNNERS[case.suite](case, mode)

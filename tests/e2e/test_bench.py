@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CASES = ["sum 4096x1024 axis=0", "sum 4096x1024 axis=1"]
+CASES = ["sum 64x1024 axis=0", "sum 64x1024 axis=1"]
 
 
 def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def test_a_run_writes_what_it_measured(repository: Path, tmp_path: Path) -> None
         "--suite",
         "kernels",
         "--only",
-        "sum 4096",
+        "sum 64x1024",
         "--frameworks",
         "numpy",
         "--threads",
@@ -42,7 +42,7 @@ def test_a_run_writes_what_it_measured(repository: Path, tmp_path: Path) -> None
         assert result["samples"] >= 3
     assert all(a["agrees"] for a in content["agreements"])
     assert content["limits"]["1"]["peak_gflops"] > 1
-    assert "sum 4096x1024 axis=0" in done.stdout
+    assert "sum 64x1024 axis=0" in done.stdout
 
     table = subprocess.run(
         [sys.executable, "-m", "bench.markdown", str(path)],
@@ -51,7 +51,7 @@ def test_a_run_writes_what_it_measured(repository: Path, tmp_path: Path) -> None
         text=True,
         check=True,
     ).stdout
-    assert "| sum 4096x1024 axis=0 |" in table
+    assert "| sum 64x1024 axis=0 |" in table
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_wrong_option_is_named(repository: Path, arguments: list[str], message
 def test_a_framework_that_is_not_installed_leaves_the_rest(repository: Path, tmp_path: Path) -> None:
     """The worker's error becomes a line of the report, not the end of the run."""
     path = tmp_path / "results.json"
-    options = ["--suite", "kernels", "--only", "sum 4096x1024 axis=0", "--threads", "1", "--quick"]
+    options = ["--suite", "kernels", "--only", "sum 64x1024 axis=0", "--threads", "1", "--quick"]
     done = run(repository, *options, "--frameworks", "numpy,torch", "--json", str(path))
     assert done.returncode == 0, done.stderr
     results = {r["framework"]: r for r in json.loads(path.read_text(encoding="utf-8"))["results"]}
