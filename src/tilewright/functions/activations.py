@@ -212,6 +212,8 @@ def logsumexp(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tenso
     """log(sum(exp(x))) over ``axis`` without overflow; -inf over nothing but -inf."""
     x = float_tensor(x, "logsumexp")
     axes = axes_of(axis, x.ndim, "logsumexp")
+    if not all(x.shape[a] for a in axes):
+        return log(sum_over(x, axes, keepdims=keepdims))
     high = maximum_over(x, axes, keepdims=True).detach()
     high = where(equals(absolute(high), math.inf), 0.0, high)
     total = log(sum_over(exp(subtract(x, high)), axes, keepdims=True))

@@ -43,7 +43,6 @@ from tilewright.functions.elementwise import (
     not_equal,
     pow,
     real,
-    sqrt,
     subtract,
     where,
 )  # fmt: skip
@@ -52,6 +51,7 @@ from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import expand_dims, matrix_transpose, reshape, roll
 from tilewright.functions.reductions import max as max_over
 from tilewright.functions.reductions import min as min_over
+from tilewright.functions.reductions import root
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
 
@@ -548,7 +548,7 @@ def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: f
 
 
 def _euclidean(size: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
-    return sqrt(sum_over(multiply(size, size), axes, keepdims=keepdims))
+    return root(sum_over(multiply(size, size), axes, keepdims=keepdims))
 
 
 def matrix_norm(x: TensorLike, keepdims: bool = False, ord: float | str = "fro") -> Tensor:

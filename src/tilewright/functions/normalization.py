@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from tilewright.core import dtype as dt
 from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, float_tensor
 from tilewright.functions.elementwise import abs as absolute
-from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, sqrt, subtract
+from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, subtract
 from tilewright.functions.movement import reshape
 from tilewright.functions.reductions import max as maximum_over
-from tilewright.functions.reductions import mean
+from tilewright.functions.reductions import mean, root
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, no_grad
 from tilewright.tensor.composite import composite
@@ -176,10 +176,10 @@ def instance_norm(
 
 @composite
 def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """The ``ord`` norm over ``axis``: (sum |x|^ord)^(1/ord); the largest |x| for infinity."""
+    """The ``ord`` norm over ``axis``: (sum |x|^ord)^(1/ord); the largest |x| for infinity. At 0 the gradient is 0."""
     x = float_tensor(x, "vector_norm")
     if ord == 2 and not x.dtype.is_complex:
-        return sqrt(sum_over(multiply(x, x), axis, keepdims=keepdims))
+        return root(sum_over(multiply(x, x), axis, keepdims=keepdims))
     size = absolute(x)
     if ord == math.inf:
         return maximum_over(size, axis, keepdims)

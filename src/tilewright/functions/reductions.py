@@ -103,12 +103,19 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
 
 @composite
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean over ``axis``; NaN over nothing."""
+    """Arithmetic mean over ``axis``; NaN over nothing. Half types are summed and divided in float32."""
     x = float_tensor(x, "mean")
     axes = axes_of(axis, x.ndim, "mean")
-    total = _reduce("reduce_sum", x, axes, keepdims)
+    total = _reduce("reduce_sum", _wide(x), axes, keepdims)
     count = _count(x, axes)
-    return multiply(total, 1.0 / count) if count and _exact(count) else divide(total, float(count))
+    return cast(
+        multiply(total, 1.0 / count) if count and _exact(count) else divide(total, float(count)), x.dtype
+    )
+
+
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in a type whose sums do not overflow where their mean does not."""
+    return cast(x, dt.float32) if x.dtype.bits < 32 else x
 
 
 def _exact(count: int) -> bool:
@@ -123,7 +130,8 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
     >>> var(Tensor([1.0, 2.0, 3.0, 4.0])).item()
     1.25
     """
-    x = float_tensor(x, "var")
+    given = float_tensor(x, "var")
+    x = _wide(given)
     axes = axes_of(axis, x.ndim, "var")
     distance = subtract(x, mean(x, axes, keepdims=True)) if axes else subtract(x, x)
     if x.dtype.is_complex:
@@ -132,15 +140,21 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
     else:
         squared = multiply(distance, distance)
     count = _count(x, axes) - correction
-    return divide(_reduce("reduce_sum", squared, axes, keepdims), float(count) if count > 0 else 0.0)
+    total = _reduce("reduce_sum", squared, axes, keepdims)
+    return cast(divide(total, float(count) if count > 0 else 0.0), given.dtype)
 
 
 @composite
 def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``: the square root of ``var``. Where all elements are equal, its gradient is 0."""
-    variance = var(x, axis, correction, keepdims)
-    none = equal(variance, 0)
-    return where(none, 0, sqrt(where(none, 1, variance)))
+    x = float_tensor(x, "std")
+    return cast(root(var(_wide(x), axis, correction, keepdims)), x.dtype)
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root with slope 0 at 0: of a sum of squares, whose own slope there is 0."""
+    none = equal(x, 0)
+    return where(none, 0, sqrt(where(none, 1, x)))
 
 
 def _bools(x: TensorLike, name: str) -> Tensor:
