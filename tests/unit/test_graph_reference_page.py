@@ -69,7 +69,9 @@ def runs_in(op: str) -> str:
 
 def on_host(op: str, dtype: DType) -> bool:
     outputs = [case.build()[2] for case in cases(op, dtype)]
-    real = [v for v in outputs if not v.dtype.is_complex]  # a cast to complex says nothing of the type it is from
+    real = [
+        v for v in outputs if not v.dtype.is_complex
+    ]  # a cast to complex says nothing of the type it is from
     groups = form_groups(run_passes(outputs if dtype.is_complex or not real else real))
     return any(group.kind == "host" for group in groups)
 
