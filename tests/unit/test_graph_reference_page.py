@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from conformance.cases import TABLE, cases, dtypes
+
 from tilewright.autodiff.batching import NOT_MAPPED
 from tilewright.autodiff.vjp import NOT_DIFFERENTIABLE
 from tilewright.core.dtype import DType
