@@ -42,5 +42,5 @@ def refuse_gradients(function: str, *operands: Tensor) -> None:
     """Raise ``GradientError`` when a derivative with respect to an operand is being recorded."""
     if modes.grad and any(x.requires_grad for x in operands):
         raise GradientError(
-            f"{function}: has no derivative yet; call it on `x.detach()`, or under `with tw.no_grad():`"
+            f"{function}: has no derivative; call it on `x.detach()`, or under `with tw.no_grad():`"
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core.diagnostics import TilewrightError
+from tilewright.graph import dense
 
 __all__ = ["FUNCTIONS", "UNBATCHED", "HostError", "call"]
 
@@ -28,11 +29,31 @@ class HostError(TilewrightError, ValueError):
 
 def call(function: str, arrays: Sequence[Array], arguments: Sequence[tuple[str, Any]]) -> Array:
     """The array that a function of the table gives. Raises ``HostError`` where the algorithm fails."""
+    compute, given = FUNCTIONS[function], dict(arguments)
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(FUNCTIONS[function](*arrays, **dict(arguments)))
+            return np.asarray(compute(*arrays, **given))
     except np.linalg.LinAlgError as error:
-        raise HostError(f"{function}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        text = str(error)[:1].lower() + str(error)[1:]
+        where = "" if function in UNBATCHED else _first_failure(compute, arrays, given)
+        advice = next((f"; {hint}" for word, hint in _ADVICE.items() if word in text), "")
+        raise HostError(f"{function}: {text}{where}{advice}") from None
+
+
+_ADVICE = {
+    "singular": "`linalg.lstsq` and `linalg.pinv` take such matrices too",
+    "positive definite": "a multiple of the identity added to it may help",
+}
+
+
+def _first_failure(compute: Callable[..., Any], arrays: Sequence[Array], given: dict[str, Any]) -> str:
+    """Which matrix of a stack has no result."""
+    for place in np.ndindex(arrays[0].shape[:-2]):
+        try:
+            compute(*(x[place] for x in arrays), **given)
+        except np.linalg.LinAlgError:
+            return f" (matrix {list(place)} of the stack)" if place else ""
+    return ""
 
 
 def packed(parts: Sequence[Array], axes: Sequence[int]) -> Array:
@@ -53,6 +74,17 @@ def _function(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("det", "inv", "solve", "eigvalsh"):
     FUNCTIONS[_name] = getattr(np.linalg, _name)
+
+
+@_function
+def inverse_or_inf(x: Array) -> Array:
+    """Inverses, with infinities for singular matrices."""
+    try:
+        return np.linalg.inv(x)
+    except np.linalg.LinAlgError:
+        if x.ndim == 2:
+            return np.full_like(x, np.inf)
+        return np.stack([inverse_or_inf(each) for each in x])
 
 
 @_function
@@ -88,6 +120,23 @@ def svdvals(x: Array) -> Array:
 def eigh(x: Array) -> Array:
     """Eigenvalues and eigenvectors."""
     return packed(tuple(np.linalg.eigh(x)), (1, 2))
+
+
+@_function
+def eig(x: Array) -> Array:
+    """Eigenvalues and eigenvectors, complex."""
+    return packed(tuple(np.linalg.eig(x)), (1, 2))
+
+
+@_function
+def lu(x: Array) -> Array:
+    """Both factors in one matrix, and the permutation of the rows."""
+    factors, order = dense.lu_factor(x)
+    return packed((factors, order.astype(x.dtype)), (2, 1))
+
+
+FUNCTIONS["solve_triangular"] = dense.solve_triangular
+FUNCTIONS["matrix_exp"] = dense.matrix_exp
 
 
 # ---- Fourier transforms --------------------------------------------------------------------------------------------
