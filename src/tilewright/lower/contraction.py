@@ -43,21 +43,21 @@ from tilewright.kernel.ir import (
     reg,
     var,
 )  # fmt: skip
-from tilewright.lower.affine import Affine, Space, mentions
+from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, Temporary, take_checks
 from tilewright.lower.groups import Group
+from tilewright.lower.halo import Halo, find_halo
+from tilewright.lower.packing import Packing
 from tilewright.lower.problem import (
     Analysis,
     At,
-    Side,
     conv_problem,
     dot_problem,
     epilogue,
     epilogue_cost,
-    renamed,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
-from tilewright.lower.words import Words, packed_words, words_of
+from tilewright.lower.words import Words, words_of
 from tilewright.recipes.contraction import Tiling, choose_tiling, inner_wins
 from tilewright.recipes.machine import Machine
 
@@ -68,6 +68,7 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
+MIN_REUSE = 8  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 _SUMMED = 4  # vectors of columns added up at once
 
@@ -85,7 +86,7 @@ def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, .
     return tuple(out)
 
 
-class _Emitter:
+class _Emitter(Packing):
     """Builds the kernels of one contraction."""
 
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
@@ -133,7 +134,8 @@ class _Emitter:
             self.direct_a = whole and look.words("a", self.step)
             contiguous_k = self.direct_a and look.words("b", self.step)
         self.direct_b = self.words is None and look.direct("b", "free")
-        tail = self.all_k[-1] if p.k else 1
+        self.halo = self.overlap_along_k() if contiguous_k and not self.direct_b else None
+        tail = product(self.local_k[self.halo.place :]) if self.halo else self.all_k[-1] if p.k else 1
         lanes = max(1, self.machine.vector_bytes // p.kind.itemsize)
         fills = -(-tail // lanes) * lanes <= 1.35 * tail
         self.inner = (
@@ -146,7 +148,9 @@ class _Emitter:
         single = self.m.size <= 8  # nothing would read a packed element twice
         # long rows far apart fill neither the caches' sets nor the address translation well
         far = self.m.size >= 96 and self.k * self.n.size * p.kind.itemsize > 2 * self.machine.l2
-        self.pack_b = (
+        if not self.inner:
+            self.halo = None if self.direct_b else self.overlap_along_n()
+        self.pack_b = self.halo is not None or (
             not self.inner
             and (far or not self.direct_b)
             and not (single and whole and look.streams("b", "free"))
@@ -155,22 +159,46 @@ class _Emitter:
         plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32 or self.words is not None)
         # rows a multiple of the page size apart fall into one set of L1
         crowded = self.k * p.kind.itemsize % 4096 == 0
-        self.pack_a = not self.inner and not plain_a
-        unit = (
-            product(self.n.inner[1:])
-            if self.pack_b and len(self.n.inner) > 1 and not look.streams("b", "free")
-            else 1
-        )
-        self.unit = unit
+        # lanes along k: elements that are computed, or masked, are so once
+        self.pack_a = not self.direct_a if self.inner else not plain_a
+        self.unit = unit = self.block_unit()
         self.tiling: Tiling = choose_tiling(
             self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
             packs_a=self.pack_a,
             packs_b=self.pack_b,
+            packed_k=self.k // self.halo.taps * self.halo.phases if self.halo and not self.inner else self.k,
             few_rows=crowded and not self.pack_a, unit=unit,
         )  # fmt: skip
         if self.pack_b and self.tiling.nc * self.k * p.kind.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
         self.long = epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1
+
+    def overlap_along_n(self) -> Halo | None:
+        """Windows whose places are the first of the ranges that run flat along n."""
+        if self.words is not None:
+            return None
+        halo = find_halo(self.analysis, "n")
+        if halo is None or halo.place != self.n.cut or (halo.tap == 0 and self.pieces > 1):
+            return None
+        return halo if self.m.size * halo.taps >= MIN_REUSE else None
+
+    def overlap_along_k(self) -> Halo | None:
+        """Windows whose places are a range of K from which on A runs flat, and whose taps run flat along n."""
+        if self.words is not None:
+            return None
+        halo = find_halo(self.analysis, "k")
+        if halo is None or halo.tap < self.n.cut or (halo.place == 0 and self.uneven):
+            return None
+        return halo if self.analysis.runs_flat("a", halo.place) else None
+
+    def block_unit(self) -> int:
+        """Columns that only whole blocks hold: those of one place, or all taps of a channel."""
+        if self.halo is not None and self.inner:
+            return product(self.n.extents[self.halo.tap :])
+        flat = self.pack_b and len(self.n.inner) > 1
+        if flat and (self.halo is not None or not self.analysis.streams("b", "free")):
+            return product(self.n.inner[1:])
+        return 1
 
     def split_k(self) -> None:
         """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
@@ -282,216 +310,6 @@ class _Emitter:
         b, mo = len(self.problem.batch), len(self.m.outer)
         return at[:b], at[b : b + mo], at[b + mo : -2]
 
-    def block(self, number: Affine, size: int, total: int) -> Affine:
-        """Where a block starts; the last one ends with the range and may overlap the one before."""
-        if size >= total:
-            return Affine.of(0)
-        start = number * size
-        if total % size == 0:
-            return start
-        return self.space.atom(op("minimum", start.expr(), const(total - size)), 0, total - size)
-
-    def tiles(self, name: str, size: int, total: int) -> tuple[Affine, int]:
-        """The start of a tile within a block and how many tiles there are."""
-        count = -(-total // size)
-        number = self.space.loop(name, count)
-        return self.block(number, size, total), count
-
-    def full(self, side: Side, outer: At, flat: Affine) -> At:
-        return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
-
-    def k_loops(self, prefix: str = "k", extents: Sequence[int] | None = None) -> KLoops:
-        """Indices of the k ranges (of a word's first element), their loops, and the flat k within the task's piece."""
-        extents = self.local_k if extents is None else extents
-        at = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(extents)]
-        loops = [(f"{prefix}{i}", e) for i, e in enumerate(extents) if e != 1]
-        flat = self.space.linear(at, self.local_k)
-        if self.pieces > 1:
-            at[0] = at[0] + self.piece * self.local_k[0]
-        if self.words is not None:
-            at[-1] = at[-1] * self.step
-        return at, loops, flat
-
-    def packing_loops(self) -> list[tuple[KLoops, int]]:
-        """The loops over k that pack: all of it, or its whole words and then the last one, with how many elements a round has."""
-        count, rest = divmod(self.problem.k[-1], self.step) if self.words else (0, 0)
-        if not rest:
-            return [(self.k_loops("p"), self.step)]
-        at, loops, flat = self.k_loops("p", (*self.local_k[:-1], 1))
-        last = ([*at[:-1], at[-1] + count * self.step], loops, flat + count)
-        return [(self.k_loops("p", (*self.local_k[:-1], count)), self.step), (last, rest)]
-
-    def read(self, which: str, batch: At, free: At, k: At, count: int | None = None) -> Expr:
-        """An operand's element, or its word of the ``count`` elements that follow."""
-        side = self.problem.a if which == "a" else self.problem.b
-        if self.words is None:
-            return side(self.reader, batch, free, k)
-
-        def element(j: int) -> Expr:
-            return side(self.reader, batch, free, [*k[:-1], k[-1] + j])
-
-        def view(value: Value) -> str:
-            return self.builder.buffer(value, "r", view=dt.uint32)
-
-        word = packed_words(self.reader, self.words, element, count or self.step, view)
-        return self.words.flipped(word) if which == "a" else word
-
-    def loop_variable(
-        self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
-    ) -> list[Stmt]:
-        """A loop, or its body alone where the variable is the constant 0."""
-        if extent == 1 and kind == "serial":
-            return list(body)
-        return [Loop(name, index(0), index(extent), tuple(body), kind, lanes)]
-
-    # ---- packing ----
-
-    @property
-    def pitch(self) -> int:
-        """Elements between packed rows: whole vectors, an odd number of them so that rows spread over cache sets."""
-        vectors = -(-self.tiling.nc // self.tiling.lanes) + 1
-        return (vectors | 1) * self.tiling.lanes
-
-    def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
-        """Scratch ``[k][pitch]`` of this task's columns of B."""
-        self.area_b = self.builder.area(self.stored_kind, self.k * self.pitch)
-        out: list[Stmt] = []
-        for loops, count in self.packing_loops():
-            out += self.copied_b(batch, no, n_block, loops, count)
-        return out + self.packed_column_sums()
-
-    def copied_b(self, batch: At, no: At, n_block: Affine, k_loops: KLoops, count: int) -> list[Stmt]:
-        t, (k, loops, flat_k), inner = self.tiling, k_loops, self.n.inner
-        if self.unit > 1:
-            # whole rows of the trailing ranges: their indices stay plain variables
-            rows = self.space.loop("q0", t.nc // self.unit)
-            first, _ = (
-                self.space.divmod(n_block, self.unit)
-                if not n_block.terms
-                else (self._block_rows(n_block), None)
-            )
-            rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(inner[1:])]
-            at = [*no, first + rows, *rest]
-            within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
-            lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
-            value = self.read("b", batch, at, k, count)
-            return self.copy_loops(value, self.area_b, flat_k * self.pitch + within_block, loops, lines)
-        column = self.space.loop("q", t.nc)
-        at = self.full(self.n, no, n_block + column)
-        value = self.read("b", batch, at, k, count)
-        return self.copy_loops(value, self.area_b, flat_k * self.pitch + column, loops, [("q", t.nc)])
-
-    def _block_rows(self, n_block: Affine) -> Affine:
-        """The first row of a block whose start is a multiple of the row length."""
-        quotient, rest = self.space.divmod(n_block, self.unit)
-        if rest != Affine.of(0):  # min(number * size, total - size): both are multiples of the row length
-            quotient = self.space.atom(idiv(n_block.expr(), self.unit), 0, self.n.size // self.unit)
-        return quotient
-
-    def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
-        """Scratch ``[tile][k][mr]`` of this task's rows of A."""
-        t = self.tiling
-        start, tiles = self.tiles("pt", t.mr, t.mc)
-        self.area_a = self.builder.area(self.stored_kind, tiles * self.k * t.mr)
-        row = self.space.loop("r", t.mr)
-        at = self.full(self.m, mo, m_block + start + row)
-        number = self.space.loop("pt", tiles)
-        out: list[Stmt] = []
-        for (k, loops, flat_k), count in self.packing_loops():
-            value = self.read("a", batch, at, k, count)
-            position = (number * self.k + flat_k) * t.mr + row
-            out += self.copy_loops(value, self.area_a, position, [("pt", tiles), *loops], [("r", t.mr)])
-        return out
-
-    def packed_column_sums(self) -> list[Stmt]:
-        """Scratch ``[nc]`` of what the sums of packed columns have to be put right by."""
-        words, t = self.words, self.tiling
-        if words is None or not words.correction:
-            return []
-        kind, self.area_sums = words.total, self.builder.area(words.total, t.nc)
-        width = min(_SUMMED * t.lanes, t.nc)
-        start, tiles = self.tiles("ct", width, t.nc)
-        k, full = self.space.loop("k", self.k), width // t.lanes
-        step: list[Stmt] = []
-        done: list[Stmt] = []
-        for first, count, lanes in ((0, full, t.lanes), (full, 1, width - full * t.lanes)):
-            if not count or not lanes:
-                continue
-            lane, vector = self.space.loop("c", lanes), self.space.loop("j", count) + first
-            column = start + lane + vector * t.lanes
-            word = load(self.area_b, (k * self.pitch + column).expr(), dt.uint32)
-            at = (vector.expr(),)
-            total = reg("columns", kind, *at)
-            put = Store(self.area_sums, column.expr(), op("mul", total, const(words.correction, kind)))
-            for out, s in ((step, self.summed_column(word, at)), (done, put)):
-                out += self.unrolled("j", count, [Loop("c", index(0), index(lanes), (s,), "vector", t.lanes)])
-        tile = [
-            Reg("columns", kind, const(0, kind), (-(-width // t.lanes),), t.lanes),
-            *self.loop_variable("k", self.k, step),
-            *done,
-        ]
-        return self.loop_variable("ct", tiles, tile)
-
-    def copy_loops(
-        self,
-        value: Expr,
-        area: str,
-        position: Affine,
-        outer: list[tuple[str, int]],
-        lines: list[tuple[str, int]],
-    ) -> list[Stmt]:
-        """Loops that copy into scratch; the vector loop is the one along which the source is contiguous."""
-        t = self.tiling
-        body: list[Stmt] = [*take_checks(self.reader), Store(area, position.expr(), value)]
-        ranges = [(n, e) for n, e in (*outer, *lines) if e != 1]
-        if not ranges:
-            return body
-        vector = ranges[-1]
-        positions = [a.position for a in self.reader.accesses]
-        self.reader.accesses.clear()
-
-        def score(item: tuple[str, int]) -> float:
-            atom = var(item[0])
-            cost = 0.0
-            for a in positions:
-                if any(x.op != "var" and mentions(x, {atom}) for x in a.terms):
-                    cost += 12
-                else:
-                    cost += {0: 0.5, 1: 1.0}.get(a.coefficient(atom), 8.0)
-            cost += {0: 0.5, 1: 1.0}.get(position.coefficient(atom), 6.0)
-            blocks = -(-item[1] // t.lanes)
-            return cost * blocks * t.lanes / item[1]
-
-        vector = min(reversed(ranges), key=score)
-        ranges.remove(vector)
-        if abs(position.coefficient(var(vector[0]))) != 1 and ranges and not self.uneven:
-            return self.transposing_loops(body, vector, ranges)
-        body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
-        for name, extent in reversed(ranges):
-            body = self.loop_variable(name, extent, body)
-        return body
-
-    def transposing_loops(
-        self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, int]]
-    ) -> list[Stmt]:
-        """A copy whose vectors go to places far apart: one vector's worth of lines stays in L1 while the other ranges run."""
-        (name, extent), lanes = vector, self.tiling.lanes
-        out: list[Stmt] = []
-        for blocks, start, active in (
-            (extent // lanes, 0, lanes),
-            (1, extent - extent % lanes, extent % lanes),
-        ):
-            if not blocks or not active:
-                continue
-            block = self.space.loop(f"{name}b", blocks)
-            here = (block * lanes + start).expr() + var(f"{name}l")
-            moved = [renamed(s, {var(name): here}) for s in body]
-            nest: list[Stmt] = [Loop(f"{name}l", index(0), index(active), tuple(moved), "vector", lanes)]
-            for inner_name, inner_extent in reversed(ranges):
-                nest = self.loop_variable(inner_name, inner_extent, nest)
-            out += self.loop_variable(f"{name}b", blocks, nest)
-        return out
-
     # ---- tiles with lanes along n ----
 
     def column_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
@@ -499,13 +317,15 @@ class _Emitter:
         width = min(t.nr * t.lanes, t.nc)
         m_start, m_count = self.tiles("mt", t.mr, t.mc)
         n_start, n_count = self.tiles("nt", width, t.nc)
-        k, loops, flat_k = self.k_loops()
+        k, loops, local = self.k_loops()
         number = self.space.loop("mt", m_count)
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
-            a = load(self.area_a, ((number * self.k + flat_k) * t.mr + row).expr(), self.stored_kind)
+            a = load(
+                self.area_a, ((number * self.k + self.flat_k(local)) * t.mr + row).expr(), self.stored_kind
+            )
         else:
             a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
         step: list[Stmt] = take_checks(self.reader)
@@ -522,7 +342,7 @@ class _Emitter:
             lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
             column = n_start + lane + (vector + first) * t.lanes
             if self.pack_b:
-                b = load(self.area_b, (flat_k * self.pitch + column).expr(), self.stored_kind)
+                b = load(self.area_b, (self.b_row(local) + column).expr(), self.stored_kind)
             else:
                 b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
             checks = take_checks(self.reader)
@@ -542,18 +362,10 @@ class _Emitter:
         tile += [*step, *self.unrolled("i", t.mr, done)]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
-    def unrolled(self, name: str, extent: int, body: Sequence[Stmt]) -> list[Stmt]:
-        return self.loop_variable(name, extent, body, "unroll") if extent > 1 else list(body)
-
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         if self.words is not None:
             return self.words.multiply(a, b, c)
         return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
-
-    def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
-        """Add a word of B to its column's sum."""
-        assert self.words is not None
-        return Set("columns", self.words.column(b, reg("columns", self.words.total, *at)), at)
 
     def corrected(self, value: Expr, column: Affine, at: tuple[Expr, ...]) -> Expr:
         """A finished sum put right by its column's: packed columns have theirs in scratch, others in registers."""
@@ -596,12 +408,20 @@ class _Emitter:
         t, p = self.tiling, self.problem
         m_start, m_count = self.tiles("mt", t.mr, t.mc)
         n_start, n_count = self.tiles("nt", t.nr, t.nc)
-        k, loops, _ = self.k_loops()
+        k, loops, local = self.k_loops(flat_from=self.k_flat)
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         row, column = self.space.loop("i", t.mr), self.space.loop("j", t.nr)
-        a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
-        b = self.read("b", batch, self.full(self.n, no, n_block + n_start + column), k)
+        if self.pack_a:
+            position = (m_start + row) * self.k_line + self.flat_loops(local)
+            a = load(self.area_a, position.expr(), self.stored_kind)
+        else:
+            a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
+        if self.halo is not None:
+            position = self.overlapping_column(self.halo, n_start + column, local)
+            b = load(self.area_b, position.expr(), self.stored_kind)
+        else:
+            b = self.read("b", batch, self.full(self.n, no, n_block + n_start + column), k)
         at = (row.expr(), column.expr())
         update: list[Stmt] = [
             *take_checks(self.reader),
@@ -622,7 +442,8 @@ class _Emitter:
             total = op("add", total, op("mul", column_total, const(words.correction, p.kind)))
         done = self.finish(batch, mo, no, m_block, n_block, m_start + row, n_start + column, var("c", p.kind))
         tile += [*step, *self.unrolled("i", t.mr, self.unrolled("j", t.nr, [Let("c", total), *done]))]
-        return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
+        # the taller side of the tile stays in L1 while the other streams by
+        return self.loop_variable("mt", m_count, self.loop_variable("nt", n_count, tile))
 
 
 def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:

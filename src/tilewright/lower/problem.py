@@ -235,6 +235,21 @@ class Analysis:
         (atom,) = line.terms
         return all(p.coefficient(atom) in (0, 1) and plain_in(p, line) for p in positions)
 
+    def runs_flat(self, which: str, first: int) -> bool:
+        """Whether an operand is contiguous along the k ranges from number ``first`` on, run as one."""
+        p = self.problem
+        space = Space()
+        reader = self.reader(space)
+        at, _ = self.spread(space, self.m if which == "a" else self.n, "f")
+        flat = space.loop("k", product(p.k[first:]))
+        k = [space.loop(f"k{i}", e) for i, e in enumerate(p.k[:first])]
+        batch = [space.loop(f"z{i}", e) for i, e in enumerate(p.batch)]
+        (p.a if which == "a" else p.b)(reader, batch, at, [*k, *space.unravel(flat, p.k[first:])])
+        return all(
+            a.position.coefficient(*flat.terms) in (0, 1) and plain_in(a.position, flat)
+            for a in reader.accesses
+        )
+
 
 def plain_in(a: Affine, flat: Affine) -> bool:
     names = set(flat.terms)

@@ -166,12 +166,21 @@ def _same(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
     return r.read(v.inputs[0], index, mask)
 
 
+def reshaped_index(space: Space, index: Index, new: tuple[int, ...], old: tuple[int, ...]) -> Index:
+    """The index before a reshape: axes that stay at either end keep their indices, those between run flat."""
+    last = 0
+    while last < min(len(new), len(old)) and new[-1 - last] == old[-1 - last]:
+        last += 1
+    kept = index[len(index) - last :]
+    new, old = new[: len(new) - last], old[: len(old) - last]
+    return (*space.unravel(space.linear(index[: len(new)], new), old), *kept)
+
+
 def rewrite_index(space: Space, v: Value, index: Index) -> Index:
     """The operand's index that a mask-free movement operation reads."""
     x = v.inputs[0]
     if v.op == "reshape":
-        flat = space.linear(index, static(v.shape))
-        return tuple(space.unravel(flat, static(x.shape)))
+        return reshaped_index(space, index, static(v.shape), static(x.shape))
     if v.op == "permute":
         out: list[Affine] = [Affine.of(0)] * len(index)
         for i, axis in zip(index, v["axes"], strict=True):

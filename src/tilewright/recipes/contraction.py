@@ -77,20 +77,21 @@ def choose_tiling(
     inner: bool,
     packs_a: bool,
     packs_b: bool,
+    packed_k: int,
     few_rows: bool,
     unit: int,
 ) -> Tiling:
     """The tiling for ``outer`` contractions of ``m x n x k``.
 
-    ``packs_a``, ``packs_b``: the operand is copied first; ``few_rows``: rows of A compete for one cache set; ``unit``: blocks
-    of n are multiples of it (1: free).
+    ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows; ``few_rows``: rows of A compete for one
+    cache set; ``unit``: blocks of n are multiples of it (1: free).
     """
     lanes = max(1, machine.vector_bytes // itemsize)
     wide = machine.registers >= 32
     if inner:
         mr, nr = (_rows(m, 6), _rows(n, 4)) if wide else (_rows(m, 3), _rows(n, 4))
         mc, nc = m, n
-        unit_m, unit_n = mr, nr
+        unit_m, unit_n = mr, unit if unit > 1 else nr
     else:
         vectors = -(-n // lanes)
         nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
@@ -101,7 +102,7 @@ def choose_tiling(
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
         mc, nc = m, n
         if packs_b:
-            nc = _balanced(machine.l2 // 2 // (itemsize * max(k, 1)), unit_n, n)
+            nc = _balanced(machine.l2 // 2 // (itemsize * max(packed_k, 1)), unit_n, n)
         if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
             mc = _balanced(machine.l2 // 2 // (k * itemsize), mr, m)
     flops = 2.0 * outer * m * n * k
@@ -116,6 +117,6 @@ def choose_tiling(
             mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
         else:
             break
-    if not inner:  # a block narrowed for more tasks may hold fewer vectors than the tile was meant to have
-        nr = min(nr, -(-nc // lanes))
+    # a block narrowed for more tasks may hold less than the tile was meant to have
+    nr = min(nr, nc if inner else -(-nc // lanes))
     return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc)

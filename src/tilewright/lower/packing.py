@@ -1,0 +1,398 @@
+"""Packing: the operands of one contraction task copied into scratch, in the order in which the register tiles read them.
+
+Scratch is ``[k][columns]`` for B and ``[tile][k][mr]`` for A where lanes run along n, and ``[row][k]`` where they run along k;
+windows that overlap are copied once for all taps along an axis (``halo.py``). Elements are evaluated by ``read``: padding,
+casts and elementwise work before a contraction happen here. ``contraction.py`` decides what is packed and multiplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilewright.core import dtype as dt
+from tilewright.core.dtype import DType
+from tilewright.core.shape import product
+from tilewright.graph.ir import Value
+from tilewright.kernel.ir import Expr, Loop, Reg, Set, Stmt, Store, const, idiv, index, load, op, reg, var
+from tilewright.lower.affine import Affine, Space, mentions
+from tilewright.lower.calls import Builder, take_checks
+from tilewright.lower.halo import Halo
+from tilewright.lower.problem import At, Problem, Side, renamed
+from tilewright.lower.read import Reader
+from tilewright.lower.words import Words, packed_words
+from tilewright.recipes.contraction import Tiling
+
+__all__ = ["Packing"]
+
+KLoops = tuple[At, list[tuple[str, int]], At]  # indices of the k ranges, their loops, these loops' indices
+_SUMMED = 4  # vectors of columns added up at once
+
+
+class Packing:
+    """What one contraction copies. ``k``: the size of K in a task, a ``piece`` of ``local_k``; ``unit``: columns that only whole
+    blocks hold; ``halo``: the overlap of B's windows, along n or (``inner``) along k."""
+
+    problem: Problem
+    m: Side
+    n: Side
+    k: int
+    local_k: tuple[int, ...]
+    pieces: int
+    piece: Affine
+    uneven: bool
+    words: Words | None
+    step: int
+    stored_kind: DType
+    inner: bool
+    halo: Halo | None
+    unit: int
+    tiling: Tiling
+    builder: Builder
+    space: Space
+    reader: Reader
+    area_a: str
+    area_b: str
+    area_sums: str
+
+    def block(self, number: Affine, size: int, total: int) -> Affine:
+        """Where a block starts; the last one ends with the range and may overlap the one before."""
+        if size >= total:
+            return Affine.of(0)
+        start = number * size
+        if total % size == 0:
+            return start
+        return self.space.atom(op("minimum", start.expr(), const(total - size)), 0, total - size)
+
+    def tiles(self, name: str, size: int, total: int) -> tuple[Affine, int]:
+        """The start of a tile within a block and how many tiles there are."""
+        count = -(-total // size)
+        number = self.space.loop(name, count)
+        return self.block(number, size, total), count
+
+    def full(self, side: Side, outer: At, flat: Affine) -> At:
+        return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
+
+    def k_loops(
+        self, prefix: str = "k", extents: Sequence[int] | None = None, flat_from: int | None = None
+    ) -> KLoops:
+        """Indices of the k ranges (of a word's first element), their loops, and the loops' indices within the task's piece.
+        Ranges from ``flat_from`` on run as one loop."""
+        extents = self.local_k if extents is None else tuple(extents)
+        cut = len(extents) if flat_from is None else flat_from
+        sizes = extents[:cut] if cut == len(extents) else (*extents[:cut], product(extents[cut:]))
+        local = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(sizes)]
+        loops = [(f"{prefix}{i}", e) for i, e in enumerate(sizes) if e != 1]
+        at = local if cut == len(extents) else [*local[:cut], *self.space.unravel(local[-1], extents[cut:])]
+        return self.in_piece(at), loops, local
+
+    def in_piece(self, local: At) -> At:
+        """Indices of the k ranges from those within the task's piece."""
+        at = list(local)
+        if self.pieces > 1:
+            at[0] = at[0] + self.piece * self.local_k[0]
+        if self.words is not None:
+            at[-1] = at[-1] * self.step
+        return at
+
+    @property
+    def k_flat(self) -> int:
+        """The k range from which on lanes along k run."""
+        return self.halo.place if self.halo else max(len(self.local_k) - 1, 0)
+
+    @property
+    def k_line(self) -> int:
+        """Elements between packed rows that are contiguous along k: whole vectors, an odd number of them."""
+        return (-(-self.k // self.tiling.lanes) | 1) * self.tiling.lanes
+
+    def flat_loops(self, local: At) -> Affine:
+        """The flat k of loops that run flat from ``k_flat`` on."""
+        first = self.k_flat
+        return self.space.linear(local, (*self.local_k[:first], product(self.local_k[first:])))
+
+    def flat_k(self, local: At) -> Affine:
+        return self.space.linear(local, self.local_k)
+
+    def b_row(self, k: At) -> Affine:
+        """Where the packed columns of B for the k of the task's piece begin."""
+        h = self.halo
+        if h is None:
+            return self.flat_k(k) * self.pitch
+        others = [i for i in range(len(k)) if i != h.tap]
+        flat = self.space.linear([k[i] for i in others], [self.local_k[i] for i in others])
+        return flat * (h.phases * self.line) + h.start(self.space, k[h.tap], self.line, self.row)
+
+    def packing_loops(self) -> list[tuple[KLoops, int]]:
+        """The loops over k that pack: all of it, or its whole words and then the last one, with how many elements a round has."""
+        count, rest = divmod(self.problem.k[-1], self.step) if self.words else (0, 0)
+        if not rest:
+            return [(self.k_loops("p"), self.step)]
+        at, loops, local = self.k_loops("p", (*self.local_k[:-1], 1))
+        last = ([*at[:-1], at[-1] + count * self.step], loops, [*local[:-1], local[-1] + count])
+        return [(self.k_loops("p", (*self.local_k[:-1], count)), self.step), (last, rest)]
+
+    def read(self, which: str, batch: At, free: At, k: At, count: int | None = None) -> Expr:
+        """An operand's element, or its word of the ``count`` elements that follow."""
+        side = self.problem.a if which == "a" else self.problem.b
+        if self.words is None:
+            return side(self.reader, batch, free, k)
+
+        def element(j: int) -> Expr:
+            return side(self.reader, batch, free, [*k[:-1], k[-1] + j])
+
+        def view(value: Value) -> str:
+            return self.builder.buffer(value, "r", view=dt.uint32)
+
+        word = packed_words(self.reader, self.words, element, count or self.step, view)
+        return self.words.flipped(word) if which == "a" else word
+
+    def loop_variable(
+        self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
+    ) -> list[Stmt]:
+        """A loop, or its body alone where the variable is the constant 0."""
+        if extent == 1 and kind == "serial":
+            return list(body)
+        return [Loop(name, index(0), index(extent), tuple(body), kind, lanes)]
+
+    def unrolled(self, name: str, extent: int, body: Sequence[Stmt]) -> list[Stmt]:
+        return self.loop_variable(name, extent, body, "unroll") if extent > 1 else list(body)
+
+    # ---- copies ----
+
+    @property
+    def pitch(self) -> int:
+        """Elements between packed rows: whole vectors, an odd number of them so that rows spread over cache sets."""
+        vectors = -(-self.tiling.nc // self.tiling.lanes) + 1
+        return (vectors | 1) * self.tiling.lanes
+
+    def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
+        """Scratch ``[k][pitch]`` of this task's columns of B."""
+        if self.halo is not None:
+            return (self.overlapping_k if self.inner else self.overlapping_n)(self.halo, batch, no, n_block)
+        self.area_b = self.builder.area(self.stored_kind, self.k * self.pitch)
+        out: list[Stmt] = []
+        for loops, count in self.packing_loops():
+            out += self.copied_b(batch, no, n_block, loops, count)
+        return out + self.packed_column_sums()
+
+    def copied_b(self, batch: At, no: At, n_block: Affine, k_loops: KLoops, count: int) -> list[Stmt]:
+        t, (k, loops, local), inner = self.tiling, k_loops, self.n.inner
+        flat_k = self.flat_k(local)
+        if self.unit > 1:
+            # whole rows of the trailing ranges: their indices stay plain variables
+            rows = self.space.loop("q0", t.nc // self.unit)
+            first = self._block_rows(n_block)
+            rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(inner[1:])]
+            at = [*no, first + rows, *rest]
+            within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
+            lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
+            value = self.read("b", batch, at, k, count)
+            return self.copy_loops(value, self.area_b, flat_k * self.pitch + within_block, loops, lines)
+        column = self.space.loop("q", t.nc)
+        at = self.full(self.n, no, n_block + column)
+        value = self.read("b", batch, at, k, count)
+        return self.copy_loops(value, self.area_b, flat_k * self.pitch + column, loops, [("q", t.nc)])
+
+    @property
+    def line(self) -> int:
+        """Elements between two copies of an overlapping operand: whole vectors, an odd number of them."""
+        assert self.halo is not None
+        return ((-(-self.rows * self.row // self.tiling.lanes)) | 1) * self.tiling.lanes
+
+    @property
+    def row(self) -> int:
+        """Elements of one place: the flat ranges after it."""
+        assert self.halo is not None
+        return product(self.local_k[self.halo.place + 1 :]) if self.inner else self.unit
+
+    @property
+    def rows(self) -> int:
+        """Places of a block and those that its taps reach beyond."""
+        assert self.halo is not None
+        places = self.local_k[self.halo.place] if self.inner else self.tiling.nc // self.unit
+        return places + self.halo.reach
+
+    def overlapping_n(self, h: Halo, batch: At, no: At, n_block: Affine) -> list[Stmt]:
+        """Scratch ``[k without taps][phase][place][flat ranges after it]``."""
+        others = [i for i in range(len(self.local_k)) if i != h.tap]
+        sizes = [self.local_k[i] for i in others]
+        self.area_b = self.builder.area(self.problem.kind, product(sizes) * h.phases * self.line)
+        local = [self.space.loop(f"p{i}", e) for i, e in enumerate(self.local_k)]
+        flat = self.space.linear([local[i] for i in others], sizes)
+        local[h.tap] = phase = self.space.loop("ph", h.phases)
+        row = self.space.loop("q0", self.rows)
+        after = self.n.inner[1:]
+        rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(after)]
+        at = [*no, self._block_rows(n_block) + row, *rest]
+        value = self.problem.b(self.reader, batch, at, self.in_piece(local))
+        position = (flat * h.phases + phase) * self.line + self.space.linear(
+            [row, *rest], [self.rows, *after]
+        )
+        outer = [*((f"p{i}", self.local_k[i]) for i in others), ("ph", h.phases)]
+        lines = [("q0", self.rows), *((f"q{i + 1}", e) for i, e in enumerate(after))]
+        return self.copy_loops(value, self.area_b, position, outer, lines)
+
+    def overlapping_k(self, h: Halo, batch: At, no: At, n_block: Affine) -> list[Stmt]:
+        """Scratch ``[n without taps][k before the places][phase][place][flat ranges after it]``."""
+        shape, tap = self.block_shape
+        before, after = self.local_k[: h.place], self.local_k[h.place + 1 :]
+        others = [e for i, e in enumerate(shape) if i != tap]
+        self.area_b = self.builder.area(
+            self.problem.kind, product(others) * product(before) * h.phases * self.line
+        )
+        column = [self.space.loop(f"q{i}", e) for i, e in enumerate(shape)]
+        column[tap] = phase = self.space.loop("ph", h.phases)
+        local = [self.space.loop(f"p{i}", e) for i, e in enumerate(self.local_k)]
+        local[h.place] = self.space.loop("u", self.rows)
+        ahead = self.n.inner[: h.tap - self.n.cut]
+        lead = self.space.unravel(self._block_rows(n_block) + column[0], ahead) if tap else []
+        at = [*no, *lead, *column[tap:]]
+        value = self.problem.b(self.reader, batch, at, self.in_piece(local))
+        copy = self.space.linear([c for i, c in enumerate(column) if i != tap], others)
+        copy = self.space.linear([copy, *local[: h.place]], [product(others), *before])
+        position = (copy * h.phases + phase) * self.line + self.space.linear(
+            local[h.place :], [self.rows, *after]
+        )
+        outer = [(f"q{i}", e) for i, e in enumerate(shape) if i != tap]
+        outer += [*((f"p{i}", e) for i, e in enumerate(before)), ("ph", h.phases)]
+        lines = [("u", self.rows), *((f"p{h.place + 1 + i}", e) for i, e in enumerate(after))]
+        return self.copy_loops(value, self.area_b, position, outer, lines)
+
+    @property
+    def block_shape(self) -> tuple[tuple[int, ...], int]:
+        """The extents of a block of columns whose taps overlap, ranges before the taps run as one; and the number of the taps."""
+        assert self.halo is not None
+        tap = self.halo.tap - self.n.cut
+        return ((self.tiling.nc // self.unit, *self.n.inner[tap:]), 1) if tap else (self.n.inner, 0)
+
+    def overlapping_column(self, h: Halo, column: Affine, local: At) -> Affine:
+        """The packed position of a column of the block, for k within the piece."""
+        shape, tap = self.block_shape
+        at = self.space.unravel(column, shape)
+        others = [e for i, e in enumerate(shape) if i != tap]
+        before = self.local_k[: h.place]
+        copy = self.space.linear([c for i, c in enumerate(at) if i != tap], others)
+        copy = self.space.linear([copy, *local[:-1]], [product(others), *before])
+        return copy * (h.phases * self.line) + h.start(self.space, at[tap], self.line, self.row) + local[-1]
+
+    def _block_rows(self, n_block: Affine) -> Affine:
+        """The first row of a block whose start is a multiple of the row length."""
+        quotient, rest = self.space.divmod(n_block, self.unit)
+        if rest != Affine.of(0):  # min(number * size, total - size): both are multiples of the row length
+            quotient = self.space.atom(idiv(n_block.expr(), self.unit), 0, self.n.size // self.unit)
+        return quotient
+
+    def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
+        """Scratch ``[tile][k][mr]`` of this task's rows of A; with lanes along k ``[row][k]``."""
+        t = self.tiling
+        if self.inner:
+            row = self.space.loop("r", t.mc)
+            self.area_a = self.builder.area(self.stored_kind, t.mc * self.k_line)
+            k, loops, local = self.k_loops("p", flat_from=self.k_flat)
+            value = self.read("a", batch, self.full(self.m, mo, m_block + row), k)
+            position = row * self.k_line + self.flat_loops(local)
+            return self.copy_loops(value, self.area_a, position, [("r", t.mc)], loops)
+        start, tiles = self.tiles("pt", t.mr, t.mc)
+        self.area_a = self.builder.area(self.stored_kind, tiles * self.k * t.mr)
+        row = self.space.loop("r", t.mr)
+        at = self.full(self.m, mo, m_block + start + row)
+        number = self.space.loop("pt", tiles)
+        out: list[Stmt] = []
+        for (k, loops, local), count in self.packing_loops():
+            value = self.read("a", batch, at, k, count)
+            position = (number * self.k + self.flat_k(local)) * t.mr + row
+            out += self.copy_loops(value, self.area_a, position, [("pt", tiles), *loops], [("r", t.mr)])
+        return out
+
+    def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
+        """Add a word of B to its column's sum."""
+        assert self.words is not None
+        return Set("columns", self.words.column(b, reg("columns", self.words.total, *at)), at)
+
+    def packed_column_sums(self) -> list[Stmt]:
+        """Scratch ``[nc]`` of what the sums of packed columns have to be put right by."""
+        words, t = self.words, self.tiling
+        if words is None or not words.correction:
+            return []
+        kind, self.area_sums = words.total, self.builder.area(words.total, t.nc)
+        width = min(_SUMMED * t.lanes, t.nc)
+        start, tiles = self.tiles("ct", width, t.nc)
+        k, full = self.space.loop("k", self.k), width // t.lanes
+        step: list[Stmt] = []
+        done: list[Stmt] = []
+        for first, count, lanes in ((0, full, t.lanes), (full, 1, width - full * t.lanes)):
+            if not count or not lanes:
+                continue
+            lane, vector = self.space.loop("c", lanes), self.space.loop("j", count) + first
+            column = start + lane + vector * t.lanes
+            word = load(self.area_b, (k * self.pitch + column).expr(), dt.uint32)
+            at = (vector.expr(),)
+            total = reg("columns", kind, *at)
+            put = Store(self.area_sums, column.expr(), op("mul", total, const(words.correction, kind)))
+            for out, s in ((step, self.summed_column(word, at)), (done, put)):
+                out += self.unrolled("j", count, [Loop("c", index(0), index(lanes), (s,), "vector", t.lanes)])
+        tile = [
+            Reg("columns", kind, const(0, kind), (-(-width // t.lanes),), t.lanes),
+            *self.loop_variable("k", self.k, step),
+            *done,
+        ]
+        return self.loop_variable("ct", tiles, tile)
+
+    def copy_loops(
+        self,
+        value: Expr,
+        area: str,
+        position: Affine,
+        outer: list[tuple[str, int]],
+        lines: list[tuple[str, int]],
+    ) -> list[Stmt]:
+        """Loops that copy into scratch; the vector loop is the one along which the source is contiguous."""
+        t = self.tiling
+        body: list[Stmt] = [*take_checks(self.reader), Store(area, position.expr(), value)]
+        ranges = [(n, e) for n, e in (*outer, *lines) if e != 1]
+        if not ranges:
+            return body
+        vector = ranges[-1]
+        positions = [a.position for a in self.reader.accesses]
+        self.reader.accesses.clear()
+
+        def score(item: tuple[str, int]) -> float:
+            atom = var(item[0])
+            cost = 0.0
+            for a in positions:
+                if any(x.op != "var" and mentions(x, {atom}) for x in a.terms):
+                    cost += 12
+                else:
+                    cost += {0: 0.5, 1: 1.0}.get(a.coefficient(atom), 8.0)
+            cost += {0: 0.5, 1: 1.0}.get(position.coefficient(atom), 6.0)
+            blocks = -(-item[1] // t.lanes)
+            return cost * blocks * t.lanes / item[1]
+
+        vector = min(reversed(ranges), key=score)
+        ranges.remove(vector)
+        if abs(position.coefficient(var(vector[0]))) != 1 and ranges and not self.uneven:
+            return self.transposing_loops(body, vector, ranges)
+        body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
+        for name, extent in reversed(ranges):
+            body = self.loop_variable(name, extent, body)
+        return body
+
+    def transposing_loops(
+        self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, int]]
+    ) -> list[Stmt]:
+        """A copy whose vectors go to places far apart: one vector's worth of lines stays in L1 while the other ranges run."""
+        (name, extent), lanes = vector, self.tiling.lanes
+        out: list[Stmt] = []
+        for blocks, start, active in (
+            (extent // lanes, 0, lanes),
+            (1, extent - extent % lanes, extent % lanes),
+        ):
+            if not blocks or not active:
+                continue
+            block = self.space.loop(f"{name}b", blocks)
+            here = (block * lanes + start).expr() + var(f"{name}l")
+            moved = [renamed(s, {var(name): here}) for s in body]
+            nest: list[Stmt] = [Loop(f"{name}l", index(0), index(active), tuple(moved), "vector", lanes)]
+            for inner_name, inner_extent in reversed(ranges):
+                nest = self.loop_variable(inner_name, inner_extent, nest)
+            out += self.loop_variable(f"{name}b", blocks, nest)
+        return out
