@@ -94,6 +94,26 @@ _rows(
     cumprod cumulative_prod diff nextafter
     argsort searchsorted sort unique_all unique_counts unique_inverse unique_values
     astype bitcast can_cast finfo iinfo isdtype result_type einsum
+    addcdiv addcmul allclose angle array_equal array_equiv bitwise_count cbrt deg2rad divmod fabs float_power fmax fmin fmod
+    frac frexp gcd heaviside isclose iscomplex isneginf isposinf isreal lcm ldexp lerp logaddexp2 modf nan_to_num rad2deg
+    real_if_close sinc spacing
+    absolute amax amin arccos arccosh arcsin arcsinh arctan arctan2 arctanh around array as_tensor bitwise_not cat clamp
+    concatenate conjugate degrees div eq fix ge gt invert le left_shift lt mm mod movedim mul ne neg permute power radians
+    repeat_interleave right_shift rint sub swapdims true_divide unsqueeze
+    cumulative_trapezoid ediff1d gradient interp polyadd polyder polyfit polyint polymul polysub polyval trapezoid unwrap
+    diag diag_embed diag_indices diag_indices_from diagflat fill_diagonal fromfunction fromiter frombuffer geomspace identity
+    indices ix_ logspace mgrid ogrid tri tril_indices tril_indices_from triu_indices triu_indices_from vander
+    bincount histogram histogram2d histogram_bin_edges histogramdd
+    append array_split atleast_1d atleast_2d atleast_3d block chunk column_stack delete dsplit dstack expand fliplr flipud
+    hsplit hstack insert narrow ravel resize rollaxis rot90 transpose trim_zeros unbind vsplit vstack
+    cummax cummin logcumsumexp
+    argwhere choose compress extract flatnonzero gather index_add index_copy index_fill index_select masked_fill masked_select
+    piecewise place put put_along_axis putmask ravel_multi_index scatter scatter_add scatter_reduce select sliding_window_view
+    unravel_index
+    in1d intersect1d isin setdiff1d setxor1d union1d unique unique_consecutive
+    argpartition digitize kthvalue lexsort msort partition topk
+    average corrcoef cov median mode nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile
+    nanprod nanquantile nanstd nansum nanvar percentile ptp quantile std_mean var_mean
     fori_loop scan
     associative_scan check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp
     linearize stop_gradient value_and_grad vjp vmap""",

@@ -150,15 +150,13 @@ from tilewright.functions.reductions import (
     sum,
     var,
 )  # fmt: skip
-from tilewright.functions.sorting import (
-    argsort,
-    searchsorted,
-    sort,
+from tilewright.functions.sets import (
     unique_all,
     unique_counts,
     unique_inverse,
     unique_values,
 )  # fmt: skip
+from tilewright.functions.sorting import argsort, searchsorted, sort
 from tilewright.functions.types import can_cast, finfo, iinfo, isdtype, result_type
 from tilewright.version import __version__
 

@@ -131,12 +131,13 @@ def linspace(
     check_device(device, "linspace")
     bounds: list[Any] = [start, stop]
     if not any(isinstance(b, complex) for b in bounds):
-        return creation.linspace(bounds[0], bounds[1], num, dtype, endpoint)
+        out: Tensor = creation.linspace(bounds[0], bounds[1], num, endpoint, dtype=dtype)
+        return out
     first, last = complex(start), complex(stop)
     kind = dt.complex64 if dtype is None else dtype
     part = dt.float64 if kind is dt.complex128 else dt.float32
-    real = creation.linspace(first.real, last.real, num, part, endpoint)
-    imaginary = creation.linspace(first.imag, last.imag, num, part, endpoint)
+    real = creation.linspace(first.real, last.real, num, endpoint, dtype=part)
+    imaginary = creation.linspace(first.imag, last.imag, num, endpoint, dtype=part)
     return apply("complex", real, imaginary)
 
 

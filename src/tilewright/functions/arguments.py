@@ -22,6 +22,7 @@ from tilewright.tensor import (
     DTypeError,
     ShapeError,
     Tensor,
+    TracedValueError,
     apply,
     from_value,
     modes,
@@ -29,7 +30,8 @@ from tilewright.tensor import (
 )
 
 __all__ = [
-    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "dtype_of",
+    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "concrete",
+    "dtype_of",
     "filled", "float_tensor", "inexact", "is_scalar", "pair", "shape_of", "together",
 ]  # fmt: skip
 
@@ -143,6 +145,20 @@ def filled(number: Any, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A graph constant of one number repeated to a shape."""
     value = constant(number, dtype)
     return make("broadcast", (value,), shape=shape) if shape else value
+
+
+def concrete(x: TensorLike, function: str, argument: str) -> np.ndarray[Any, Any]:
+    """The elements of x, on which the shape of a result depends.
+
+    While a function is traced they are not known; the error then names the argument that gives the size instead.
+    """
+    tensor = as_tensor(x, function)
+    if modes.trace is not None and tensor._value.buffer is None:
+        raise TracedValueError(
+            f"{function}: the shape of the result depends on the elements of x, which are not known while `tw.jit` or a"
+            f" transform traces the function; give the size with `{argument}=`, or call {function} outside"
+        )
+    return tensor.numpy()
 
 
 def common_type(function: str, items: Sequence[Any]) -> DType:

@@ -106,6 +106,9 @@ def _is_tiled(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
 def embedding(input: TensorLike, weight: TensorLike, padding_idx: int | None = None) -> Tensor:
     """Rows of ``weight`` [V, E] at integer ``input`` [...]: [..., E]. The row ``padding_idx`` gets no gradient.
 
+    Row numbers are 0 to V - 1: a negative one does not count from the end. Another one raises ``IndexingError`` at once when it
+    is known; one that is computed is found when the result is, also in ``tw.jit``, where nothing outside the table is touched.
+
     >>> embedding(Tensor([1, 0]), Tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """

@@ -17,14 +17,15 @@ from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
     cast,
+    concrete,
     dtype_of,
     filled,
     from_constant,
     is_scalar,
     shape_of,
 )
-from tilewright.functions.elementwise import add, equal, greater_equal, less_equal, multiply, where
-from tilewright.functions.movement import broadcast_arrays, expand_dims, reshape
+from tilewright.functions.elementwise import add, equal, floor, greater_equal, less_equal, multiply, where
+from tilewright.functions.movement import broadcast_arrays, broadcast_to, expand_dims, reshape
 from tilewright.graph.ir import make
 from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.dlpack import import_capsule
@@ -153,10 +154,11 @@ def _made(value: Any, requires_grad: bool) -> Tensor:
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of one repeated number."""
+    """A tensor of one repeated number, or of a tensor's elements broadcast to the shape."""
     sizes = shape_of(shape, "full")
     if not is_scalar(fill_value):
-        fill_value = as_tensor(fill_value, "full", "fill_value").item()
+        value = as_tensor(fill_value, "full", "fill_value")
+        return broadcast_to(value if dtype is None else cast(value, dtype_of(dtype, "full")), sizes)
     kind = dt.of_scalar(fill_value) if dtype is None else dtype_of(dtype, "full")
     out = from_constant(fill_value, kind, sizes, "full")
     if requires_grad:
@@ -204,13 +206,11 @@ def empty_like(x: TensorLike, dtype: Any = None) -> Tensor:
 
 
 def full_like(x: TensorLike, fill_value: Any, dtype: Any = None) -> Tensor:
-    """One number in the shape and type of x."""
-    return _like(
-        x,
-        fill_value if is_scalar(fill_value) else as_tensor(fill_value, "full_like").item(),
-        dtype,
-        "full_like",
-    )
+    """One number (or a tensor's elements, broadcast) in the shape and type of x."""
+    if is_scalar(fill_value):
+        return _like(x, fill_value, dtype, "full_like")
+    x = as_tensor(x, "full_like")
+    return full(x.shape, fill_value, x.dtype if dtype is None else dtype)
 
 
 # ---- from indices -------------------------------------------------------------------------------------------------
@@ -246,19 +246,33 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     return cast(out, kind)
 
 
-def linspace(start: float, stop: float, num: int = 50, dtype: Any = None, endpoint: bool = True) -> Tensor:
-    """``num`` numbers at equal distances from ``start`` to ``stop``, which is the last one when ``endpoint``."""
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: Any = None,
+) -> Any:
+    """``num`` numbers at equal distances from ``start`` to ``stop``, which is the last one when ``endpoint``.
+
+    ``retstep`` gives the distance of neighbours too, as a Python number. The type is float32 unless given.
+
+    >>> linspace(0, 1, 3).tolist()
+    [0.0, 0.5, 1.0]
+    """
     if not isinstance(num, int) or num < 0:
         raise ArgumentError(f"linspace: `num` is a non-negative integer, got {num!r}")
     kind = dt.float32 if dtype is None else dtype_of(dtype, "linspace")
     steps = num - 1 if endpoint else num
+    step = (stop - start) / steps if steps > 0 else math.nan
     index = cast(iota((num,)), dt.float64)
-    if num == 0 or steps == 0:
-        return cast(add(multiply(index, 0.0), float(start)), kind)
-    out = add(multiply(index, (stop - start) / steps), float(start))
-    if endpoint:  # the last number is exactly `stop`
+    out = add(multiply(index, step if steps > 0 else 0.0), float(start))
+    if endpoint and steps > 0:  # the last number is exactly `stop`
         out = where(equal(iota((num,)), steps), float(stop), out)
-    return cast(out, kind)
+    if kind.is_integer:
+        out = floor(out)  # as NumPy: -0.5 belongs to -1, not to 0
+    return (cast(out, kind), step) if retstep else cast(out, kind)
 
 
 def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = dt.float32) -> Tensor:
@@ -288,13 +302,13 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
     return _triangle(x, k, "triu", greater_equal)
 
 
-def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> list[Tensor]:
+def meshgrid(*arrays: TensorLike, indexing: str = "xy", sparse: bool = False) -> list[Tensor]:
     """Coordinates of a grid from its axes: with ``"ij"`` axis i of every result runs over arrays[i]; ``"xy"`` swaps the
-    first two."""
+    first two. ``sparse`` results have size 1 along the other axes, and broadcast against each other."""
     if indexing not in ("xy", "ij"):
         raise ArgumentError(f"meshgrid: `indexing` is 'xy' or 'ij', got {indexing!r}")
     vectors = [as_tensor(a, "meshgrid") for a in arrays]
-    if any(v.ndim != 1 for v in vectors):
+    if any(v.ndim > 1 for v in vectors):
         raise ShapeError("meshgrid: takes tensors of rank 1")
     order = list(range(len(vectors)))
     if indexing == "xy" and len(order) > 1:
@@ -303,11 +317,13 @@ def meshgrid(*arrays: TensorLike, indexing: str = "xy") -> list[Tensor]:
     placed = [
         reshape(v, tuple(v.size if j == order[i] else 1 for j in range(rank))) for i, v in enumerate(vectors)
     ]
-    return broadcast_arrays(*placed) if placed else []
+    return broadcast_arrays(*placed) if placed and not sparse else placed
 
 
-def one_hot(x: TensorLike, num_classes: int, dtype: Any = dt.float32) -> Tensor:
+def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Tensor:
     """A last axis of size ``num_classes`` with 1 at the element's value and 0 elsewhere (everywhere for other values).
+
+    Without ``num_classes`` it is the largest value and 1 more; x is read for it, so ``tw.jit`` needs the number.
 
     >>> one_hot(Tensor([0, 2]), 3, dtype="int64").tolist()
     [[1, 0, 0], [0, 0, 1]]
@@ -315,6 +331,8 @@ def one_hot(x: TensorLike, num_classes: int, dtype: Any = dt.float32) -> Tensor:
     x = as_tensor(x, "one_hot")
     if not x.dtype.is_integer:
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
+    if num_classes == -1:
+        num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
     if not isinstance(num_classes, int) or num_classes < 0:
         raise ArgumentError(f"one_hot: `num_classes` is a non-negative integer, got {num_classes!r}")
     shape = (*x.shape, num_classes)

@@ -14,6 +14,7 @@ from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
     axis_of,
+    broadcast_to_shape,
     cast,
     common_type,
     dtype_of,
@@ -31,7 +32,7 @@ from tilewright.functions.elementwise import (
     subtract,
     where,
 )
-from tilewright.functions.movement import concat
+from tilewright.functions.movement import concat, reshape
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
 
 __all__ = ["cumprod", "cumulative_prod", "diff", "nextafter"]
@@ -61,7 +62,16 @@ def cumulative_prod(
     return _in_front(x, at, 1) if include_initial else x.clone()
 
 
-cumprod = cumulative_prod
+def cumprod(x: TensorLike, axis: int | None = None, dtype: Any = None) -> Tensor:
+    """Running product along ``axis``, or of the flattened tensor when None.
+
+    >>> cumprod(Tensor([[1, 2], [3, 4]])).tolist()
+    [1, 2, 6, 24]
+    """
+    x = as_tensor(x, "cumprod")
+    if axis is None and x.ndim != 1:
+        x = reshape(x, (x.size,))
+    return cumulative_prod(x, axis, dtype)
 
 
 def _in_front(x: Tensor, axis: int, count: int) -> Tensor:
@@ -78,8 +88,8 @@ def _moved(x: Tensor, axis: int, count: int) -> Tensor:
 
 def diff(
     x: TensorLike,
-    axis: int = -1,
     n: int = 1,
+    axis: int = -1,
     prepend: TensorLike | None = None,
     append: TensorLike | None = None,
 ) -> Tensor:
@@ -99,6 +109,7 @@ def diff(
         for p, name in ((prepend, "prepend"), (out, "x"), (append, "append"))
         if p is not None
     ]
+    parts = [_one_slice(p, out, at) if not p.ndim else p for p in parts]
     if n == 0:  # nothing is subtracted, so nothing is joined either
         return out.clone()
     out = concat(parts, at) if len(parts) > 1 else out
@@ -107,6 +118,11 @@ def diff(
         later, earlier = out[(*lead, slice(1, None))], out[(*lead, slice(None, -1))]
         out = not_equal(later, earlier) if out.dtype.is_bool else subtract(later, earlier)
     return out
+
+
+def _one_slice(number: Tensor, x: Tensor, axis: int) -> Tensor:
+    """A number as one more element along an axis of x."""
+    return broadcast_to_shape(number, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
 
 
 _BITS = {16: dt.int16, 32: dt.int32, 64: dt.int64}

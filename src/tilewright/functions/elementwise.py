@@ -330,13 +330,17 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     return add(where(low, b, a), log1p(exp(where(low, distance, negative(distance)))))
 
 
-def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
+def where(condition: TensorLike, x1: TensorLike = None, x2: TensorLike = None) -> Tensor:
     """x1 where ``condition`` is true, else x2. All three broadcast.
 
     >>> x = Tensor([-1.0, 2.0])
     >>> where(x > 0, x, 0).tolist()
     [0.0, 2.0]
     """
+    if x1 is None or x2 is None:
+        raise DTypeError(
+            "where: takes a condition and two choices; `tw.nonzero(condition)` gives the indices of what is true"
+        )
     condition = as_tensor(condition, "where", "condition")
     if not condition.dtype.is_bool:
         raise DTypeError(

@@ -17,7 +17,8 @@ from tilewright.functions.creation import iota
 from tilewright.functions.custom import custom_vjp
 from tilewright.functions.elementwise import bitwise_or, conj, divide, equal, multiply, real, subtract, where
 from tilewright.functions.host import host_call
-from tilewright.functions.movement import pad, roll
+from tilewright.functions.movement import roll
+from tilewright.functions.padding import pad
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
 
 __all__ = [

@@ -9,7 +9,7 @@ so the mask is computed first. Writing makes a new value: with slices a masked c
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +23,43 @@ from tilewright.functions.arguments import (
     broadcast_to_shape,
     cast,
     common_shape,
+    concrete,
 )
 from tilewright.functions.creation import iota
-from tilewright.functions.elementwise import add, less, maximum, minimum, where
+from tilewright.functions.elementwise import (
+    add,
+    clip,
+    divide,
+    floor_divide,
+    greater_equal,
+    less,
+    less_equal,
+    logical_and,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    pow,
+    remainder,
+    subtract,
+    where,
+)
 from tilewright.functions.movement import broadcast_to, flip, moveaxis, reshape
 from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import DTypeError, IndexingError, ShapeError, Tensor, apply, from_buffer, modes
+from tilewright.tensor import (
+    ArgumentError,
+    DTypeError,
+    IndexingError,
+    ShapeError,
+    Tensor,
+    TracedValueError,
+    apply,
+    from_buffer,
+    modes,
+)
 
-__all__ = ["At", "getitem", "nonzero", "setitem", "take", "take_along_axis"]
+__all__ = ["At", "getitem", "nonzero", "places_of", "setitem", "take", "take_along_axis"]
 
 _FULL = slice(None)
 
@@ -85,12 +114,21 @@ def _array_item(item: Any, x: Tensor, axis: int) -> list[Any]:
             raise IndexingError(
                 f"index: a mask of shape {item.shape} does not fit axes {axis} to {axis + item.ndim - 1} of shape {x.shape}"
             )
-        return list(np.nonzero(np.asarray(item)))
+        return list(np.nonzero(_read_mask(item)))
     if kind not in "iu":
         raise IndexingError(
             f"index: an index tensor has integers or bools, got {item.dtype}; convert it with `.astype`"
         )
     return [item]
+
+
+def _read_mask(mask: Any) -> Any:
+    if isinstance(mask, Tensor) and modes.trace is not None and mask._value.buffer is None:
+        raise TracedValueError(
+            "index: the shape of x[mask] depends on the elements of the mask, which are not known while `tw.jit` or a"
+            " transform traces the function; use `tw.where(mask, x, 0)`, or `x[tw.nonzero(mask, size=n)]` for n elements"
+        )
+    return np.asarray(mask)
 
 
 @dataclass
@@ -145,7 +183,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``, see the file's head. Raises ``IndexingError`` for what is out of range or not an index."""
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
         # a mask without axes takes all of x or nothing, along a new axis
-        return getitem(reshape(x, (1, *x.shape)), slice(None, int(np.asarray(index))))
+        return getitem(reshape(x, (1, *x.shape)), slice(None, int(_read_mask(index))))
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _advanced(x, items)
@@ -330,7 +368,7 @@ def setitem(x: Tensor, index: Any, value: TensorLike) -> None:
 
 
 class At:
-    """``x.at[index]``: functional writing. ``.set(v)``, ``.add(v)``, ``.max(v)``, ``.min(v)`` give a new tensor."""
+    """``x.at[index]``: functional writing. ``.set(v)``, ``.add(v)``, ``.max(v)``, ``.min(v)``, ... give a new tensor."""
 
     __slots__ = ("_index", "_tensor")
 
@@ -353,6 +391,35 @@ class At:
         """A tensor with ``value`` added to the part; repeated indices add up."""
         return updated(self._tensor, self._index, value, "add")
 
+    def subtract(self, value: TensorLike) -> Tensor:
+        """A tensor with ``value`` subtracted from the part; repeated indices add up."""
+        return updated(self._tensor, self._index, negative(as_tensor(value, "x.at[...].subtract")), "add")
+
+    def multiply(self, value: TensorLike) -> Tensor:
+        """A tensor with the part multiplied by ``value``; where an index repeats, one of the products stays."""
+        return self.apply(lambda part: multiply(part, value))
+
+    def divide(self, value: TensorLike) -> Tensor:
+        """A tensor with the part divided by ``value``; where an index repeats, one of the quotients stays."""
+        return self.apply(lambda part: divide(part, value))
+
+    def power(self, value: TensorLike) -> Tensor:
+        """A tensor with the part to the power ``value``; where an index repeats, one of the powers stays."""
+        return self.apply(lambda part: pow(part, value))
+
+    def apply(self, function: Callable[[Tensor], TensorLike]) -> Tensor:
+        """A tensor with the part replaced by what ``function`` gives for it, in the tensor's type."""
+        x, index = self._tensor, self._index
+        if (
+            isinstance(index, Tensor)
+            and index.dtype.is_bool
+            and index.ndim
+            and index.shape == x.shape[: index.ndim]
+        ):
+            mask = broadcast_to(reshape(index, index.shape + (1,) * (x.ndim - index.ndim)), x.shape)
+            return where(mask, cast(as_tensor(function(x), "x.at[...].apply"), x.dtype), x)
+        return self.set(function(self.get()))
+
     def max(self, value: TensorLike) -> Tensor:
         """A tensor with the larger of the part and ``value``."""
         return updated(self._tensor, self._index, value, "max")
@@ -365,15 +432,26 @@ class At:
 # ---- functions ----------------------------------------------------------------------------------------------------
 
 
-def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
-    """Elements of x along ``axis`` (of the flattened x when None) at integer ``indices`` of any shape."""
+def take(x: TensorLike, indices: TensorLike, axis: int | None = None, mode: str = "raise") -> Tensor:
+    """Elements of x along ``axis`` (of the flattened x when None) at integer ``indices`` of any shape.
+
+    ``mode``: indices out of range are errors (``"raise"``), limited (``"clip"``, where negative ones are 0) or taken modulo
+    the size (``"wrap"``).
+    """
     x = as_tensor(x, "take")
     if axis is None:
         x, axis = reshape(x, (x.size,)), 0
     at = axis_of(axis, x.ndim, "take")
     index = indices if isinstance(indices, (Tensor, np.ndarray)) else np.asarray(indices)
+    if not index.size and not isinstance(index, Tensor):
+        index = index.astype(np.int64)  # an empty list has no type of its own
     if index.dtype.kind not in "iu":
         raise DTypeError(f"take: `indices` are integers, got {index.dtype}")
+    if mode not in ("raise", "clip", "wrap"):
+        raise ArgumentError(f"take: `mode` is 'raise', 'clip' or 'wrap', got {mode!r}")
+    if mode != "raise":
+        wide, size = cast(as_tensor(index, "take"), dt.int64), x.shape[at]
+        index = clip(wide, 0, size - 1) if mode == "clip" else remainder(wide, size)
     return getitem(x, (*(_FULL,) * at, index))
 
 
@@ -397,9 +475,37 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def nonzero(x: TensorLike) -> tuple[Tensor, ...]:
-    """Indices of the elements that are not 0, one int64 tensor per axis. Computes x, since their number depends on it."""
+def nonzero(x: TensorLike, size: int | None = None, fill_value: int = 0) -> tuple[Tensor, ...]:
+    """Indices of the elements that are not 0, one int64 tensor per axis.
+
+    Their number depends on x, so x is computed. With ``size`` the results have that length: indices that are too many are left
+    out, missing ones are ``fill_value``; nothing is read then, which ``tw.jit`` and ``tw.vmap`` need.
+
+    >>> [i.tolist() for i in nonzero(Tensor([[0, 1], [1, 0]]))]
+    [[0, 1], [1, 0]]
+    """
     x = as_tensor(x, "nonzero")
     if not x.ndim:
         raise ShapeError("nonzero: a tensor of rank 0 has no axes to index")
-    return tuple(Tensor(i) for i in np.nonzero(x.numpy()))
+    if size is None:
+        return tuple(Tensor(i.astype(np.int64)) for i in np.nonzero(concrete(x, "nonzero", "size")))
+    mask = reshape(x if x.dtype.is_bool else not_equal(x, 0), (x.size,))
+    places = places_of(mask, size, x.size)
+    missing, out = greater_equal(places, x.size), []
+    for d in reversed(x.shape):
+        out.append(where(missing, fill_value, remainder(places, max(d, 1))))
+        places = floor_divide(places, max(d, 1))
+    return tuple(reversed(out))
+
+
+def places_of(mask: Tensor, size: int, end: int) -> Tensor:
+    """Where a mask of rank 1 is true, int64[size]: the first ``size`` places, ``end`` for those that are missing."""
+    if not isinstance(size, (int, np.integer)) or size < 0:
+        raise ArgumentError(f"`size` is a non-negative integer, got {size!r}")
+    n = mask.shape[0]
+    if not n or not size:
+        return broadcast_to(Tensor(end), (size,))
+    rank = apply("cumsum", cast(mask, dt.int64), axis=0, reverse=False)  # from 1 on
+    slot = where(logical_and(mask, less_equal(rank, size)), subtract(rank, 1), size)
+    out = apply("scatter", broadcast_to(Tensor(end), (size + 1,)), iota((n,)), slot, axes=(0,), mode="set")
+    return out[:size]

@@ -1,4 +1,4 @@
-"""Functions that rearrange elements without arithmetic: reshape, transpose, broadcast, join, split, repeat, pad.
+"""Functions that rearrange elements without arithmetic: reshape, transpose, broadcast, join, split, repeat.
 
 They become index rewrites: most cost nothing, because the operation that reads their result reads the original instead.
 """
@@ -28,7 +28,7 @@ from tilewright.functions.arguments import (
 from tilewright.tensor import ArgumentError, AxisError, ShapeError, Tensor, apply
 
 __all__ = [
-    "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
+    "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
     "permute_dims", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "unflatten", "unstack",
 ]  # fmt: skip
 
@@ -312,22 +312,3 @@ def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | Non
         )
     where = np.repeat(np.arange(x.shape[at]), counts)
     return source[(*(slice(None),) * at, where)]
-
-
-def pad(x: TensorLike, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Tensor:
-    """x with elements added around it: ``pad_width`` is one (low, high) pair for each axis, one for all, or one number.
-
-    >>> pad(Tensor([1, 2]), (1, 0)).tolist()
-    [0, 1, 2]
-    """
-    source = as_tensor(x, "pad")
-    if mode != "constant":
-        raise ArgumentError(f"pad: `mode` is 'constant', got {mode!r}")
-    widths = np.broadcast_to(np.asarray(pad_width), (source.ndim, 2))
-    if widths.dtype.kind not in "iu" or (widths < 0).any():
-        raise ArgumentError(f"pad: `pad_width` holds non-negative integers, got {pad_width!r}")
-    if not widths.any():
-        return source
-    fill = Tensor(constant_values, source.dtype)
-    low, high = (tuple(int(w) for w in side) for side in widths.T)
-    return apply("pad", source, fill, low=low, high=high, interior=(0,) * source.ndim)

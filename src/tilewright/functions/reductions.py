@@ -237,4 +237,13 @@ def cumulative_sum(
     return out
 
 
-cumsum = cumulative_sum
+def cumsum(x: TensorLike, axis: int | None = None, dtype: object = None) -> Tensor:
+    """Running sum along ``axis``, or of the flattened tensor when None.
+
+    >>> cumsum(Tensor([[1, 2], [3, 4]])).tolist()
+    [1, 3, 6, 10]
+    """
+    x = as_tensor(x, "cumsum")
+    if axis is None and x.ndim != 1:
+        x = apply("reshape", x, shape=(x.size,))
+    return cumulative_sum(x, axis, dtype)

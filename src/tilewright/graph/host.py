@@ -158,6 +158,12 @@ def irfft(x: Array, n: int, axis: int, norm: Any) -> Array:
     return np.fft.irfft(x, n=n, axis=axis, norm=norm)
 
 
+# ---- integers ------------------------------------------------------------------------------------------------------
+
+for _name in ("gcd", "lcm"):
+    FUNCTIONS[_name] = getattr(np, _name)
+
+
 # ---- order ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,3 +179,9 @@ def argsort(x: Array, axis: int, descending: bool) -> Array:
 @_function
 def searchsorted(line: Array, wanted: Array, side: Any) -> Array:
     return np.asarray(np.searchsorted(line, wanted, side=side), np.int64)
+
+
+@_function
+def lexsort(keys: Array) -> Array:
+    """The order of the columns [..., keys, n] by the last key, equal ones by the key before, and so on."""
+    return np.asarray(np.lexsort(np.moveaxis(keys, -2, 0), axis=-1), np.int64)

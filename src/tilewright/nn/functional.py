@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tilewright.functions import activations as _activations
-from tilewright.functions import movement as _movement
 from tilewright.functions import normalization as _normalization
+from tilewright.functions import padding as _padding
 from tilewright.functions.activations import (
     celu,
     elu,
@@ -69,6 +69,7 @@ from tilewright.functions.losses import (
 from tilewright.functions.movement import flatten
 from tilewright.functions.normalization import batch_norm, group_norm, layer_norm, rms_norm
 from tilewright.functions.quantization import quantize, quantized_linear
+from tilewright.functions.spellings import spell_all as _spell_all
 from tilewright.random import dropout
 from tilewright.tensor import Tensor
 
@@ -164,6 +165,9 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
     """Elements added around the last axes: (low, high) of the last one, then of the one before, ...
 
+    `mode` is "constant" (`value`), "reflect" (mirrored at the outermost element), "replicate" (the outermost element) or
+    "circular" (the elements from the other side).
+
     >>> pad(Tensor([[1.0]]), (0, 1, 1, 0)).tolist()
     [[0.0, 0.0], [1.0, 0.0]]
     """
@@ -171,7 +175,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: expected two numbers for each of at most {input.ndim} axes, got {tuple(pad)}")
     widths = [(0, 0)] * (input.ndim - len(pad) // 2)
     widths += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
-    return _movement.pad(input, widths, mode, constant_values=value)
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    if mode not in modes:
+        raise ValueError(f"pad: `mode` is one of {', '.join(map(repr, modes))}, got {mode!r}")
+    return _padding.pad(input, widths, modes[mode], constant_values=value)
 
 
 def scaled_dot_product_attention(
@@ -191,3 +198,6 @@ def scaled_dot_product_attention(
     """
     drop = None if dropout_p == 0.0 else lambda weights: dropout(weights, dropout_p)
     return _attention(query, key, value, attn_mask, is_causal, scale, enable_gqa, drop)
+
+
+_spell_all(globals())  # PyTorch's `dim` beside `axis`

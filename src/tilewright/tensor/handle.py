@@ -23,7 +23,7 @@ from tilewright.graph.ir import Value, constant, make
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import gradients, lazy
-from tilewright.tensor.errors import ArgumentError, DTypeError, GradientError, ShapeError
+from tilewright.tensor.errors import ArgumentError, AxisError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
 
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
     from tilewright.tensor.signatures import Methods
 else:
     Methods = object  # the functions that these methods stand for are installed by tilewright.functions
+
+
+class ElementCount(int):
+    """The number of a tensor's elements, which can be called for its shape."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: int | None = None) -> Any:
+        """The shape, or the size of axis ``dim``."""
+        if dim is None:
+            return self.shape
+        if not -len(self.shape) <= dim < len(self.shape):
+            raise AxisError(f"size: `dim` {dim} is out of range for a tensor of rank {len(self.shape)}")
+        return self.shape[dim]
 
 
 class Tensor(Methods):
@@ -123,9 +137,11 @@ class Tensor(Methods):
         return len(self._value.type.shape)
 
     @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._value.type.size
+    def size(self) -> ElementCount:
+        """Number of elements, an integer; called, the shape or the size of one axis (PyTorch's ``x.size(0)``)."""
+        count = ElementCount(self._value.type.size)
+        count.shape = self._value.type.shape  # type: ignore[assignment]
+        return count
 
     @property
     def nbytes(self) -> int:
