@@ -41,9 +41,9 @@ from tilewright.functions.elementwise import (
 from tilewright.functions.grids import vander
 from tilewright.functions.indexing import take
 from tilewright.functions.linalg import matmul
-from tilewright.functions.linear_algebra import pinv
 from tilewright.functions.movement import concat, expand_dims, reshape
 from tilewright.functions.reductions import cumulative_sum, sum
+from tilewright.functions.solving import pinv
 from tilewright.functions.sorting import argsort, searchsorted
 from tilewright.functions.types import finfo
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply

@@ -31,7 +31,8 @@ from tilewright.functions.indexing import take_along_axis
 from tilewright.functions.linalg import matmul
 from tilewright.functions.linear_algebra import diagonal
 from tilewright.functions.matrices import adjoint, cut, is_half, matrices, real_type, widened
-from tilewright.functions.movement import concat, expand_dims, matrix_transpose, pad, reshape
+from tilewright.functions.movement import concat, expand_dims, matrix_transpose, reshape
+from tilewright.functions.padding import pad
 from tilewright.functions.systems import general, triangular
 from tilewright.tensor import ArgumentError, Tensor
 

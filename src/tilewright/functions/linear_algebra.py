@@ -23,7 +23,8 @@ from tilewright.functions.creation import arange
 from tilewright.functions.elementwise import multiply, subtract
 from tilewright.functions.indexing import take
 from tilewright.functions.linalg import matmul
-from tilewright.functions.movement import concat, expand_dims, flip, pad, reshape, roll
+from tilewright.functions.movement import concat, expand_dims, flip, reshape, roll
+from tilewright.functions.padding import pad
 from tilewright.functions.reductions import sum as sum_over
 from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply
 

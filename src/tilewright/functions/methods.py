@@ -20,8 +20,8 @@ from tilewright.functions import (
     indexing,
     joining,
     linalg,
-    linear_algebra,
     movement,
+    norms,
     reductions,
     running,
     selection,
@@ -222,7 +222,7 @@ def _where(self: Tensor, condition: Any, other: Any) -> Tensor:
 
 def _norm(self: Tensor, p: Any = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The p-norm of the elements over ``axis``."""
-    return linear_algebra.vector_norm(self, axis=axis, keepdims=keepdims, ord=2 if p == "fro" else p)
+    return norms.vector_norm(self, axis=axis, keepdims=keepdims, ord=2 if p == "fro" else p)
 
 
 def _type_as(self: Tensor, other: Tensor) -> Tensor:
