@@ -29,13 +29,14 @@ from tilewright.functions.elementwise import (
     sqrt,
     where,
 )
+from tilewright.functions.indexing import take
+from tilewright.functions.sorting import argsort
 from tilewright.graph.ir import make
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import (
     ArgumentError,
     DTypeError,
     Tensor,
-    TracedValueError,
     from_buffer,
     from_value,
     modes,
@@ -258,12 +259,8 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator 
 
 
 def permutation(x: int | Tensor, generator: Generator | None = None) -> Tensor:
-    """The integers below x in random order (int64), or the rows of a tensor in random order. Outside ``tw.jit`` only."""
-    if modes.trace is not None:
-        raise TracedValueError(
-            "permutation: sorting is not available inside a jitted function; draw the permutation outside and pass it in"
-        )
+    """The integers below x in random order (int64), or the rows of a tensor in random order."""
     count = x if isinstance(x, int) else x.shape[0]
-    words = _bits((2, count), generator).numpy().astype(np.uint64)
-    order = Tensor(np.argsort((words[0] << np.uint64(32)) | words[1], kind="stable"))
-    return order if isinstance(x, int) else x[order]
+    words = _bits((2, count), generator)
+    order = argsort(_joined(words[0], words[1]))
+    return order if isinstance(x, int) else take(x, order, axis=0)

@@ -279,13 +279,64 @@ def test_backward_reaches_tensors_that_the_body_reads() -> None:
         assert not tw.scan(lambda c, x: (c * w, None), tw.zeros(2), length=2)[0].requires_grad
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, tw.jit])
+def test_training_steps_are_the_body_of_a_loop(wrap: Callable[[Any], Any]) -> None:
+    """`zero_grad`, `backward` and `step` in the body do what they do in a Python loop, state and all."""
+    rows = tensor(6, 4, 3)
+
+    def run(loop: bool) -> tuple[list[float], list[Any]]:
+        model = tw.nn.Linear(3, 1)
+        model.load_state_dict({"weight": np.ones((1, 3), np.float32), "bias": np.zeros(1, np.float32)})
+        model.bias.grad = tw.ones(1)  # of before: replaced, never read
+        optimizer = tw.optim.Adam(model.parameters(), lr=0.1)
+
+        def step(total: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+            optimizer.zero_grad()
+            loss = (model(x) - 1.0).square().mean()
+            loss.backward()
+            optimizer.step()
+            return total + loss.detach(), loss.detach()
+
+        def epoch(rows: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+            if loop:
+                return tw.scan(step, tw.tensor(0.0), rows)
+            return unrolled(step, tw.tensor(0.0), rows, 6, False)
+
+        function = wrap(epoch)
+        results = [function(rows.astype(tw.float32)) for _ in range(2)]
+        assert not any(t.requires_grad for pair in results for t in pair)
+        assert all(p.is_leaf and p.requires_grad for p in model.parameters())
+        assert not loop or all(p.grad is None for p in model.parameters())
+        state = [t.numpy() for t in (*model.parameters(), *optimizer.state[model.weight].values())]
+        return [t.item() for t, _ in results], [*state, optimizer.param_groups[0].step.numpy()]
+
+    (losses, state), (want, expected) = run(True), run(False)
+    np.testing.assert_allclose(losses, want, rtol=1e-5)
+    for a, b in zip(state, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert losses[1] < losses[0]
+
+
+def test_results_require_gradients_where_the_body_has_a_path() -> None:
+    w, start = tw.tensor(2.0, requires_grad=True), tw.tensor(1.0)
+
+    def body(carry: tuple[tw.Tensor, tw.Tensor], x: None) -> tuple[Any, Any]:
+        plain, late = carry
+        return (plain * 2.0, late + plain * w), (late, w.detach() * plain)
+
+    (plain, late), (before, detached) = tw.scan(body, (start, start), length=3)
+    assert [t.requires_grad for t in (plain, late, before, detached)] == [False, True, True, False]
+    late.backward()
+    assert w.grad is not None and w.grad.item() == 7.0
+
+
 def test_an_index_out_of_range_inside_stops_the_loop() -> None:
     with pytest.raises(IndexError, match="out of range for an axis of size 2"):
         tw.scan(lambda c, i: (c, c[i]), tw.tensor([1.0, 2.0]), tw.tensor([0, 1, 5]))[1].numpy()
 
 
 def test_mistakes_are_named() -> None:
-    zero = tw.tensor(0.0)
+    zero, w = tw.tensor(0.0), tw.tensor(1.0, requires_grad=True)
     cases: list[tuple[Callable[[], Any], type[Exception], str]] = [
         (lambda: tw.scan(lambda c, x: c, zero, length=2), TypeError, "returns a pair"),
         (lambda: tw.scan(lambda c, x: ((c, c), x), zero, length=2), ValueError, "another structure"),
@@ -302,6 +353,16 @@ def test_mistakes_are_named() -> None:
             lambda: tw.scan(lambda c, x: (c if c > 0 else x, x), zero, tw.zeros(3)),
             RuntimeError,
             "traced tensor",
+        ),
+        (
+            lambda: tw.scan(lambda c, x: ((w * c).backward(), (c, x))[1], zero, length=2),
+            RuntimeError,
+            "zero_grad",
+        ),
+        (
+            lambda: tw.scan(lambda c, x: (c + (w.grad or 0), x), zero, length=2),
+            RuntimeError,
+            "before this iteration",
         ),
         (lambda: tw.fori_loop(0, zero, lambda i, v: v, zero), TypeError, "Python integer"),  # type: ignore[arg-type]
     ]

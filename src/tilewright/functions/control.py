@@ -207,13 +207,41 @@ def _looped(
         list(map(operand_value, inputs)), count, bool(reverse),
     )  # fmt: skip
     near = [*carries, *inputs, *(note.tensor for note in made.outside)]
-    recorded = modes.grad and any(t._requires_grad for t in near)
-    tensors = [from_value(v, near, recorded and v.dtype.is_inexact) for v in values]
+    recorded = _recorded(made, carries, inputs, assigned, outputs)
+    tensors = [from_value(v, near, r and v.dtype.is_inexact) for v, r in zip(values, recorded, strict=True)]
     at = len(carries)
     for note, tensor in zip(assigned, tensors[at:], strict=False):
         _write_back(note, tensor)
     last = unflatten(structure, tensors[:at])
     return last, unflatten(made.y_structure, tensors[at + len(assigned) :])
+
+
+def _recorded(
+    made: _Made,
+    carries: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    assigned: Sequence[Outside],
+    outputs: Sequence[Value],
+) -> list[bool]:
+    """Which outputs of the body depend, in this or an earlier iteration, on something that requires gradients."""
+    if not modes.grad:
+        return [False] * len(outputs)
+    kept = {note.placeholder for note in assigned}
+    sources = {n.placeholder for n in made.outside if n.required and n.placeholder not in kept}
+    sources |= {v for v, t in zip(made.slices, inputs, strict=True) if t._requires_grad}
+    first = [*(t._requires_grad for t in carries), *(note.required for note in assigned)]
+    moving = [*made.stands, *(note.placeholder for note in assigned)]
+    order = topological(outputs)
+    while True:
+        reached = sources | {v for v, required in zip(moving, first, strict=True) if required}
+        for value in order:
+            if value.op != "stop_gradient" and any(v in reached for v in value.inputs):
+                reached.add(value)
+        found = [v in reached for v in outputs]
+        again = [a or b for a, b in zip(first, found, strict=False)]
+        if again == first:
+            return [*first, *found[len(first) :]]
+        first = again
 
 
 def _write_back(note: Outside, last: Tensor) -> None:

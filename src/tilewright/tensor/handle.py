@@ -216,7 +216,7 @@ class Tensor(Methods):
                 f"grad: a tensor of shape {self.shape} or None is needed, got {_describe(value)}"
             )
         if modes.trace is not None:
-            modes.trace.note_grad(self)
+            modes.trace.note_grad(self, replaced=True)
         self._grad = value
 
     def retain_grad(self) -> None:

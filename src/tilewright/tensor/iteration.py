@@ -33,7 +33,7 @@ class Outside:
     trace: Trace | None
     group: lazy.Group | None
     after: Value | None = None
-    records: bool = False  # whether it required gradients at the end
+    records: bool = False  # whether it was assigned with a history
 
     @property
     def assigned(self) -> bool:
@@ -63,16 +63,26 @@ class Iteration(StandIns):
         )
         tensor._value, tensor._trace, tensor._group = placeholder, self, None
 
-    def note_grad(self, tensor: Tensor) -> None:
-        raise GradientError(
-            f"`{self.name}` reads or writes `.grad` in a loop's body, which runs once for all iterations; compute"
-            " gradients there with `tw.grad`"
-        )
+    def note_grad(self, tensor: Tensor, replaced: bool = False) -> None:
+        """A gradient is the body's own from where the body replaces it: what is left of it is dropped at the end."""
+        made_here = tensor._trace is self and id(tensor) not in self.outside
+        if made_here or id(tensor) in self.grads:
+            return
+        if not replaced:
+            raise GradientError(
+                f"`{self.name}` uses a `.grad` from before this iteration; a loop's body runs once for all iterations,"
+                " so set it to None there first (`zero_grad()`), or compute gradients with `tw.grad`"
+            )
+        self.grads[id(tensor)] = (tensor, tensor._grad)
+        if self.outer is not None:
+            self.outer.note_grad(tensor, replaced)
 
     def _restore(self) -> Tensor | None:
+        for tensor, _ in self.grads.values():
+            tensor._grad = None
         for note in self.outside.values():
             tensor = note.tensor
-            note.after, note.records = tensor._value, tensor._requires_grad
+            note.after, note.records = tensor._value, tensor._requires_grad and not tensor._leaf
             tensor._value, tensor._requires_grad = note.before, note.required
             tensor._trace, tensor._group = note.trace, note.group
         return None

@@ -68,9 +68,9 @@ class StandIns(Trace):
             self.outer.capture(tensor)  # outside of both
         self._seen.setdefault(id(tensor), (tensor, tensor._value, tensor._requires_grad))
 
-    def note_grad(self, tensor: Tensor) -> None:
+    def note_grad(self, tensor: Tensor, replaced: bool = False) -> None:
         if self.outer is not None:
-            self.outer.note_grad(tensor)
+            self.outer.note_grad(tensor, replaced)
 
     def watch(self, owner: Any, attribute: str) -> None:
         if self.outer is not None:

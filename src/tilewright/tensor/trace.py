@@ -69,8 +69,8 @@ class Trace:
         tensor._value = placeholder
         tensor._trace = self
 
-    def note_grad(self, tensor: Tensor) -> None:
-        """Remember what ``tensor.grad`` was before the trace looked at it or changed it."""
+    def note_grad(self, tensor: Tensor, replaced: bool = False) -> None:
+        """Remember what ``tensor.grad`` was before the trace looked at it or changed it (``replaced``: without a look)."""
         if id(tensor) not in self.grads and (tensor._trace is not self or id(tensor) in self.captured):
             self.grads[id(tensor)] = (tensor, tensor._grad)
             if tensor._grad is not None:
