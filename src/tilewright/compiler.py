@@ -21,6 +21,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tilewright.codegen import llvm as emitter
 from tilewright.core.diagnostics import IndexingError
 from tilewright.core.settings import settings
@@ -38,7 +40,7 @@ from tilewright.lower.schedule import HostCall, Schedule, Step, schedule
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 from tilewright.runtime import jit
-from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.buffers import Buffer, size_class
 from tilewright.runtime.program import ArrayRef, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
@@ -156,7 +158,10 @@ class Executable:
         position = {v: i for i, v in reversed(list(enumerate(self.inputs)))}
         first = {v: o for o, v in reversed(list(enumerate(self.final)))}
         plan = self.schedule
-        self._fresh = [(product(self.final[o].shape), self.final[o].dtype.numpy) for o in plan.fresh]
+        self._fresh: list[tuple[int, int, np.dtype[Any]]] = []
+        for o in plan.fresh:
+            v = self.final[o]
+            self._fresh.append((size_class(v.type.nbytes), product(v.shape), v.dtype.numpy))
         slot = {o: k for k, o in enumerate(plan.fresh)}
         self._results: list[tuple[bool, int]] = []  # (from the inputs?, number)
         for v in self.final:
@@ -172,8 +177,8 @@ class Executable:
 
         Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
-        fresh = [Buffer.allocate(count, dtype) for count, dtype in self._fresh]
-        self.program.run([b.address for b in buffers] + [b.address for b in fresh])
+        fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]
+        self.program.run([b.address for b in (*buffers, *fresh)])
         return [buffers[k] if given else fresh[k] for given, k in self._results]
 
     # ---- explanation ----

@@ -32,7 +32,8 @@ from tilewright.graph.ir import TensorType, Value, input_value
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import DTypeError, Tensor, execute, lazy, modes
 from tilewright.tensor.gradients import differentiable
-from tilewright.tensor.handle import from_buffer, from_value
+from tilewright.tensor.handle import from_buffer, from_leaf, from_value
+from tilewright.tensor.lazy import leaf_of
 from tilewright.tensor.trace import Captured, Trace
 
 __all__ = ["Jitted", "jit"]
@@ -105,6 +106,37 @@ class _Variant:
         return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
 
 
+class _Direct:
+    """A variant without anything but arguments and results: tensors in, one tensor out. Its calls need no key."""
+
+    __slots__ = ("binds", "modes", "program", "result", "type", "types")
+
+    def __init__(self, variant: _Variant, types: tuple[TensorType, ...], given: tuple[Any, ...]) -> None:
+        assert variant.program is not None
+        self.program = variant.program.executable
+        self.types = types
+        self.modes = given
+        # the argument, or fixed memory, of each input
+        self.binds = [(k if kind == _ARGUMENT else -1, k) for kind, k, _, _ in variant.binds]
+        self.result = variant.program.results[variant.results[0][1]]
+        self.type = variant.types[variant.results[0][1]]
+
+    @staticmethod
+    def fits(variant: _Variant) -> bool:
+        """Whether a variant is of this kind."""
+        program = variant.program
+        return (
+            not (variant.inline or variant.recorded or variant.written or variant.keep)
+            and not (variant.guards or variant.grad_guards or variant.captured_types or variant.grads)
+            and program is not None
+            and program.executable is not None
+            and all(kind in (_ARGUMENT, _FIXED) for kind, _, _, _ in variant.binds)
+            and variant.structure.kind == "leaf"
+            and variant.results[0][0] == _OUTPUT
+            and program.results[variant.results[0][1]] < 0
+        )
+
+
 _CAPTURED, _GRADIENT, _ARGUMENT, _FIXED = range(4)  # kinds of inputs
 _OUTPUT, _RETURNED_ARGUMENT, _OBJECT = range(3)  # kinds of results
 
@@ -119,6 +151,7 @@ class Jitted(Generic[P, R]):
         self._variants: OrderedDict[Any, list[_Variant]] = OrderedDict()
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
+        self._direct: _Direct | None = None  # of the last call, when it was of that kind
 
     def __repr__(self) -> str:
         return f"<tw.jit of {self._name}>"
@@ -129,6 +162,15 @@ class Jitted(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if modes.trace is not None:  # inside another jitted function: part of its program
             return self._function(*args, **kwargs)
+        direct = self._direct
+        if (
+            direct is not None
+            and not kwargs
+            and direct.modes == (modes.grad, modes.products, settings.deterministic)
+        ):
+            buffers = _direct_buffers(args, direct.types)
+            if buffers is not None:
+                return _run_directly(direct, buffers)  # type: ignore[return-value]
         leaves, structure = _flat(args, kwargs)
         key, dynamic = self._key(leaves, structure)
         if key is None:
@@ -140,6 +182,10 @@ class Jitted(Generic[P, R]):
             variant = self._trace(key, leaves, structure, dynamic)
         if variant.inline or (variant.written and _aliased(variant, dynamic)):
             return self._function(*args, **kwargs)
+        if structure == len(args) == len(dynamic) and _Direct.fits(variant):
+            types = tuple(arg._value.type for arg in args if isinstance(arg, Tensor))
+            if len(types) == len(args):
+                self._direct = _Direct(variant, types, (modes.grad, modes.products, settings.deterministic))
         return self._run(variant, dynamic)  # type: ignore[no-any-return]
 
     def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Any, list[Any]]:
@@ -274,7 +320,7 @@ class Jitted(Generic[P, R]):
                 if bound is not None and item in variant.recorded:
                     leaves.append(_recorded(outputs[item], type, variant.recorded[item], bound))
                     continue
-                leaves.append(from_buffer(outputs[item], type.dtype, type.shape))
+                leaves.append(from_leaf(leaf_of(outputs[item], type)))
             elif kind == _RETURNED_ARGUMENT:
                 leaf = dynamic[item]
                 leaves.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf))
@@ -314,6 +360,30 @@ class Jitted(Generic[P, R]):
         if variant.program is None or variant.program.executable is None:
             return f"`{self._name}` computes nothing: every result is an argument or a constant."
         return str(variant.program.executable.explain())
+
+
+def _direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list[Buffer] | None:
+    """The memory of arguments that are plain tensors of the given types; None when they are not."""
+    if len(args) != len(types):
+        return None
+    buffers = []
+    for arg, type in zip(args, types, strict=True):
+        if arg.__class__ is not Tensor or arg._requires_grad or arg._trace is not None:
+            return None
+        value = arg._value
+        own = value.type
+        if own is not type and (own.dtype is not type.dtype or own.shape != type.shape):
+            return None
+        buffers.append(value.buffer or arg._buffer())
+    return buffers
+
+
+def _run_directly(direct: _Direct, given: list[Buffer]) -> Tensor:
+    program = direct.program
+    assert program is not None
+    buffers = [given[position] if position >= 0 else fixed for position, fixed in direct.binds]
+    output = program.run(buffers)[~direct.result]
+    return from_leaf(leaf_of(output, direct.type))
 
 
 _PLAIN = frozenset((Tensor, np.ndarray, int, float, bool, str))
@@ -395,14 +465,14 @@ def _standing_for(variant: _Variant, dynamic: Sequence[Any]) -> dict[Value, Valu
 
 def _recorded(buffer: Buffer, type: TensorType, value: Value, bound: dict[Value, Value]) -> Tensor:
     """A result that can be differentiated: its graph is written out when it is."""
-    fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
+    fresh = leaf_of(buffer, type)
     lazy.register_role(fresh, lazy.Deferred(value, bound))
     return from_value(fresh, (), True)
 
 
 def _rebind(tensor: Tensor, buffer: Buffer, type: TensorType) -> None:
     """Bind a tensor to a fresh leaf over new memory; who refers to the old leaf keeps the old elements."""
-    fresh = lazy.leaf(buffer, type.dtype, type.shape)  # type: ignore[arg-type]
+    fresh = leaf_of(buffer, type)
     if tensor._leaf:
         lazy.register_role(fresh, tensor)
     tensor._value = fresh

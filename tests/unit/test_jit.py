@@ -627,3 +627,34 @@ def test_other_parameter_groups_trace_again() -> None:
     step()
     assert (round(a.item(), 5), round(b.item(), 5)) == (0.8, 0.15)
     assert step.traces == 3
+
+
+def test_repeated_calls_notice_what_differs() -> None:
+    """A call like the last one is found without a key; everything a key holds must still be told apart."""
+    seen: list[object] = []
+
+    @tw.jit
+    def f(x: tw.Tensor, y: tw.Tensor) -> tw.Tensor:
+        seen.append((x.shape, x.dtype, y.dtype, tw.is_grad_enabled()))
+        return x * 2 + y
+
+    a, b = tw.tensor([1.0, 2.0]), tw.tensor([3.0, 4.0])
+    for _ in range(3):
+        assert f(a, b).tolist() == [5.0, 8.0]
+    assert len(seen) == 1
+    assert f(a, a).tolist() == [3.0, 6.0]
+    assert f(tw.tensor([1.0, 2.0]), b + 1).tolist() == [6.0, 9.0]  # a pending argument
+    assert len(seen) == 1
+    assert f(a.astype(tw.float64), b).dtype is tw.float64
+    assert f(tw.ones(3), tw.ones(3)).shape == (3,)
+    assert f(a, y=b).tolist() == [5.0, 8.0]
+    assert f(a, np.array([3.0, 4.0], np.float32)).tolist() == [5.0, 8.0]
+    with tw.no_grad():
+        assert f(a, b).tolist() == [5.0, 8.0]
+    w = tw.tensor([1.0, 2.0], requires_grad=True)
+    assert f(w, b).requires_grad
+    assert f(a, b).tolist() == [5.0, 8.0]
+    with pytest.raises(TypeError):
+        f(a)  # type: ignore[call-arg]
+    total = tw.jit(lambda x: f(x, x))(a)
+    assert total.tolist() == [3.0, 6.0]

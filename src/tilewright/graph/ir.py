@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "constant",
     "forget_history",
+    "fresh_leaf",
     "input_value",
     "keep_history",
     "make",
@@ -235,16 +236,26 @@ def _rounded(value: bool | int | float | complex, dtype: DType) -> bool | int | 
 
 def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Value:
     """A leaf: a tensor given from outside. Without ``id`` it is different from every other leaf."""
-    number = next(_ids) if id is None else id
     type = TensorType(dtype, tuple(shape))
-    key = ("input", number, type)
-    # Numbered leaves of canonical graphs are shared; fresh ones live apart from them.
     if id is None:
-        key = ("input", "fresh", number, type)  # type: ignore[assignment]
-    found = None if id is None else _lookup(key)
+        return fresh_leaf(type)
+    # Numbered leaves of canonical graphs are shared.
+    key = ("input", id, type)
+    found = _lookup(key)
     if found is not None:
         return found
-    return _intern(key, "input", (), (("id", number), ("dtype", dtype), ("shape", type.shape)), type)
+    return _intern(key, "input", (), (("id", id), ("dtype", dtype), ("shape", type.shape)), type)
+
+
+def fresh_leaf(type: TensorType) -> Value:
+    """A leaf different from every other. It needs no place in the table: nobody can ask for it."""
+    value = Value.__new__(Value)
+    value.op = "input"
+    value.inputs = ()
+    value.attrs = (("id", next(_ids)), ("dtype", type.dtype), ("shape", type.shape))
+    value.type = type
+    value.buffer = value.role = value.names = None
+    return value
 
 
 def forget_history(value: Value) -> None:

@@ -7,7 +7,6 @@ shape or strides, no device, and no operations.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
@@ -20,12 +19,12 @@ import numpy.typing as npt
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
-__all__ = ["Buffer", "MemoryPool", "pool"]
+__all__ = ["Buffer", "MemoryPool", "pool", "size_class"]
 
 _SMALLEST = 256
 
 
-def _size_class(nbytes: int) -> int:
+def size_class(nbytes: int) -> int:
     """`nbytes` rounded up to 256 bytes or to a quarter of a power of two: at most 25 % more than asked."""
     if nbytes <= _SMALLEST:
         return _SMALLEST
@@ -61,7 +60,10 @@ class MemoryPool:
 
     def take(self, nbytes: int) -> Memory:
         """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
-        size = _size_class(nbytes)
+        return self.take_size(size_class(nbytes))
+
+    def take_size(self, size: int) -> Memory:
+        """`take` for what `size_class` gave."""
         with self._lock:
             blocks = self._free.get(size)
             if blocks:
@@ -81,7 +83,11 @@ class MemoryPool:
                 self.clear()
             if block.nbytes <= self.limit:
                 self.held_bytes += block.nbytes
-                self._free.setdefault(block.nbytes, []).append(block)
+                blocks = self._free.get(block.nbytes)
+                if blocks is None:
+                    self._free[block.nbytes] = [block]
+                else:
+                    blocks.append(block)
 
     def clear(self) -> None:
         """Return everything held to the system."""
@@ -103,12 +109,14 @@ class _Block:
 
     __slots__ = ("__weakref__", "memory")
 
-    def __init__(self, nbytes: int) -> None:
-        self.memory = pool.take(nbytes)
+    def __init__(self, size: int) -> None:
+        self.memory = pool.take_size(size)
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, TypeError):  # a failed take, or the interpreter is going
+        try:  # noqa: SIM105 - every buffer goes this way, and `suppress` costs as much as the rest
             pool.give(self.memory)
+        except (AttributeError, TypeError):  # a failed take, or the interpreter is going
+            pass
 
 
 class _Exporter:
@@ -165,8 +173,20 @@ class Buffer:
         if count < 0:
             raise ValueError(f"a buffer of {count} elements")
         kind = dtype if isinstance(dtype, np.dtype) else np.dtype(dtype)
-        block = _Block(count * kind.itemsize)
-        return cls(block, block.memory.address, count, kind, owned=True)
+        return cls.of_size(size_class(count * kind.itemsize), count, kind)
+
+    @classmethod
+    def of_size(cls, size: int, count: int, dtype: np.dtype[Any]) -> Buffer:
+        """`allocate` where the size class is known."""
+        buffer = cls.__new__(cls)
+        buffer._owner = block = _Block(size)
+        buffer.address = block.memory.address
+        buffer.count = count
+        buffer.dtype = dtype
+        buffer.nbytes = count * dtype.itemsize
+        buffer.owned = True
+        buffer.readonly = False
+        return buffer
 
     @classmethod
     def zeros(cls, count: int, dtype: npt.DTypeLike) -> Buffer:

@@ -496,6 +496,16 @@ def from_value(
     return tensor
 
 
+def from_leaf(value: Value) -> Tensor:
+    """A tensor over a fresh leaf, outside of any trace: what ``from_value`` does, for results of compiled calls."""
+    tensor = Tensor.__new__(Tensor)
+    tensor._value = value
+    tensor._grad = tensor._group = tensor._trace = None
+    tensor._requires_grad = tensor._leaf = tensor._retain_grad = False
+    tensor._chain = 0
+    return tensor
+
+
 def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
     """A tensor over memory that holds its elements in row-major order."""
     return from_value(lazy.leaf(buffer, dtype, shape))

@@ -18,7 +18,7 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 from tilewright.core.dtype import DType
-from tilewright.graph.ir import Value, forget_history, input_value
+from tilewright.graph.ir import TensorType, Value, forget_history, fresh_leaf
 from tilewright.graph.ops import ANCHORS
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
@@ -68,7 +68,12 @@ class Deferred:
 
 def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A fresh leaf over memory that holds computed elements."""
-    value = input_value(dtype, shape)
+    return leaf_of(buffer, TensorType(dtype, shape))
+
+
+def leaf_of(buffer: Buffer, type: TensorType) -> Value:
+    """``leaf`` where the type is at hand."""
+    value = fresh_leaf(type)
     value.buffer = buffer
     return value
 
@@ -285,13 +290,13 @@ def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
     if not tensor._requires_grad:
         known = None if fresh is None else fresh.get(value)
         if known is None:
-            known = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
+            known = leaf_of(value.buffer, value.type)
             if fresh is not None:
                 fresh[value] = known
         tensor._value = known
         forget_history(value)
     elif tensor._leaf or value.role is FREED:
-        tensor._value = leaf(value.buffer, value.type.dtype, value.type.shape)  # type: ignore[arg-type]
+        tensor._value = leaf_of(value.buffer, value.type)
         register_role(tensor._value, tensor if tensor._leaf else None)
         forget_history(value)
 
