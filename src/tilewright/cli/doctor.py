@@ -56,7 +56,7 @@ def examine() -> dict[str, Any]:
             "threads": min(settings.threads or available_cpus(), available_cpus()),
             **_memory(),
         },
-        "target": asdict(host_target()),
+        "target": {**asdict(host_target()), "dots": sorted(host_target().dots)},
         "cache": _cache(),
         "settings": {name: _plain(getattr(settings, name)) for name in settings.names()},
         "check": _check(),
