@@ -16,7 +16,7 @@ leaf and gives one buffer per output. What has no native lowering is computed by
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,13 @@ from tilewright.lower.lowering import lower_groups
 from tilewright.lower.schedule import HostCall, Schedule, Step, schedule
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
+from tilewright.recipes.tuned import database_path, read_choices
 from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer, size_class
 from tilewright.runtime.program import ArrayRef, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
-__all__ = ["STAGES", "Executable", "compile"]
+__all__ = ["STAGES", "Executable", "compile", "load_kernels"]
 
 
 def _emitter_version() -> str:
@@ -70,6 +71,18 @@ DEBUG_STAGES = (
 )
 
 
+def load_kernels(
+    library: jit.KernelLibrary, kernels: Iterable[Kernel]
+) -> tuple[dict[Kernel, str], dict[str, int]]:
+    """The names of distinct kernels, and their native addresses by name."""
+    names: dict[Kernel, str] = {}
+    for kernel in kernels:
+        if kernel not in names:
+            names[kernel] = f"k_{digest(kernel)}"
+    sources = [(name, _source(k, name, library.target), _EMITTER + name) for k, name in names.items()]
+    return names, library.compile(sources)
+
+
 class Executable:
     """A compiled graph. ``run`` is all that most callers need; the rest explains it."""
 
@@ -84,16 +97,16 @@ class Executable:
         self.groups: list[Group] = form_groups(self.final)
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
         threads = DETERMINISTIC_THREADS if settings.deterministic else default_threads()
-        machine = Machine(target.vector_bytes, target.registers, target.l1, target.l2, threads, target.dots)
-        steps = lower_groups(self.groups, machine)
+        tuned = None
+        if settings.cache_dir is not None and not settings.deterministic:
+            tuned = read_choices(database_path(settings.cache_dir, target.key), target.key)
+        self.machine = Machine(
+            target.vector_bytes, target.registers, target.l1, target.l2, threads, target.dots, tuned
+        )
+        steps = lower_groups(self.groups, self.machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
-        self.names: dict[Kernel, str] = {}
-        for step in self.schedule.steps:
-            for kernel in step.kernels():
-                if kernel not in self.names:
-                    self.names[kernel] = f"k_{digest(kernel)}"
-        addresses = self.library.compile(
-            [(name, _source(kernel, name, target), _EMITTER + name) for kernel, name in self.names.items()]
+        self.names, addresses = load_kernels(
+            self.library, [k for step in self.schedule.steps for k in step.kernels()]
         )
         self.program = self._program(addresses)
         self.fallbacks = [s.host for s in self.schedule.steps if s.host is not None]

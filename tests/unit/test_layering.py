@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "lower": {"core", "graph", "kernel", "recipes"},
     "runtime": {"core"},
     "compiler": COMPILER,
+    "tuning": COMPILER,
     "tensor": COMPILER,
     "functions": COMPILER | {"tensor"},
     "random": COMPILER | {"tensor", "functions"},
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "train": TRAINING,
     "lang.syntax": {"core"},
     "lang": TRAINING | {"lang.syntax"},
-    "cli": TRAINING | {"lang", "lang.syntax", ""},
+    "cli": TRAINING | {"tuning", "lang", "lang.syntax", ""},
     "": TRAINING | {"lang", "lang.syntax"},  # the front page, tilewright/__init__.py
     "__main__": {"cli"},  # python -m tilewright
 }

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "train": "check a program, train it, evaluate it and export it",
     "validate": "check a program: names, values, types and shapes",
     "show": "print a stage of the compilation of a program's training step",
+    "tune": "measure parameters for a program's matrix products on this machine and keep the best",
     "ast": "print the syntax tree of a program",
     "fmt": "rewrite programs in the canonical format",
     "lock": "record the digests of a program's sources and data",

@@ -58,10 +58,10 @@ from tilewright.lower.problem import (
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
-from tilewright.recipes.contraction import Tiling, choose_tiling, inner_wins
+from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose
 from tilewright.recipes.machine import Machine
 
-__all__ = ["lower_contraction"]
+__all__ = ["Contraction", "lower_contraction"]
 
 LONG_EPILOGUE = (
     24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
@@ -69,7 +69,6 @@ LONG_EPILOGUE = (
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 8  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
-MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 _SUMMED = 4  # vectors of columns added up at once
 
 KLoops = tuple[At, list[tuple[str, int]], Affine]  # indices of the k ranges, their loops, the flat k
@@ -86,10 +85,19 @@ def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, .
     return tuple(out)
 
 
-class _Emitter(Packing):
-    """Builds the kernels of one contraction."""
+class Contraction(Packing):
+    """Builds the kernels of one contraction, with the parameters given, tuned, or chosen by the cost model.
 
-    def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+    Any ``tiling`` that ``situation.allows`` gives the same result, but for the rounding of sums.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        stored: Callable[[Value], bool],
+        machine: Machine,
+        tiling: Tiling | None = None,
+    ) -> None:
         self.group, self.stored, self.machine = group, stored, machine
         anchor = group.anchor
         self.words = self.packing(anchor)
@@ -109,7 +117,9 @@ class _Emitter(Packing):
         self.pieces = 1
         self.partial: Temporary | None = None
         self.outer = (*problem.batch, *self.m.outer, *self.n.outer)
-        self.choose()
+        self.situation = self.look()
+        self.note = ""
+        self.take(tiling or self.chosen())
 
     def packing(self, anchor: Value) -> Words | None:
         """How elements are packed in words, where that is possible and k long enough."""
@@ -122,56 +132,62 @@ class _Emitter(Packing):
             return None
         return words
 
-    def choose(self) -> None:
-        """How the operands are read, and the tiling."""
-        look, p = self.analysis, self.problem
+    def look(self) -> Situation:
+        """How the operands can be read, and the sizes: what the choice of parameters depends on."""
+        look, p, words = self.analysis, self.problem, self.words
         self.split_k()
-        whole = self.step == 1 or p.k[-1] % self.step == 0
-        if self.words is None:
-            self.direct_a = look.direct("a")
+        whole = words is None or p.k[-1] % self.step == 0
+        if words is None:
+            plain_a, plain_b = look.direct("a"), look.direct("b", "free")
             contiguous_k = look.streams("a", "k") and look.streams("b", "k")
         else:
-            self.direct_a = whole and look.words("a", self.step)
-            contiguous_k = self.direct_a and look.words("b", self.step)
-        self.direct_b = self.words is None and look.direct("b", "free")
-        self.halo = self.overlap_along_k() if contiguous_k and not self.direct_b else None
-        tail = product(self.local_k[self.halo.place :]) if self.halo else self.all_k[-1] if p.k else 1
-        lanes = max(1, self.machine.vector_bytes // p.kind.itemsize)
-        fills = -(-tail // lanes) * lanes <= 1.35 * tail
-        self.inner = (
-            contiguous_k
-            and fills
-            and (p.kind.is_float or self.words is not None)
-            and (not self.direct_b or self.n.size <= lanes // 4)
-            and inner_wins(self.machine, p.kind.itemsize, self.m.size, self.k)
+            plain_a, plain_b = whole and look.words("a", self.step), False
+            contiguous_k = plain_a and look.words("b", self.step)
+        along_a = words is None and plain_a and look.direct("a", "free")
+        along_b = look.streams("b", "free")
+        k, n = self.halo_k, self.halo_n = (
+            self.overlap_along_k() if contiguous_k and not plain_b else None,
+            None if plain_b else self.overlap_along_n(),
         )
-        single = self.m.size <= 8  # nothing would read a packed element twice
-        # long rows far apart fill neither the caches' sets nor the address translation well
-        far = self.m.size >= 96 and self.k * self.n.size * p.kind.itemsize > 2 * self.machine.l2
-        if not self.inner:
-            self.halo = None if self.direct_b else self.overlap_along_n()
-        self.pack_b = self.halo is not None or (
-            not self.inner
-            and (far or not self.direct_b)
-            and not (single and whole and look.streams("b", "free"))
+        flat = len(self.n.inner) > 1 and (n is not None or not along_b)
+        return Situation(
+            element=words.dots if words is not None else str(p.kind),
+            itemsize=p.kind.itemsize,
+            outer=product(self.outer),
+            m=self.m.size,
+            n=self.n.size,
+            k=self.k,
+            a="along" if along_a else "plain" if plain_a else "computed",
+            b="plain" if plain_b else "along" if along_b else "computed",
+            inner=contiguous_k and (p.kind.is_float or words is not None) and self.local_k[-1:] > (1,),
+            whole=whole,
+            # columns that only whole blocks hold: those of one place, or all taps of a channel
+            unit=product(self.n.inner[1:]) if flat else 1,
+            inner_unit=product(self.n.extents[k.tap :]) if k else 1,
+            packed_k=self.k // n.taps * n.phases if n else 0,
+            packed_inner=k is not None,
+            tail=product(self.local_k[k.place :]) if k else self.all_k[-1] if p.k else 1,
+            long=epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1,
         )
-        # columns of A that lie together are copied together; other strides are walked as they are
-        plain_a = self.direct_a and (not look.direct("a", "free") or self.k <= 32 or self.words is not None)
-        # rows a multiple of the page size apart fall into one set of L1
-        crowded = self.k * p.kind.itemsize % 4096 == 0
-        # lanes along k: elements that are computed, or masked, are so once
-        self.pack_a = not self.direct_a if self.inner else not plain_a
-        self.unit = unit = self.block_unit()
-        self.tiling: Tiling = choose_tiling(
-            self.machine, p.kind.itemsize, product(self.outer), self.m.size, self.n.size, self.k, inner=self.inner,
-            packs_a=self.pack_a,
-            packs_b=self.pack_b,
-            packed_k=self.k // self.halo.taps * self.halo.phases if self.halo and not self.inner else self.k,
-            few_rows=crowded and not self.pack_a, unit=unit,
-        )  # fmt: skip
-        if self.pack_b and self.tiling.nc * self.k * p.kind.itemsize > MAX_PACK:
+
+    def chosen(self) -> Tiling:
+        """The tuned parameters for this problem, or the cost model's."""
+        found = self.machine.tuned and self.machine.tuned.find(self.situation, self.machine)
+        if not found:
+            return choose(self.machine, self.situation)
+        self.note = found.reason
+        return found.tiling
+
+    def take(self, tiling: Tiling) -> None:
+        """Build with these parameters."""
+        s = self.situation
+        if tiling.pack_b and tiling.nc * self.k * s.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
-        self.long = epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1
+        self.tiling, self.long = tiling, s.long
+        self.inner = tiling.variant == "inner"
+        self.halo = self.halo_k if self.inner else self.halo_n
+        self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
+        self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def overlap_along_n(self) -> Halo | None:
         """Windows whose places are the first of the ranges that run flat along n."""
@@ -190,15 +206,6 @@ class _Emitter(Packing):
         if halo is None or halo.tap < self.n.cut or (halo.place == 0 and self.uneven):
             return None
         return halo if self.analysis.runs_flat("a", halo.place) else None
-
-    def block_unit(self) -> int:
-        """Columns that only whole blocks hold: those of one place, or all taps of a channel."""
-        if self.halo is not None and self.inner:
-            return product(self.n.extents[self.halo.tap :])
-        flat = self.pack_b and len(self.n.inner) > 1
-        if flat and (self.halo is not None or not self.analysis.streams("b", "free")):
-            return product(self.n.inner[1:])
-        return 1
 
     def split_k(self) -> None:
         """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
@@ -452,4 +459,8 @@ def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Ma
         raise Unsupported("complex elements")
     if all(v.type.size == 0 for v in group.outputs):
         return []
-    return _Emitter(group, stored, machine).calls()
+    contraction = Contraction(group, stored, machine)
+    group.reason = contraction.note
+    if machine.watch is not None:
+        machine.watch(contraction)
+    return contraction.calls()

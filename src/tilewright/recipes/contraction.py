@@ -12,17 +12,19 @@ with the same result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["Tiling", "choose_tiling", "inner_wins"]
+__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "choose_tiling", "inner_wins", "neighbours"]
+
+MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
     """``lanes``: elements of a vector; ``mr`` x ``nr`` the register tile in rows and vectors (``inner``: rows and columns);
-    ``mc`` x ``nc`` the block of a task."""
+    ``mc`` x ``nc`` the block of a task; ``pack_a``, ``pack_b``: whether a task copies its part of an operand first."""
 
     variant: str
     lanes: int
@@ -30,9 +32,119 @@ class Tiling:
     nr: int
     mc: int
     nc: int
+    pack_a: bool = False
+    pack_b: bool = False
 
     def __str__(self) -> str:
         return f"{self.variant} {self.mr}x{self.nr}x{self.lanes} block {self.mc}x{self.nc}"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the choice depends on: ``outer`` contractions ``m`` x ``n`` x ``k`` of ``element`` (k in words where elements are
+    packed), of which a task computes a block.
+
+    ``a``, ``b``: how the operand can be read: ``plain`` (in place, as it is), ``along`` (in place, contiguous along n), or
+    ``computed``. ``inner``: lanes may run along k. ``whole``: an operand need not be packed to fill up its last word. ``unit``:
+    blocks of n are multiples of it where B is packed (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B
+    has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
+    range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
+    """
+
+    element: str
+    itemsize: int
+    outer: int
+    m: int
+    n: int
+    k: int
+    a: str
+    b: str
+    inner: bool
+    whole: bool
+    unit: int
+    inner_unit: int
+    packed_k: int
+    packed_inner: bool
+    tail: int
+    long: bool
+
+    def key(self, machine: Machine) -> str:
+        """A text that is equal for problems that take the same choice on the same target."""
+        flags = "".join(
+            f" {word}" for word in ("inner", "whole", "long", "packed_inner") if getattr(self, word)
+        )
+        return (
+            f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
+            f" unit {self.unit},{self.inner_unit}{flags} threads {machine.threads}"
+        )
+
+    def allows(self, tiling: Tiling, machine: Machine) -> bool:
+        """Whether a tiling, wherever it comes from, is one that the recipe can build for this problem."""
+        lanes = max(1, machine.vector_bytes // self.itemsize)
+        t = tiling
+        inner = t.variant == "inner"
+        unit = self.inner_unit if inner else self.unit if t.pack_b else 1
+        if t.lanes != lanes or t.mr * t.nr > 2 * machine.registers:
+            return False
+        if not (1 <= t.mr <= t.mc <= self.m and t.nr >= 1 and 1 <= t.nc <= self.n and t.nc % unit == 0):
+            return False
+        if t.pack_b and t.nc * self.k * self.itemsize > MAX_PACK:
+            return False
+        if inner:
+            return (
+                self.inner
+                and t.pack_a == (self.a == "computed")
+                and t.pack_b == self.packed_inner
+                and t.nr <= t.nc
+            )
+        if t.variant != "columns" or (t.nr - 1) * lanes >= t.nc or (self.packed_k > 0 and not t.pack_b):
+            return False
+        return self.whole or (t.pack_a and t.pack_b)
+
+
+def neighbours(tiling: Tiling, s: Situation, machine: Machine) -> list[Tiling]:
+    """Other tilings worth measuring beside this one: one parameter changed at a time, or the other variant."""
+    t, lanes = tiling, tiling.lanes
+    found: list[Tiling] = []
+    if t.variant == "columns":
+        tiles = {
+            1: (8, 12, 16, 20, 24),
+            2: (4, 6, 8, 10, 12, 13, 14),
+            3: (4, 6, 8, 9),
+            4: (2, 4, 6),
+            6: (4, 3, 2),
+            8: (1, 2, 3),
+        }
+        for nr, rows in tiles.items():
+            for mr in rows:
+                if mr * nr < machine.registers:
+                    found.append(replace(t, mr=min(mr, t.mc), nr=min(nr, -(-t.nc // lanes))))
+        found += [replace(t, pack_a=not t.pack_a), replace(t, pack_b=not t.pack_b)]
+        found += [replace(t, pack_a=not t.pack_a, pack_b=not t.pack_b)]
+        step_n = s.unit if s.unit > 1 else t.nr * lanes
+    else:
+        found += [
+            replace(t, mr=min(mr, t.mc), nr=min(nr, t.nc))
+            for mr, nr in ((6, 4), (4, 6), (4, 4), (8, 3), (3, 8), (2, 4))
+        ]
+        step_n = s.inner_unit if s.inner_unit > 1 else t.nr
+    for factor in (0.25, 0.5, 2, 4):
+        nc = _rounded(max(int(t.nc * factor), step_n), step_n, s.n)
+        mc = _rounded(max(int(t.mc * factor), t.mr), t.mr, s.m)
+        other = _rounded(max(int(t.nc / factor), step_n), step_n, s.n)
+        found += [replace(t, nc=nc), replace(t, mc=mc), replace(t, mc=mc, nc=other)]
+    if s.inner:
+        inner = t.variant == "columns"
+        pack_b = s.packed_inner if inner else True
+        found.append(_chosen(machine, s, inner=inner, pack_a=s.a == "computed", pack_b=pack_b))
+    fitting = [_narrowed(f) for f in found]
+    return [f for f in dict.fromkeys(fitting) if f != tiling and s.allows(f, machine)]
+
+
+def _narrowed(t: Tiling) -> Tiling:
+    """Registers of a tile that its block has no columns for are left out."""
+    per = 1 if t.variant == "inner" else t.lanes
+    return replace(t, mr=min(t.mr, t.mc), nr=min(t.nr, -(-t.nc // per)))
 
 
 def _rows(m: int, most: int) -> int:
@@ -119,4 +231,35 @@ def choose_tiling(
             break
     # a block narrowed for more tasks may hold less than the tile was meant to have
     nr = min(nr, nc if inner else -(-nc // lanes))
-    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc)
+    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, packs_a, packs_b)
+
+
+def choose(machine: Machine, s: Situation) -> Tiling:
+    """The cost model's choice."""
+    lanes = max(1, machine.vector_bytes // s.itemsize)
+    inner = (
+        s.inner
+        and -(-s.tail // lanes) * lanes <= 1.35 * s.tail
+        and (s.b != "plain" or s.n <= lanes // 4)
+        and inner_wins(machine, s.itemsize, s.m, s.k)
+    )
+    if inner:
+        return _chosen(machine, s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner)
+    # nothing would read a packed element twice
+    single = s.m <= 8 and s.whole and s.b in ("plain", "along")
+    # long rows far apart fill neither the caches' sets nor the address translation well
+    far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
+    pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
+    # columns of A that lie together are copied together; other strides are walked as they are
+    plain_a = s.a == "plain" or (s.a == "along" and s.k <= 32)
+    return _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+
+
+def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
+    # rows a multiple of the page size apart fall into one set of L1
+    crowded = s.k * s.itemsize % 4096 == 0
+    return choose_tiling(
+        machine, s.itemsize, s.outer, s.m, s.n, s.k, inner=inner, packs_a=pack_a, packs_b=pack_b,
+        packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
+        unit=s.inner_unit if inner else s.unit if pack_b else 1,
+    )  # fmt: skip
