@@ -5,7 +5,8 @@
 #   make test    lint, formatting, types and all tests
 #   make lint    lint, formatting and types only
 #   make format  rewrite the sources in the project's format
-#   make bench   the training steps against PyTorch and JAX (own environment; BENCH_ARGS="--quick" for a short run)
+#   make bench   everything that goals are stated for, against PyTorch, JAX and others (own environment; BENCH_ARGS="--quick"
+#                for a short run)
 #   make clean   remove the environments and the tools' caches
 
 SHELL := /bin/bash
@@ -44,7 +45,7 @@ format: $(VENV)/installed-test
 	$(VENV)/bin/ruff format $(SOURCES)
 
 bench: $(BENCH_VENV)/installed
-	$(BENCH_VENV)/bin/python -m bench.run $(BENCH_ARGS)
+	$(BENCH_VENV)/bin/python -m bench.all $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

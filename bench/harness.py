@@ -54,6 +54,7 @@ class Result:
     threads: int
     median: float | None = None
     minimum: float | None = None
+    maximum: float | None = None
     quartiles: tuple[float, float] | None = None
     samples: int = 0
     first_s: float | None = None  # building, compiling and the first run
@@ -228,7 +229,7 @@ class Harness:
         if not result.times:
             return
         result.median = statistics.median(result.times)
-        result.minimum = min(result.times)
+        result.minimum, result.maximum = min(result.times), max(result.times)
         quarters = statistics.quantiles(result.times, n=4) if len(result.times) > 1 else [result.median] * 3
         result.quartiles = (quarters[0], quarters[2])
         result.samples = len(result.times)

@@ -1,5 +1,7 @@
 """Turn results of `bench.run` and `bench.startup` (JSON) into Markdown tables, for docs/performance.md and README.md.
 
+With results that goals are stated for, a table of the goals comes first.
+
     python -m bench.markdown FILE...                       print the tables
     python -m bench.markdown FILE... --into README.md      replace what stands between the bench markers
 
@@ -12,6 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bench.goals import Row, evaluate
+from bench.startup import COLUMNS
+
 BEGIN, END = "<!-- bench:begin", "<!-- bench:end -->"
 
 
@@ -19,15 +24,16 @@ def table(content: dict[str, Any], threads: int) -> list[str]:
     """Median and, in brackets, minimum in ms; the last column compares the best peer with ours."""
     results = [r for r in content["results"] if r["threads"] == threads]
     frameworks = list(dict.fromkeys(r["framework"] for r in results))
-    ours = any(r["framework"] == "tilewright" and r["median"] for r in results)
-    heads = ["step" if results[0]["suite"] == "training" else "kernel", *frameworks]
+    mine = next((f for f in frameworks if f.startswith("tilewright")), None)
+    ours = any(r["framework"] == mine and r["median"] for r in results)
+    heads = [{"kernels": "kernel", "inference": "model"}.get(results[0]["suite"], "step"), *frameworks]
     lines = [heads + ["best peer / tilewright"] * ours]
     for case in dict.fromkeys(r["case"] for r in results):
         row = {r["framework"]: r for r in results if r["case"] == case}
         peers = [r for name, r in row.items() if r["median"] and not name.startswith("tilewright")]
         cells = [case, *(cell(row.get(name)) for name in frameworks)]
         if ours:
-            cells.append(best_ratio(peers, row.get("tilewright")))
+            cells.append(best_ratio(peers, row.get(mine)))
         lines.append(cells)
     rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
     return ["| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:])]
@@ -48,13 +54,23 @@ def cell(result: dict[str, Any] | None) -> str:
     return f"{result['median'] * 1e3:.3g} ({result['minimum'] * 1e3:.3g}{share})"
 
 
-def startup_table(content: dict[str, Any]) -> list[str]:
-    """Seconds from a fresh process to the first trained step, without and with caches of compiled code."""
-    lines = ["| framework | import | first step, cold | first step, warm |", "| --- | ---: | ---: | ---: |"]
-    for result in content["results"]:
-        cold, warm = result["cold"], result["warm"]
-        cells = (f"{s:.2f}" for s in (warm["import"], cold["first_step"], warm["first_step"]))
+def startup_table(results: list[dict[str, Any]]) -> list[str]:
+    """Fresh processes: import, compilation and the first trained step, without and with caches of compiled code."""
+    headings = ["framework", *(heading for heading, _, _ in COLUMNS)]
+    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for result in results:
+        cells = (figure(result[when].get(key)) for _, when, key in COLUMNS)
         lines.append(f"| {result['framework']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def goal_table(rows: list[Row]) -> list[str]:
+    lines = ["| what | goal | measured | reached |", "| --- | --- | --- | --- |"]
+    lines += [f"| {r.what} | {r.goal} | {r.measured} | {'yes' if r.reached else 'no'} |" for r in rows]
     return lines
 
 
@@ -75,10 +91,13 @@ def section(content: dict[str, Any]) -> str:
     """Everything a reader needs to judge one file's figures, and its tables."""
     lines = origin(content)
     if "limits" not in content:  # of bench.startup
-        case = f": {content['case']}" if "case" in content else ""
-        title = f"**Seconds from a fresh process to the first trained step{case}**"
-        return "\n".join([*lines, "", title, "", *startup_table(content)]) + "\n"
-    busy = max(r["other_share"] for r in content["results"])
+        for case in dict.fromkeys(r["case"] for r in content["results"]):
+            chosen = [r for r in content["results"] if r["case"] == case]
+            lines += ["", f"**Fresh processes: {case}**", "", *startup_table(chosen)]
+        return "\n".join(lines) + "\n"
+    if content.get("busy"):
+        lines.append(f"Meanwhile other processes spun on {content['busy']} of the cores.")
+    busy = max(r["other_share"] for r in content["results"]) - content.get("busy", 0)
     if busy > 0.1:
         lines.append(
             f"Other processes used up to {busy:.1f} cores meanwhile: the minima say more than the medians."
@@ -115,7 +134,9 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--into", type=Path, metavar="DOCUMENT")
     options = parser.parse_args()
-    text = "\n".join(section(json.loads(file.read_text(encoding="utf-8"))) for file in options.files)
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in options.files]
+    sections = ["\n".join(goal_table(rows)) + "\n"] if (rows := evaluate(contents)) else []
+    text = "\n".join([*sections, *map(section, contents)])
     if options.into:
         insert(options.into, text)
     else:

@@ -37,12 +37,13 @@ def print_times(console: Console, results: Sequence[Result], threads: int) -> No
     for case in cases:
         row = {r.framework: r for r in chosen if r.case == case}
         best = min(peers_of(list(row.values())), key=lambda r: r.median or math.inf, default=None)
+        ours = next((r for name, r in row.items() if name.startswith(OURS)), None)
         table.add_row(
             escape(case),
             *(cell(row.get(framework)) for framework in frameworks),
             best.framework if best else "-",
-            ratio(row.get("torch"), row.get(OURS)),
-            ratio(best, row.get(OURS)),
+            ratio(row.get("torch"), ours),
+            ratio(best, ours),
         )
     console.print(table)
 
@@ -61,16 +62,40 @@ def ratio(peer: Result | None, ours: Result | None) -> str:
     return f"{peer.median / ours.median:.2f} ({peer.minimum / ours.minimum:.2f})"
 
 
-def geometric_mean(results: Sequence[Result], threads: int) -> float | None:
-    """Of best peer's time over ours, over the cases where both ran."""
-    logs = []
+def print_means(console: Console, results: Sequence[Result], threads: int) -> None:
+    """The geometric mean of best peer's time over ours, of each group of cases and of all."""
+    ratios: dict[str, list[float]] = {}
     for ours in results:
-        if ours.framework == OURS and ours.threads == threads and ours.median:
+        if ours.framework.startswith(OURS) and ours.threads == threads and ours.median:
             others = [r for r in results if r.case == ours.case and r.threads == threads]
             peers = [r.median for r in peers_of(others) if r.median]
             if peers:
-                logs.append(math.log(min(peers) / ours.median))
-    return math.exp(sum(logs) / len(logs)) if logs else None
+                ratios.setdefault(ours.group, []).append(min(peers) / ours.median)
+    if not ratios:
+        return
+    means = [f"{group} {geometric_mean(found):.2f}" for group, found in ratios.items() if group]
+    total = geometric_mean([r for found in ratios.values() for r in found])
+    console.print(
+        f"geometric mean of best peer / ours, {threads} threads: {', '.join([*means, f'all {total:.2f}'])}",
+        highlight=False,
+    )
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def print_stalls(console: Console, results: Sequence[Result]) -> None:
+    """How far the worst step lies above the median, while other processes kept cores busy."""
+    table = Table(title="ms while other processes kept cores busy: median, worst step")
+    for column in ("case", "framework", "threads", "median", "worst", "worst - median"):
+        table.add_column(column, justify="left" if column in ("case", "framework") else "right")
+    for r in results:
+        if r.median and r.maximum:
+            figures = (r.median, r.maximum, r.maximum - r.median)
+            cells = (f"{seconds * 1e3:.3g}" for seconds in figures)
+            table.add_row(escape(r.case), r.framework, str(r.threads), *cells)
+    console.print(table)
 
 
 def print_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
@@ -92,21 +117,7 @@ def print_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
                 console.print(f"    differs by {a.difference:.1e}: {escape(a.case)}, {a.threads} threads")
 
 
-def print_losses(console: Console, agreements: Sequence[Agreement], threads: int) -> None:
-    """The losses of the first steps, side by side."""
-    chosen = [a for a in agreements if a.suite == "training" and a.threads == threads]
-    if not chosen:
-        return
-    table = Table(title="losses of the first steps, from the same parameters and batches")
-    for column in ("case", "framework", "first", "second", "last checked"):
-        table.add_column(column)
-    for a in chosen:
-        first, second, last = (f"{a.numbers[i]:.6f}" for i in (0, 1, -1))
-        table.add_row(escape(a.case), a.framework, first, second, last)
-    console.print(table)
-
-
-def print_problems(console: Console, results: Sequence[Result]) -> None:
+def print_problems(console: Console, results: Sequence[Result], busy: int = 0) -> None:
     """Say what was not measured, with each reason once, and whether the machine was busy meanwhile."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for result in results:
@@ -120,7 +131,7 @@ def print_problems(console: Console, results: Sequence[Result]) -> None:
         return
     noisy = max(results, key=lambda r: r.other_share)
     idle = max(results, key=lambda r: r.idle_share)
-    if noisy.other_share > 0.1:
+    if noisy.other_share > busy + 0.1:
         console.print(
             f"[yellow]other processes used up to {noisy.other_share:.1f} cores while measuring"
             f" ({escape(noisy.case)}, {noisy.framework}): trust the minima, and measure again[/]"

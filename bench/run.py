@@ -1,16 +1,21 @@
-"""Measure training steps, or single kernels, in several frameworks side by side.
+"""Measure training steps, kernels, inference or an epoch in several frameworks side by side.
 
-python -m bench.run                                  the five training steps, 2 threads and 1
+python -m bench.run                                  the training steps, 2 threads and 1
 python -m bench.run --only GPT --frameworks tilewright,torch --threads 2 --quick
-python -m bench.run --suite kernels --only matmul    single operations
+python -m bench.run --suite kernels --group conv     single operations; also: eager, inference, epoch
+python -m bench.run --busy 1                         the same while another process spins on one core
 """
 
 import argparse
+import contextlib
 import os
 import shlex
+import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,10 +24,10 @@ from bench.frameworks import FRAMEWORKS, MODES
 from bench.harness import ROOT, Harness, Plan
 from bench.machine import describe, measure_limits
 from bench.report import (
-    geometric_mean,
     print_agreement,
-    print_losses,
+    print_means,
     print_problems,
+    print_stalls,
     print_times,
     write_json,
 )
@@ -50,6 +55,7 @@ def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", default="2,1" if cores > 1 else "1", metavar="N,M", help="thread counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: bench/results/SUITE-DATE.json")
     parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds, for a first look")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="other processes spin on N cores")
     parser.add_argument("--list", action="store_true", help="print the cases' names and stop")
     options = parser.parse_args(arguments)
     options.frameworks = (options.frameworks or DEFAULTS[options.suite]).split(",")
@@ -70,14 +76,22 @@ def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def main(suite: str = "training", arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parse(suite, arguments)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    if options.list:
-        for case in options.cases:
-            console.print(case.name, highlight=False, markup=False)
-        return
+@contextlib.contextmanager
+def spinning(count: int) -> Iterator[None]:
+    """That many processes that do nothing but use a core each, the first cores of those we may use."""
+    loop = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    children = [subprocess.Popen([sys.executable, "-c", loop, str(core)]) for core in cores]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def measure(options: argparse.Namespace, console: Console, command: str) -> dict[str, Any]:
+    """Run the suite, print its tables, and return what is written as JSON."""
     began = datetime.now(UTC)
     machine = describe()
     limits = {count: measure_limits(count, options.quick) for count in options.threads}
@@ -87,8 +101,9 @@ def main(suite: str = "training", arguments: list[str] | None = None) -> None:
         print(text, file=sys.stderr, flush=True)
 
     harness = Harness(Plan.quick() if options.quick else Plan(), progress)
-    for count in options.threads:
-        harness.measure(options.cases, options.frameworks, count)
+    with spinning(options.busy):
+        for count in options.threads:
+            harness.measure(options.cases, options.frameworks, count)
     # Once more, and keep the larger: a limit that another process disturbed would flatter every share.
     for count in options.threads:
         again = measure_limits(count, options.quick)
@@ -100,15 +115,27 @@ def main(suite: str = "training", arguments: list[str] | None = None) -> None:
 
     for count in options.threads:
         print_times(console, harness.results, count)
-        if mean := geometric_mean(harness.results, count):
-            console.print(f"geometric mean of best peer / ours, {count} threads: {mean:.2f}")
+        print_means(console, harness.results, count)
+    if options.busy:
+        print_stalls(console, harness.results)
     print_agreement(console, harness.agreements)
-    print_losses(console, harness.agreements, options.threads[0])
-    print_problems(console, harness.results)
-    path = options.json or ROOT / "bench" / "results" / f"{options.suite}-{began:%Y-%m-%dT%H%M%S}.json"
-    command = shlex.join(["python", "-m", "bench.run", *arguments])
-    heading = {"date": began.isoformat(timespec="seconds"), "command": command}
-    write_json(path, heading | {"machine": machine, "limits": limits} | harness.to_json())
+    print_problems(console, harness.results, options.busy)
+    heading = {"date": began.isoformat(timespec="seconds"), "command": command, "suite": options.suite}
+    return heading | {"busy": options.busy, "machine": machine, "limits": limits} | harness.to_json()
+
+
+def main(suite: str = "training", arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(suite, arguments)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if options.list:
+        for case in options.cases:
+            console.print(case.name, highlight=False, markup=False)
+        return
+    content = measure(options, console, shlex.join(["python", "-m", "bench.run", *arguments]))
+    stamp = content["date"][:19].replace(":", "")
+    path = options.json or ROOT / "bench" / "results" / f"{options.suite}-{stamp}.json"
+    write_json(path, content)
     console.print(f"\nwritten: {path}", highlight=False)
 
 

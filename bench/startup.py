@@ -1,10 +1,10 @@
-"""Measure how long a fresh process needs until its first trained step, with cold and with warm caches.
+"""Measure fresh processes: import, compilation with cold and with warm caches, the first trained step, memory.
 
-    python -m bench.startup [--frameworks tilewright,torch,jax] [--case NAME] [--repeat 5] [--json FILE]
+    python -m bench.startup [--frameworks tilewright,torch-fused,jax] [--only NAME] [--repeat 3] [--json FILE]
 
 A cold run gets empty directories for the caches of compiled code; warm runs follow in the same directories.
 The files of Python and of the libraries are in the operating system's cache in both. Every run makes the data
-too.
+too. Compilation is the first step less a later one. Peers are measured in one cold run, and a warm one.
 """
 
 import argparse
@@ -23,16 +23,25 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.cases import SUITES
 from bench.frameworks import FRAMEWORKS
 from bench.harness import ROOT
 from bench.machine import describe
 from bench.report import write_json
 
 CACHES = ("TW_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
+COLUMNS = (
+    ("import s", "warm", "import"),
+    ("compile s, cold", "cold", "compile"),
+    ("compile s, warm", "warm", "compile"),
+    ("first step s, cold", "cold", "first_step"),
+    ("first step s, warm", "warm", "first_step"),
+    ("peak MiB", "warm", "peak_mib"),
+)
 
 
 def run_once(framework: str, case: str, caches: Path) -> dict[str, float]:
-    """Seconds from starting the process to the interpreter, the import and the first step being done."""
+    """Seconds from starting the process to the import and the first step being done; compilation; memory."""
     directories = {name: str(caches / name) for name in CACHES}
     began = time.monotonic()
     child = subprocess.run(
@@ -43,27 +52,53 @@ def run_once(framework: str, case: str, caches: Path) -> dict[str, float]:
         text=True,
         check=True,
     )
-    ended = time.monotonic()
     times: dict[str, float] = json.loads(child.stdout.splitlines()[-1])
+    started, imported, stepped = (times.pop(key) for key in ("started", "imported", "stepped"))
     return {
-        "interpreter": times["started"] - began,
-        "import": times["imported"] - times["started"],
-        "first_step": times["stepped"] - began,
-        "exit": ended - began,
+        "interpreter": started - began,
+        "import": imported - started,
+        "first_step": stepped - began,
+        **times,
     }
 
 
 def measure(framework: str, case: str, repeat: int) -> dict[str, Any]:
     cold, warm = [], []
-    for _ in range(max(1, repeat // 2)):
+    for _ in range(repeat):
         with tempfile.TemporaryDirectory(prefix="startup-") as caches:
             cold.append(run_once(framework, case, Path(caches)))
-            warm += [run_once(framework, case, Path(caches)) for _ in range(2)]
-    return {"framework": framework, "cold": median(cold), "warm": median(warm)}
+            warm.append(run_once(framework, case, Path(caches)))
+    return {"framework": framework, "case": case, "cold": median(cold), "warm": median(warm)}
 
 
 def median(runs: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def measure_all(console: Console, frameworks: list[str], only: str, repeat: int) -> dict[str, Any]:
+    began = datetime.now(UTC)
+    results = []
+    for case in (case.name for case in SUITES["training"] if only in case.name):
+        table = Table(title=f"a fresh process: {case}")
+        for column in ("framework", *(heading for heading, _, _ in COLUMNS)):
+            table.add_column(column, justify="left" if column == "framework" else "right")
+        for framework in frameworks:
+            print(f"[fresh process] {case}: {framework}", file=sys.stderr, flush=True)
+            try:
+                times = repeat if framework == "tilewright" else 1
+                result = measure(framework, case, times)
+            except subprocess.CalledProcessError as error:
+                console.print(f"not measured: {framework} ended with status {error.returncode}")
+                continue
+            results.append(result)
+            table.add_row(framework, *(f"{result[when][key]:.3g}" for _, when, key in COLUMNS))
+        console.print(table)
+    return {
+        "date": began.isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", "bench.startup", *sys.argv[1:]]),
+        "machine": describe(),
+        "results": results,
+    }
 
 
 def main() -> None:
@@ -71,34 +106,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frameworks", default="tilewright,torch-fused,jax", help=", ".join(FRAMEWORKS))
-    parser.add_argument("--case", default="MLP 784-128-10, N=64")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only", default="", metavar="TEXT", help="steps whose name contains it")
+    parser.add_argument("--repeat", type=int, default=3, help="cold and warm runs of ours")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    began = datetime.now(UTC)
-    table = Table(title=f"seconds from a fresh process to the first trained step: {options.case}")
-    for column in ("framework", "import", "first step, cold", "first step, warm"):
-        table.add_column(column, justify="left" if column == "framework" else "right")
-    results = []
-    for framework in options.frameworks.split(","):
-        try:
-            result = measure(framework, options.case, options.repeat)
-        except subprocess.CalledProcessError as error:
-            console.print(f"not measured: {framework} ended with status {error.returncode}")
-            continue
-        results.append(result)
-        cells = (result["warm"]["import"], result["cold"]["first_step"], result["warm"]["first_step"])
-        table.add_row(framework, *(f"{seconds:.2f}" for seconds in cells))
-    console.print(table)
-    path = options.json or ROOT / "bench" / "results" / f"startup-{began:%Y-%m-%dT%H%M%S}.json"
-    content = {
-        "date": began.isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "bench.startup", *sys.argv[1:]]),
-        "case": options.case,
-        "machine": describe(),
-        "results": results,
-    }
+    content = measure_all(console, options.frameworks.split(","), options.only, options.repeat)
+    path = (
+        options.json or ROOT / "bench" / "results" / f"startup-{content['date'][:19].replace(':', '')}.json"
+    )
     write_json(path, content)
     console.print(f"written: {path}", highlight=False)
 

@@ -1,6 +1,7 @@
-"""What `bench.startup` runs in a fresh process: import a framework, train one step, print when each was done.
+"""What `bench.startup` runs in a fresh process: import a framework, train some steps, print when each was done.
 
-Times are seconds of the machine's monotonic clock, which the parent process reads too.
+Times are seconds of the machine's monotonic clock, which the parent process reads too. An import counts until the
+library's tensor class is there: a library may load itself when it is first used.
 """
 
 import importlib
@@ -8,19 +9,31 @@ import json
 import sys
 import time
 
-LIBRARIES = {"tilewright": "tilewright", "torch": "torch", "jax": "jax"}
+LIBRARIES = {"tilewright": "tilewright.Tensor", "torch": "torch.Tensor", "jax": "jax.numpy.ndarray"}
+STEPS = 5  # after the first, for the time of a step and the peak of memory
 
 
 def main(framework: str, case: str) -> None:
     started = time.monotonic()
-    importlib.import_module(LIBRARIES[framework.partition("-")[0]])
+    library, _, name = LIBRARIES[framework.partition("-")[0]].rpartition(".")
+    getattr(importlib.import_module(library), name)
     imported = time.monotonic()
     from bench.cases import find
     from bench.frameworks import prepare
+    from bench.worker import peak_memory
 
     runner = prepare(framework, find("training", case))
+    prepared = time.monotonic()
     runner.run()
-    print(json.dumps({"started": started, "imported": imported, "stepped": time.monotonic()}), flush=True)
+    stepped = time.monotonic()
+    steps = []
+    for _ in range(STEPS):
+        began = time.monotonic()
+        runner.run()
+        steps.append(time.monotonic() - began)
+    times = {"started": started, "imported": imported, "stepped": stepped}
+    times |= {"compile": stepped - prepared - min(steps), "peak_mib": peak_memory()}
+    print(json.dumps(times | getattr(runner, "memory", dict)()), flush=True)
 
 
 if __name__ == "__main__":

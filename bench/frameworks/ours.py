@@ -126,6 +126,12 @@ class TrainingRunner:
         self.fresh_optimizer = snapshot(self.optimizer.state_dict())
         self.reset()
 
+    def memory(self) -> dict[str, int]:
+        """Bytes of the compiled step's arena, and the sum of the sizes of the values planned into it."""
+        executable = self.step.executable(*self.batches[0])
+        plan = executable.schedule
+        return {"arena_bytes": plan.arena_bytes, "planned_bytes": plan.planned_bytes}
+
     def step_of(self, x: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()
         logits = self.model(x)
@@ -217,8 +223,9 @@ def kernel_matmul(ta: bool = False, tb: bool = False) -> Callable[..., Tensor]:
 
 def int_matmul(ta: bool = False, tb: bool = False) -> Callable[..., Tensor]:
     """int8 operands, int32 sums."""
-    call = kernel_matmul(ta, tb)
-    return lambda a, b: call(a.astype(tw.int32), b.astype(tw.int32))
+    return lambda a, b: tw.matmul(
+        tw.matrix_transpose(a) if ta else a, tw.matrix_transpose(b) if tb else b, dtype=tw.int32
+    )
 
 
 KERNELS: dict[str, Callable[..., Callable[..., Tensor]]] = {

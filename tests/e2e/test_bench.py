@@ -95,13 +95,13 @@ MACHINE = {
 def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path: Path) -> None:
     """Startup times beside steps; a second time replaces the first; a page without the marks is left alone."""
     times = {"import": 0.1, "first_step": 0.5}
-    startup = {"framework": "a", "cold": {**times, "first_step": 1.25}, "warm": times}
+    startup = {"framework": "a", "case": "MLP", "cold": {**times, "first_step": 1.25}, "warm": times}
     step = {"suite": "training", "case": "MLP", "threads": 2, "share": 0.5, "other_share": 0.0}
     step = {**step, "framework": "tilewright", "median": 0.002, "minimum": 0.001}
     peer = {**step, "framework": "b", "median": 0.003, "minimum": 0.002}
     limits = {"2": {"peak_gflops": 9.0, "triad_gbps": 8.0, "copy_gbps": 7.0}}
     contents = [
-        {"date": "2026-01-02T03", "command": "x", "case": "MLP", "machine": MACHINE, "results": [startup]},
+        {"date": "2026-01-02T03", "command": "x", "machine": MACHINE, "results": [startup]},
         {
             "date": "2026-01-02T03",
             "command": "y",
@@ -124,9 +124,14 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
         subprocess.run([*command, str(page)], cwd=repository, check=True)
         texts.append(page.read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
-    assert texts[0].startswith("above\n<!-- bench:begin; a note -->\n\n2026-01-02, `x`,\n")
+    assert texts[0].startswith(
+        "above\n<!-- bench:begin; a note -->\n\n| what | goal | measured | reached |\n"
+    )
+    assert "\n\n2026-01-02, `x`,\n" in texts[0]
     assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "outdated" not in texts[0]
-    assert "| a | 0.10 | 1.25 | 0.50 |" in texts[0]
+    assert "| a | 0.10 | - | - | 1.25 | 0.50 | - |" in texts[0]
+    assert "| training steps, 2 threads | each ratio ≥ 1.5 | 1 of 1; least 1.50 (MLP) | yes |" in texts[0]
+    assert "| training steps, 2 threads | geometric mean ≥ 2 | 1.50 | no |" in texts[0]
     assert "| MLP | 2 (1, 50%) | 3 (2, 50%) | 1.50 (2.00) |" in texts[0]
     other = tmp_path / "other.md"
     other.write_text("nothing here\n", encoding="utf-8")
