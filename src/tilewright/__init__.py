@@ -114,7 +114,7 @@ _rows(
     argpartition digitize kthvalue lexsort msort partition topk
     average corrcoef cov median mode nanargmax nanargmin nancumprod nancumsum nanmax nanmean nanmedian nanmin nanpercentile
     nanprod nanquantile nanstd nansum nanvar percentile ptp quantile std_mean var_mean
-    fori_loop scan
+    cond fori_loop scan switch while_loop
     associative_scan check_grads checkpoint checkpoint_policies custom_jvp custom_vjp grad hessian hvp jacfwd jacrev jvp
     linearize stop_gradient value_and_grad vjp vmap""",
 )

@@ -36,13 +36,13 @@ from tilewright.kernel.ir import Kernel
 from tilewright.kernel.text import print_kernel
 from tilewright.lower.groups import Group, form_groups, unshaped
 from tilewright.lower.lowering import lower_groups
-from tilewright.lower.schedule import HostCall, Schedule, Step, schedule
+from tilewright.lower.schedule import HostCall, LoopCall, Schedule, Step, SwitchCall, schedule
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.tuned import database_path, read_choices
 from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer, size_class
-from tilewright.runtime.program import ArrayRef, HostStep, Launch, Loop, Program, Segment
+from tilewright.runtime.program import ArrayRef, Choice, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
 __all__ = ["STAGES", "Executable", "compile", "load_kernels"]
@@ -130,16 +130,20 @@ class Executable:
             serial=not any(map(_shares_work, plan.steps)),
         )
 
-    def _native_step(self, step: Step, plan: Schedule, addresses: Mapping[str, int]) -> Launch | Loop:
-        """One launch, or a loop over the launches of its body's plan."""
-        loop = step.loop
-        if loop is not None:
+    def _native_step(
+        self, step: Step, plan: Schedule, addresses: Mapping[str, int]
+    ) -> Launch | Loop | Choice:
+        """One launch, or a loop or choice over the launches of the plans of its bodies."""
+        nest = step.nest
+        if nest is not None:
             slots = []
-            for s in loop.slots:
+            for s in nest.slots:
                 at = plan.locations[s.place]
                 slots.append((at.slot, at.offset + s.offset, s.stride))
-            body = [self._native_step(inner, loop.body, addresses) for inner in loop.body.steps]
-            return Loop(body, loop.count, slots, loop.swaps)
+            inside = [[self._native_step(s, body, addresses) for s in body.steps] for body in nest.plans]
+            if isinstance(nest, SwitchCall):
+                return Choice(inside, [slot[:2] for slot in slots], nest.selector)
+            return Loop(inside[0], nest.count or 0, slots, nest.swaps, nest.condition)
         segments = []
         for call in step.calls:
             args = []
@@ -247,9 +251,10 @@ class Executable:
             if step.host is not None:
                 lines.append(f"{n:4} host {step.host.reason}")
                 continue
-            if step.loop is not None:
-                lines.append(f"{n:4} loop of {step.loop.count} iterations")
-                lines += [f"    {line}" for line in self._step_lines(step.loop.body.steps)]
+            if step.nest is not None:
+                for title, body in _titled(step.nest):
+                    lines.append(f"{n:4} {title}")
+                    lines += [f"    {line}" for line in self._step_lines(body.steps)]
                 continue
             call = step.calls[0]
             pieces = f" x {len(step.calls)} segments" if len(step.calls) > 1 else ""
@@ -259,10 +264,18 @@ class Executable:
         return lines
 
 
+def _titled(nest: LoopCall | SwitchCall) -> list[tuple[str, Schedule]]:
+    """The plans inside a loop or switch, each with a line that says when it runs."""
+    if isinstance(nest, SwitchCall):
+        return [(f"branch {k} of {len(nest.plans)}", plan) for k, plan in enumerate(nest.plans)]
+    often = "while its condition holds" if nest.count is None else f"of {nest.count} iterations"
+    return [(f"loop {often}", nest.body)]
+
+
 def _shares_work(step: Step) -> bool:
     """Whether a step, or one inside a loop, has more than one chunk."""
-    if step.loop is not None:
-        return any(map(_shares_work, step.loop.body.steps))
+    if step.nest is not None:
+        return any(_shares_work(inner) for plan in step.nest.plans for inner in plan.steps)
     return any(c.grid > c.chunk for c in step.calls)
 
 

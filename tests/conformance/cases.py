@@ -249,6 +249,56 @@ def _scan(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
         yield data, {"body": scan_body(dtype), **attrs}
 
 
+def while_body(dtype: DType) -> Body:
+    """c, go, n, x, y -> whether the new n is below 5, n + 1, and the carries y and x + c * y, which pass into one another."""
+    c, x, y = (input_value(dtype, (3,)) for _ in range(3))
+    go, n = input_value(dt.bool_, ()), input_value(dt.int32, ())
+    more = make("add", (n, constant(1, dt.int32)))
+    new = make("add", (x, make("mul", (c, y))))
+    return Body.of([c, go, n, x, y], [make("lt", (more, constant(5, dt.int32))), more, y, new])
+
+
+def _while_loop(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for start, go, index in (
+        (0, True, 3),
+        (1, True, 2),
+        (3, True, 1),
+        (7, True, 3),
+        (0, False, 2),
+        (2, True, 0),
+    ):
+        first = [
+            np.asarray(go),
+            np.asarray(start, np.int32),
+            *(draw(rng, dtype, (3,), 0, 3) for _ in range(2)),
+        ]
+        data = [draw(rng, dtype, (3,), 0, 2), *first]
+        yield data, {"body": while_body(dtype), "consts": 1, "carries": 4, "index": index}
+
+
+def switch_branches(dtype: DType) -> tuple[Body, ...]:
+    """c, x -> x * c and the sum of x; c and c0 * x1; x and its product with that sum."""
+    c, x = (input_value(dtype, (3,)) for _ in range(2))
+
+    def total(v: Value) -> Value:
+        return make("reduce_sum", (v,), axes=(0,))
+
+    def at(v: Value, n: int) -> Value:
+        return make("reshape", (make("slice", (v,), start=(n,), stop=(n + 1,), step=(1,)),), shape=())
+
+    return (
+        Body.of([c, x], [make("mul", (x, c)), total(x)]),
+        Body.of([c, x], [c, make("mul", (at(c, 0), at(x, 1)))]),
+        Body.of([c, x], [x, make("mul", (total(make("mul", (x, c))), total(x)))]),
+    )
+
+
+def _switch(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
+    for selector, index in ((0, 0), (1, 1), (2, 1), (-7, 0), (2**31 - 1, 0), (1, 0), (0, 1)):
+        data = [np.asarray(selector, np.int32), *(draw(rng, dtype, (3,), -2, 2) for _ in range(2))]
+        yield data, {"branches": switch_branches(dtype), "index": index}
+
+
 # ---- movement ----------------------------------------------------------------------------------------------
 
 
@@ -548,6 +598,8 @@ TABLE: dict[str, tuple[str, Generator]] = {
     "custom": ("biu", _custom),  # its derivatives are a rule's, which has tests of its own
     "host_call": ("f", _host_call),
     "scan": ("iufc", _scan),
+    "while_loop": ("iufc", _while_loop),
+    "switch": ("iufc", _switch),
     "reshape": ("biufc", _reshape),
     "permute": ("biufc", _permute),
     "broadcast": ("biufc", _broadcast),

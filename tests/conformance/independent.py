@@ -437,6 +437,29 @@ def _scan(x: Sequence[Array], a: Attrs) -> Array:
     return [h, p, stacked][a["index"]]
 
 
+@_says("while_loop")
+def _while_loop(x: Sequence[Array], a: Attrs) -> Array:
+    """The loop of ``cases.while_body``, written out."""
+    c, go, n, p, q = x
+    while go:
+        n, p, q = n + np.int32(1), q, p + c * q
+        go = n < 5
+    return [np.asarray(go), np.asarray(n), p, q][a["index"]]
+
+
+@_says("switch")
+def _switch(x: Sequence[Array], a: Attrs) -> Array:
+    """The branches of ``cases.switch_branches``, written out."""
+    n, c, y = x
+    with np.errstate(over="ignore"):
+        results = [
+            (y * c, y.sum(dtype=y.dtype)),
+            (c, c[0] * y[1]),
+            (y, (y * c).sum(dtype=y.dtype) * y.sum(dtype=y.dtype)),
+        ]
+    return np.asarray(results[min(max(int(n), 0), 2)][a["index"]])
+
+
 @_says("fold")
 def _fold(x: Sequence[Array], a: Attrs) -> Array:
     rank = x[0].ndim - len(a["axes"])

@@ -54,7 +54,13 @@ def close(a: float, b: float, scale: float) -> bool:
     return abs(a - b) <= 1e-9 * (scale + 1e-3)
 
 
-PAIRS = [(op, d) for op in DIFFERENTIABLE for d in (dt.float64, dt.complex128) if d in dtypes(op)]
+PAIRS = [
+    (op, d)
+    for op in DIFFERENTIABLE
+    if op != "while_loop"
+    for d in (dt.float64, dt.complex128)
+    if d in dtypes(op)
+]
 
 
 @pytest.mark.parametrize(("op", "dtype"), PAIRS, ids=[f"{op}-{d}" for op, d in PAIRS])
@@ -207,9 +213,11 @@ def test_derivatives_of_a_batch_are_those_of_its_examples(op: str) -> None:
             bound[many[v]] = draw(rng, v.dtype, (SIZE, *v.shape), -1, 1)  # type: ignore[arg-type]
         (whole,) = batch([y], many, SIZE)
         assert whole is not None
-        first = vjp.vjp([y], [seed], wrt) + jvp.jvp([y], wrt, moves)
-        second = vjp.vjp([whole], [many[seed]], [many[v] for v in wrt])
-        second += jvp.jvp([whole], [many[v] for v in wrt], [many[v] for v in moves])
+        first = jvp.jvp([y], wrt, moves)
+        second = jvp.jvp([whole], [many[v] for v in wrt], [many[v] for v in moves])
+        if op != "while_loop":  # which has no reverse mode
+            first += vjp.vjp([y], [seed], wrt)
+            second += vjp.vjp([whole], [many[seed]], [many[v] for v in wrt])
         for one, other in zip(first, second, strict=True):
             if one is None:
                 assert other is None

@@ -1,4 +1,4 @@
-"""``scan`` and ``fori_loop``: against the loop written out, through every transform, and as one native call."""
+"""``scan``, ``fori_loop`` and ``while_loop``: against the loop written out, through every transform, and as one native call."""
 
 from __future__ import annotations
 
@@ -335,6 +335,97 @@ def test_an_index_out_of_range_inside_stops_the_loop() -> None:
         tw.scan(lambda c, i: (c, c[i]), tw.tensor([1.0, 2.0]), tw.tensor([0, 1, 5]))[1].numpy()
 
 
+def looped(cond: Callable[[Any], Any], body: Callable[[Any], Any], value: Any) -> Any:
+    """``while_loop`` in Python."""
+    while cond(value).item():
+        value = body(value)
+    return value
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3, 8])
+def test_while_carries_that_pass_into_one_another(rounds: int) -> None:
+    def body(c: Any) -> Any:
+        n, a, b, d, e = c
+        return n + 1, b, a + b, e, d * 2.0 + a[:3, None]  # fibonacci, and a trade
+
+    first = (tw.tensor(0), tensor(400), tensor(400, seed=1), tensor(3, 50, seed=2), tensor(3, 50, seed=3))
+    for run in (tw.while_loop, tw.jit(lambda *c: tw.while_loop(lambda c: c[0] < rounds, body, c))):
+        got = run(*first) if run is not tw.while_loop else run(lambda c: c[0] < rounds, body, first)
+        for g, w in zip(got, looped(lambda c: c[0] < rounds, body, first), strict=True):
+            np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-12)
+
+
+def collatz(n: tw.Tensor) -> Any:
+    return tw.while_loop(
+        lambda c: c[0] != 1,
+        lambda c: (tw.cond(c[0] % 2 == 0, lambda n: n // 2, lambda n: 3 * n + 1, c[0]), c[1] + 1),
+        (n, tw.tensor(0)),
+    )[1]
+
+
+def test_while_nests_batches_and_is_one_native_call() -> None:
+    steps = [0, 1, 7, 2, 5, 8, 16, 3, 19]
+    numbers = tw.arange(1, 10)
+    assert [collatz(n).item() for n in numbers] == steps
+    assert tw.vmap(collatz)(numbers).tolist() == steps
+    every = tw.jit(lambda numbers: tw.scan(lambda c, n: (c, collatz(n)), 0, numbers)[1])
+    assert every(numbers).tolist() == steps
+    before = stats.native_calls
+    assert every(numbers).tolist() == steps and stats.native_calls == before + 1
+    pairs = tw.vmap(tw.vmap(lambda a, b: tw.while_loop(lambda c: c[1] != 0, lambda c: (c[1], c[0] % c[1]), (a, b))[0],
+                            (None, 0)), (0, None))  # fmt: skip
+    a = np.arange(1, 13)
+    assert pairs(tw.tensor(a), tw.tensor(a)).tolist() == np.gcd.outer(a, a).tolist()
+
+
+def root(x: tw.Tensor) -> tw.Tensor:
+    """Newton's iteration; its slopes converge too."""
+
+    def far(c: Any) -> tw.Tensor:
+        return (tw.abs(c[0] - c[1]) > 1e-12 * tw.abs(c[0])) & (c[2] < 60)
+
+    return tw.while_loop(far, lambda c: (0.5 * (c[0] + x / c[0]), c[0], c[2] + 1), (x, x * 2.0, 0))[0]
+
+
+def test_while_has_forward_mode_of_any_order() -> None:
+    xs = tw.tensor([0.5, 2.0, 9.0, 1e4], dtype=tw.float64)
+    np.testing.assert_allclose(tw.vmap(root)(xs).numpy(), np.sqrt(xs.numpy()), rtol=1e-12)
+    slope = tw.jacfwd(root)
+    for x in xs:
+        np.testing.assert_allclose(slope(x).item(), 0.5 / np.sqrt(x.item()), rtol=1e-9)
+        np.testing.assert_allclose(tw.jit(tw.jacfwd(slope))(x).item(), -0.25 * x.item() ** -1.5, rtol=1e-7)
+    np.testing.assert_allclose(tw.vmap(slope)(xs).numpy(), 0.5 / np.sqrt(xs.numpy()), rtol=1e-9)
+    w = tensor(3, 3, seed=4)
+
+    def fifth(w: tw.Tensor) -> tw.Tensor:
+        return tw.while_loop(lambda c: c[0] < 4, lambda c: (c[0] + 1, c[1] @ w), (tw.tensor(0), w))[1]
+
+    _, moved = tw.jvp(fifth, (w,), (w,))
+    np.testing.assert_allclose(moved.numpy(), 5 * np.linalg.matrix_power(w.numpy(), 5), rtol=1e-10)
+    # Reverse mode of a gradient that does not pass through the loop.
+    count = tw.grad(lambda x: x * tw.while_loop(lambda n: n < 5, lambda n: n * 2.0, tw.tensor(1.0)))
+    assert count(tw.tensor(3.0)).item() == 8.0
+
+
+def test_while_reads_assigns_and_draws() -> None:
+    tw.manual_seed(5)
+    want = [tw.rand(()).item() for _ in range(6)]
+    tw.manual_seed(5)
+    seen = tw.tensor(0)
+
+    def body(c: tw.Tensor) -> tw.Tensor:
+        seen.assign(seen + 1)
+        return c + tw.rand(())
+
+    for run in (lambda f: f(), lambda f: tw.jit(f)()):
+        total = run(lambda: tw.while_loop(lambda c: c < 1.2, body, tw.tensor(0.0))).item()
+        used = int(np.searchsorted(np.cumsum(np.float32(want)), np.float32(1.2))) + 1
+        assert seen.item() == used
+        np.testing.assert_allclose(total, np.sum(want[:used]), rtol=1e-6)
+        tw.manual_seed(5)
+        seen.assign(tw.tensor(0))
+
+
 def test_mistakes_are_named() -> None:
     zero, w = tw.tensor(0.0), tw.tensor(1.0, requires_grad=True)
     cases: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -365,6 +456,31 @@ def test_mistakes_are_named() -> None:
             "before this iteration",
         ),
         (lambda: tw.fori_loop(0, zero, lambda i, v: v, zero), TypeError, "Python integer"),  # type: ignore[arg-type]
+        (
+            lambda: tw.while_loop(lambda c: c + 1.0, lambda c: c, zero),
+            TypeError,
+            "gives one bool.*got a tensor float32",
+        ),
+        (
+            lambda: tw.while_loop(lambda c: c > 0, lambda c: c, tw.zeros(2)),
+            TypeError,
+            r"gives one bool.*bool\[2\]",
+        ),
+        (
+            lambda: tw.while_loop(lambda c: c["n"] > 0, lambda c: {"n": c["n"] > 0}, {"n": zero}),
+            TypeError,
+            r"while_loop: a carry keeps its dtype; `init_val\['n'\]` has float32, and `<lambda>` returns bool",
+        ),
+        (
+            lambda: tw.grad(lambda x: tw.while_loop(lambda c: c < 9, lambda c: c * x, x))(zero + 2.0),
+            RuntimeError,
+            "use `scan` or `fori_loop`",
+        ),
+        (
+            lambda: tw.while_loop(lambda c: c > 0, lambda c: c if c > 0 else -c, zero),
+            RuntimeError,
+            "traced tensor",
+        ),
     ]
     for call, kind, text in cases:
         with pytest.raises(kind, match=text):
@@ -375,5 +491,5 @@ def test_examples_run() -> None:
     failed, tried = doctest.testmod(control, extraglobs={"Tensor": tw.Tensor})
     assert tried and not failed
     page = Path(__file__).parents[2] / "docs" / "control-flow.md"
-    failed, tried = doctest.testfile(str(page), module_relative=False)
+    failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried and not failed

@@ -14,12 +14,14 @@ from pathlib import Path
 from conformance.cases import TABLE, cases, dtypes
 
 from tilewright.autodiff.batching import NOT_MAPPED
-from tilewright.autodiff.vjp import NOT_DIFFERENTIABLE
+from tilewright.autodiff.vjp import FORWARD_ONLY, NOT_DIFFERENTIABLE
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.graph.ir import OPS
 from tilewright.lower.groups import form_groups
+from tilewright.lower.lowering import lower_groups
 from tilewright.passes.pipeline import run_passes
+from tilewright.recipes.machine import Machine
 
 PAGE = Path(__file__).parents[2] / "docs" / "graph.md"
 TABLES_OF_PAGE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -52,6 +54,8 @@ def structured() -> Iterator[str]:
 
 def derivative(op: str) -> str:
     """Of both modes: a test holds that they know the same operations."""
+    if op in FORWARD_ONLY:
+        return f"forward mode only: {FORWARD_ONLY[op]}"
     return f"none: {NOT_DIFFERENTIABLE[op]}" if op in NOT_DIFFERENTIABLE else "yes"
 
 
@@ -74,6 +78,10 @@ def on_host(op: str, dtype: DType) -> bool:
         v for v in outputs if not v.dtype.is_complex
     ]  # a cast to complex says nothing of the type it is from
     groups = form_groups(run_passes(outputs if dtype.is_complex or not real else real))
+    if any(group.kind in ("loop", "switch") for group in groups):  # lowering looks into their bodies
+        return any(
+            step.host is not None for step in lower_groups(groups, Machine(64, 32, 1 << 15, 1 << 20, 1))
+        )
     return any(group.kind == "host" for group in groups)
 
 

@@ -51,7 +51,7 @@ def test_pointers_move_forwards_and_backwards() -> None:
 def test_places_are_traded_after_every_iteration(count: int) -> None:
     x, y = np.arange(256), np.zeros(256, np.int64)
     body = [launch("increment", 1, 2, 256, 32)]
-    program = Program([Loop(body, count, [(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(1, 2)])], slots=3)
+    program = Program([Loop(body, count, [(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(1, 2, 2048)])], slots=3)
     program.run(addresses(x, y))
     last, other = (y, x) if count % 2 else (x, y)
     np.testing.assert_array_equal(last, np.arange(256) + count)
@@ -112,7 +112,7 @@ def test_inconsistent_loops_are_refused() -> None:
         Loop(body, -1, [(0, 0, 0), (1, 0, 0)]),
         Loop(body, 1, [(0, 0, 0)]),
         Loop(body, 1, [(0, 0, 0), (5, 0, 0)]),
-        Loop(body, 1, [(0, 0, 0), (1, 0, 0)], [(1, 2)]),
+        Loop(body, 1, [(0, 0, 0), (1, 0, 0)], [(1, 2, 8)]),
     ):
         with pytest.raises(ValueError):
             Program([loop], slots=2)

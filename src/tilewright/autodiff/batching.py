@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tilewright.autodiff import scan
+from tilewright.autodiff import scan, switch
 from tilewright.core import dtype as dt
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import Shape, product, static
@@ -391,9 +391,14 @@ def _example(x: Value, n: int) -> Value:
     return make("slice", (x,), start=(n, *(0 for _ in rest)), stop=(n + 1, *rest), step=(1,) * len(x.shape))
 
 
-@_rule("scan")
-def _scan(y: Value, operands: Operands, size: int) -> Value:
+@_rule("scan", "while_loop")
+def _loop(y: Value, operands: Operands, size: int) -> Value:
     return scan.batched(y, operands, size, batch)
+
+
+@_rule("switch")
+def _switch(y: Value, operands: Operands, size: int) -> Value:
+    return switch.batched(y, operands, size, batch)
 
 
 @_rule("custom")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tilewright.autodiff import scan
+from tilewright.autodiff import scan, switch
 from tilewright.autodiff.vjp import (
     DIVISOR,
     FACTOR,
@@ -163,9 +163,10 @@ def _joint(y: Value, tangents: Tangents) -> Value | None:
 
 
 def _joint_call(y: Value, tangents: Tangents) -> Mapping[int, Value | None]:
-    """The tangents of all results of a call or loop, by index."""
-    if y.op == "scan":
-        return scan.pushed(y, tangents, jvp, dependent)
+    """The tangents of all results of a call, loop or switch, by index."""
+    if y.op != "custom":
+        pushed = switch.pushed if y.op == "switch" else scan.pushed
+        return pushed(y, tangents, jvp, dependent)
     count: int = y["outputs"]
     return dict(enumerate(y["rule"].jvp(y.inputs[:count], y.inputs[count:], tangents[count:])))
 

@@ -10,7 +10,10 @@ the first iteration or, through the body, on a later one.
 
 Reverse mode reads the carries before every iteration and the results of the body's contractions and reductions, which
 the forward loop then stacks too; what lies between is computed anew. The forward loop stays one loop: a pass merges it
-with the one that was there. This file knows the transforms of one iteration only as functions that it is given.
+with the one that was there. A ``while_loop`` has forward mode and batches, in which examples that are done keep their
+carries until all are; its number of iterations is not known, so there is nowhere to keep what reverse mode would read.
+
+This file knows the transforms of one iteration only as functions that it is given.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.graph.body import Body
-from tilewright.graph.build import add, broadcast, permute, zeros_like
+from tilewright.graph.build import add, broadcast, permute, reshape, where, zeros_like
 from tilewright.graph.ir import Value, input_value, make, topological
 
-__all__ = ["batched", "pulled", "pushed", "scan"]
+__all__ = ["KEPT", "batched", "pulled", "pushed", "scan", "while_loop"]
 
 Dependent = Callable[[Sequence[Value], Sequence[Value]], Container[Value]]
 Pull = Callable[[Sequence[Value], Sequence[Value | None], Sequence[Value]], Sequence[Value | None]]
@@ -31,7 +34,8 @@ Batch = Callable[[Sequence[Value], Mapping[Value, Value], int], Sequence[Value |
 
 # What is cheaper to keep for the backward pass than to compute anew.
 KEPT = frozenset(
-    ("dot", "conv", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "cumsum", "scatter", "fold", "scan")
+    ("dot", "conv", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "cumsum", "scatter", "fold", "scan",
+     "while_loop", "switch", "attention", "attention_grad")
 )  # fmt: skip
 
 
@@ -54,6 +58,14 @@ def scan(
     ]  # fmt: skip
 
 
+def while_loop(body: Body, consts: Sequence[Value], init: Sequence[Value]) -> list[Value]:
+    """The last carries of a loop that runs while the first of them, a bool, is true."""
+    return [
+        make("while_loop", (*consts, *init), body=body, consts=len(consts), carries=len(init), index=index)
+        for index in range(len(init))
+    ]
+
+
 @dataclass
 class _Loop:
     """A loop taken apart, its body over fresh leaves: ``leaves`` are those of constants, carries and slices in order."""
@@ -61,7 +73,7 @@ class _Loop:
     consts: Sequence[Value]
     init: Sequence[Value]
     xs: Sequence[Value]
-    length: int
+    length: int | None  # None: a while_loop
     reverse: bool
     body: Body
     leaves: list[Value]
@@ -79,13 +91,21 @@ class _Loop:
             inputs[:first],
             inputs[first:past],
             inputs[past:],
-            v["length"],
-            v["reverse"],
+            v["length"] if v.op == "scan" else None,
+            v.op == "scan" and v["reverse"],
             body,
             leaves,
             new,
             ys,
         )
+
+    def again(
+        self, body: Body, consts: Sequence[Value], init: Sequence[Value], xs: Sequence[Value]
+    ) -> list[Value]:
+        """The results of a loop of the same kind over another body."""
+        if self.length is None:
+            return while_loop(body, consts, init)
+        return scan(body, consts, init, xs, self.length, self.reverse)
 
     @property
     def c(self) -> list[Value]:
@@ -117,6 +137,7 @@ def pulled(
 ) -> list[Value | None]:
     """The cotangents of a loop's operands (of those that are ``needed``), from those of its results by index."""
     loop = _Loop.of(v)
+    assert loop.length is not None
     wanted = [n and leaf.dtype.is_inexact for n, leaf in zip(needed, loop.leaves, strict=True)]
     moving = loop.moving(wanted, lambda leaves: dependent([*loop.new, *loop.ys], leaves))
     path = dependent([*loop.new, *loop.ys], moving)
@@ -184,13 +205,11 @@ def pushed(v: Value, tangents: Sequence[Value | None], push: Push, dependent: De
          *(along[x] for x in slices)],
         [*loop.new, *(new[k] or zeros_like(loop.new[k]) for k in carries), *(_there(ys[j]) for j in stacked)],
     )  # fmt: skip
-    outs = scan(
+    outs = loop.again(
         body,
         [*loop.consts, *(_there(given[c]) for c in consts)],
         [*loop.init, *(given[loop.h[k]] or zeros_like(loop.init[k]) for k in carries)],
         [*loop.xs, *(_there(given[x]) for x in slices)],
-        loop.length,
-        loop.reverse,
     )[len(loop.new) :]
     indices = [*carries, *(len(loop.new) + j for j in stacked)]
     return dict(zip(indices, outs, strict=True))
@@ -209,6 +228,9 @@ def batched(v: Value, operands: Sequence[tuple[Value, bool]], size: int, batch: 
         return {one for one, all in zip(outputs, mapped(leaves)[1], strict=True) if all is not None}
 
     moving = loop.moving([m for _, m in operands], reached)
+    if loop.length is None and loop.h[0] in moving:
+        index: int = v["index"]
+        return _batched_while(loop, operands, size, batch)[index]
     every, found = mapped(moving)
     carries = len(loop.init)
     results = []
@@ -225,11 +247,35 @@ def batched(v: Value, operands: Sequence[tuple[Value, bool]], size: int, batch: 
             operand = _spread(operand, size)
         given.append(operand)
     first, past = len(loop.consts), len(loop.consts) + carries
-    outs = scan(body, given[:first], given[first:past], given[past:], loop.length, loop.reverse)
+    outs = loop.again(body, given[:first], given[first:past], given[past:])
     out = outs[v["index"]]
     if out.type.rank == v.type.rank:  # the same for every example
         return _spread(out, size)
     return out if v["index"] < carries else permute(out, [1, 0, *range(2, out.type.rank)])
+
+
+def _batched_while(
+    loop: _Loop, operands: Sequence[tuple[Value, bool]], size: int, batch: Batch
+) -> list[Value]:
+    """Examples that end at different times: the loop runs while any goes on, and those that are done keep their carries."""
+    first = len(loop.consts)
+    mapped = [m or n >= first for n, (_, m) in enumerate(operands)]
+    leaves = [
+        input_value(v.dtype, (size, *v.shape)) if m else v for v, m in zip(loop.leaves, mapped, strict=True)
+    ]
+    every = {one: all for one, all, m in zip(loop.leaves, leaves, mapped, strict=True) if m}
+    goes, kept = leaves[first], list[Value]()
+    for old, one, new in zip(leaves[first:], loop.new, batch(loop.new, every, size), strict=True):
+        chosen = broadcast(reshape(goes, (size, *[1] * one.type.rank)), old.shape)
+        kept.append(where(chosen, new or _spread(one, size), old))
+    kept[0] = make("bitand", (goes, kept[0]))
+    any_goes = input_value(goes.dtype, ())
+    body = Body.of(
+        [*leaves[:first], any_goes, *leaves[first:]], [make("reduce_max", (kept[0],), axes=(0,)), *kept]
+    )
+    init = [v if m else _spread(v, size) for v, m in operands[first:]]
+    start = make("reduce_max", (init[0],), axes=(0,))
+    return while_loop(body, [v for v, _ in operands[:first]], [start, *init])[1:]
 
 
 def _leaf_like(v: Value) -> Value:

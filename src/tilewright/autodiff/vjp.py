@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from tilewright.autodiff import scan
+from tilewright.autodiff import scan, switch
 from tilewright.core import dtype as dt
+from tilewright.core.diagnostics import GradientError
 from tilewright.core.shape import Shape, product, static
 from tilewright.graph.attention import attention, decompose_attention
 from tilewright.graph.build import (
@@ -51,7 +52,7 @@ from tilewright.graph.graph import rebuild
 from tilewright.graph.ir import Value, constant, input_value, make, topological
 
 __all__ = [
-    "DIVISOR", "FACTOR", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
+    "DIVISOR", "FACTOR", "FORWARD_ONLY", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
 ]  # fmt: skip
 
 Cotangents = Sequence[Value | None]
@@ -118,10 +119,8 @@ def dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, Non
     return path
 
 
-JOINT = (
-    "custom",
-    "scan",
-)  # operations with several results: values that differ in their last attribute, ``index``
+# Operations with several results: values that differ in their last attribute, ``index``.
+JOINT = ("custom", "scan", "while_loop", "switch")
 
 
 def _call_of(value: Value) -> tuple[object, ...]:
@@ -142,8 +141,14 @@ class _Call:
             self.cotangents[result["index"]] = g
         if result is not self.first or not self.cotangents:
             return ()
-        if result.op == "scan":
-            return scan.pulled(result, self.cotangents, [v in path for v in result.inputs], vjp, dependent)
+        if result.op in FORWARD_ONLY:
+            raise GradientError(
+                f"reverse mode through `{result.op}`: {FORWARD_ONLY[result.op]}; use `scan` or `fori_loop` with a bound, take"
+                " the derivative in forward mode (`jvp`, `jacfwd`), or stop it with `stop_gradient`"
+            )
+        if result.op in ("scan", "switch"):
+            pulled = scan.pulled if result.op == "scan" else switch.pulled
+            return pulled(result, self.cotangents, [v in path for v in result.inputs], vjp, dependent)
         count: int = result["outputs"]
         outputs, operands = result.inputs[:count], result.inputs[count:]
         given = [self.cotangents.get(i, zeros_like(v)) for i, v in enumerate(outputs)]
@@ -157,6 +162,11 @@ def _calls(path: Iterable[Value]) -> dict[tuple[object, ...], _Call]:
             calls.setdefault(_call_of(value), _Call(value))
     return calls
 
+
+FORWARD_ONLY: dict[str, str] = {
+    "while_loop": "its number of iterations is known only when it has run, so there is nowhere to keep what the derivative"
+    " reads",
+}
 
 NOT_DIFFERENTIABLE: dict[str, str] = {
     **dict.fromkeys(("input", "constant", "iota"), "a leaf has no operands"),

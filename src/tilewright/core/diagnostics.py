@@ -165,6 +165,10 @@ class IndexingError(TilewrightError, IndexError):
     """An index is out of range or not an index."""
 
 
+class GradientError(TilewrightError, RuntimeError):
+    """A derivative that does not exist or whose graph is gone."""
+
+
 # --- rendering ----------------------------------------------------------------------------------------------
 
 _RESET = "\x1b[0m"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-__all__ = ["Structure", "flatten", "map_leaves", "unflatten"]
+__all__ = ["Structure", "flatten", "map_leaves", "paths", "unflatten"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +68,19 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """A tree of the same structure with ``function`` applied to every leaf."""
     leaves, structure = flatten(tree)
     return unflatten(structure, [function(leaf) for leaf in leaves])
+
+
+def paths(structure: Structure, root: str = "") -> list[str]:
+    """Where each leaf of a tree of this structure lies, as Python would reach it.
+
+    >>> paths(flatten({"a": [1, 2]})[1], "state")
+    ["state['a'][0]", "state['a'][1]"]
+    """
+    if structure.kind == "leaf":
+        return [root]
+    named = structure.keys and structure.kind is not dict
+    found: list[str] = []
+    for n, child in enumerate(structure.children):
+        key = structure.keys[n] if structure.keys else n
+        found += paths(child, f"{root}.{key}" if named else f"{root}[{key!r}]")
+    return found

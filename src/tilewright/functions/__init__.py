@@ -9,6 +9,7 @@ from tilewright.functions.activations import *  # noqa: F403
 from tilewright.functions.aliases import *  # noqa: F403
 from tilewright.functions.arithmetic import *  # noqa: F403
 from tilewright.functions.attention import *  # noqa: F403
+from tilewright.functions.branching import *  # noqa: F403
 from tilewright.functions.calculus import *  # noqa: F403
 from tilewright.functions.checking import *  # noqa: F403
 from tilewright.functions.contraction import *  # noqa: F403

@@ -1,8 +1,8 @@
-"""Loops inside the graph: ``scan`` and ``fori_loop``.
+"""Loops inside the graph: ``scan``, ``fori_loop`` and ``while_loop``.
 
 The body runs once, with stand-ins for the carry and for one slice; what it recorded becomes the static argument of one
 operation, which compiles to a native loop and has derivatives and batches of its own. What the body reads from
-outside becomes a constant of the loop, what it assigns outside becomes a carry.
+outside becomes a constant of the loop, what it assigns outside becomes a carry. Branches are in ``branching``.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Any
 
 from tilewright.autodiff.custom import substitute
 from tilewright.autodiff.scan import scan as scan_values
-from tilewright.core.trees import Structure, flatten, unflatten
+from tilewright.autodiff.scan import while_loop as while_values
+from tilewright.core import dtype as dt
+from tilewright.core.trees import Structure, flatten, paths, unflatten
 from tilewright.functions.arguments import as_tensor, cast
 from tilewright.functions.creation import arange
+from tilewright.functions.recording import shown, variable, write_back
 from tilewright.graph.body import Body
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value, input_value, topological
 from tilewright.tensor import (
     ArgumentError,
     DTypeError,
     ShapeError,
     Tensor,
     from_value,
-    lazy,
     modes,
-    no_grad,
     operand_value,
 )
 from tilewright.tensor.iteration import Iteration, Outside
 
-__all__ = ["fori_loop", "scan"]
+__all__ = ["fori_loop", "scan", "while_loop"]
 
 # What a loop's body does anew in every iteration to a value that is the same in all: it costs nothing there, and its
 # result may be much larger than its operand.
@@ -59,20 +60,10 @@ def scan(
     """
     first, structure = flatten(init)
     slices, slice_structure = flatten(xs)
-    carries = [as_tensor(t, "scan", "init") for t in first]
     inputs = [as_tensor(t, "scan", "xs") for t in slices]
     count = _length(inputs, length)
     run = _Run(f, structure, slice_structure, inputs)
-    made = run.trace(carries)
-    # A Python number as first carry takes the type that the body gives it.
-    weak = [
-        not isinstance(t, Tensor) and c.dtype is not v.dtype
-        for t, c, v in zip(first, carries, made.new, strict=True)
-    ]
-    if any(weak):
-        carries = [cast(c, v.dtype) if w else c for c, v, w in zip(carries, made.new, weak, strict=True)]
-        made = run.trace(carries)
-    _check_carries(carries, made.new, run.name)
+    carries, made = run.settled(first)
     return _looped(made, carries, inputs, count, reverse, structure)
 
 
@@ -90,6 +81,66 @@ def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_
     steps = arange(int(lower), max(int(upper), int(lower)))
     last, _ = scan(lambda value, i: (body_fun(i, value), None), init_val, steps)
     return last
+
+
+def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
+    """``while cond_fun(value): value = body_fun(value)``, as one native loop; the last value.
+
+    ``init_val`` is a tensor or a tree of them; the value keeps its structure, shapes and dtypes. ``cond_fun`` gives one
+    bool. See ``scan`` for what both may do. The number of iterations is known only at the end, so there is forward mode
+    (``jvp``, ``jacfwd``) and no reverse mode, for which ``scan`` and ``fori_loop`` are there. Under ``vmap`` the loop
+    runs until all examples are done, each of which keeps its own last value. A loop that never ends cannot be
+    interrupted.
+
+    >>> while_loop(lambda n: n < 100, lambda n: n * 2, Tensor(3)).item()
+    192
+    """
+    first, structure = flatten(init_val)
+
+    def step(value: Any, nothing: Any) -> tuple[Any, Any]:
+        new = body_fun(value)
+        return new, cond_fun(new)
+
+    step.__name__ = getattr(body_fun, "__name__", "function")
+    carries, made = _Run(step, structure, flatten(None)[1], (), "while_loop", "init_val").settled(first)
+    start = _condition(cond_fun, unflatten(structure, carries))
+    if [y.type for y in made.ys] != [start._value.type]:
+        raise DTypeError(f"while_loop: {_name(cond_fun)} gives one bool at first and then {made.ys}")
+    assigned = [note for note in made.outside if note.assigned]
+    outputs = [*made.ys, *made.new, *(note.after for note in assigned if note.after is not None)]
+    moving = [*made.stands, *(note.placeholder for note in assigned)]
+    consts = _constants(outputs, moving)
+    given = {
+        note.placeholder: note.tensor._value for note in made.outside
+    }  # as the first condition left them
+    values = while_values(
+        Body.of([*consts, input_value(dt.bool_, ()), *moving], outputs), substitute(consts, given),
+        [operand_value(start), *map(operand_value, carries), *(given[note.placeholder] for note in assigned)],
+    )  # fmt: skip
+    near = [start, *carries, *(note.tensor for note in made.outside)]
+    recorded = _recorded(made, carries, (), assigned, outputs[1:])
+    tensors = [
+        from_value(v, near, r and v.dtype.is_inexact) for v, r in zip(values[1:], recorded, strict=True)
+    ]
+    for note, tensor in zip(assigned, tensors[len(carries) :], strict=True):
+        write_back(note, tensor, "while_loop")
+    return unflatten(structure, tensors[: len(carries)])
+
+
+def _condition(cond_fun: Callable[[Any], Any], value: Any) -> Tensor:
+    """Whether the loop begins."""
+    given = cond_fun(value)
+    found = given if isinstance(given, Tensor) else Tensor(given) if isinstance(given, bool) else None
+    if found is None or found.shape != () or not found.dtype.is_bool:
+        got = f"a tensor {given._value.type}" if isinstance(given, Tensor) else type(given).__name__
+        raise DTypeError(
+            f"while_loop: `{_name(cond_fun)}` gives one bool, a tensor of shape () and dtype bool, got {got}"
+        )
+    return found
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", "function")
 
 
 def _length(inputs: Sequence[Tensor], length: int | None) -> int:
@@ -131,19 +182,53 @@ class _Run:
     """A body to be recorded."""
 
     def __init__(
-        self, f: Callable[[Any, Any], Any], structure: Structure, slices: Structure, inputs: Sequence[Tensor]
+        self,
+        f: Callable[[Any, Any], Any],
+        structure: Structure,
+        slices: Structure,
+        inputs: Sequence[Tensor],
+        loop: str = "scan",
+        init: str = "init",
     ) -> None:
         self.f, self.structure, self.slice_structure = f, structure, slices
         self.types = [(t.dtype, t.shape[1:]) for t in inputs]
-        self.name = getattr(f, "__name__", "function")
+        self.name = _name(f)
+        self.loop, self.init = loop, init
+
+    def settled(self, first: Sequence[Any]) -> tuple[list[Tensor], _Made]:
+        """The first carries and what the body made of them; a Python number among them takes the type it gets there."""
+        carries = [as_tensor(t, self.loop, self.init) for t in first]
+        made = self.trace(carries)
+        weak = [
+            not isinstance(t, Tensor) and c.dtype is not v.dtype
+            for t, c, v in zip(first, carries, made.new, strict=True)
+        ]
+        if any(weak):
+            carries = [cast(c, v.dtype) if w else c for c, v, w in zip(carries, made.new, weak, strict=True)]
+            made = self.trace(carries)
+        self.check(carries, made.new)
+        return carries, made
+
+    def check(self, carries: Sequence[Tensor], new: Sequence[Value]) -> None:
+        for place, tensor, value in zip(paths(self.structure, self.init), carries, new, strict=True):
+            if value.shape != tensor.shape:
+                raise ShapeError(
+                    f"{self.loop}: a carry keeps its shape; `{place}` has {tensor.shape}, and `{self.name}` returns"
+                    f" {value.shape} for it"
+                )
+            if value.dtype is not tensor.dtype:
+                raise DTypeError(
+                    f"{self.loop}: a carry keeps its dtype; `{place}` has {tensor.dtype}, and `{self.name}` returns"
+                    f" {value.dtype} for it; cast one of them"
+                )
 
     def trace(self, carries: Sequence[Tensor]) -> _Made:
-        trace = Iteration(f"scan({self.name})")
+        trace = Iteration(f"{self.loop}({self.name})")
         with trace:
             stands = [trace.stand_in(t.dtype, t.shape) for t in carries]
             slices = [trace.stand_in(*kind) for kind in self.types]
-            carry = unflatten(self.structure, map(_variable, stands))
-            pair = self.f(carry, unflatten(self.slice_structure, map(_variable, slices)))
+            carry = unflatten(self.structure, map(variable, stands))
+            pair = self.f(carry, unflatten(self.slice_structure, map(variable, slices)))
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise DTypeError(
                     f"scan: `{self.name}` returns a pair (carry, y), got {type(pair).__name__}; y may be None"
@@ -151,40 +236,13 @@ class _Run:
             leaves, structure = flatten(pair[0])
             if structure != self.structure:
                 raise ArgumentError(
-                    f"scan: `{self.name}` returns a carry with another structure than `init`: {_shown(structure)} instead"
-                    f" of {_shown(self.structure)}"
+                    f"{self.loop}: `{self.name}` returns a carry with another structure than `{self.init}`:"
+                    f" {shown(structure)} instead of {shown(self.structure)}"
                 )
-            new = [operand_value(as_tensor(t, "scan", "carry")) for t in leaves]
+            new = [operand_value(as_tensor(t, self.loop, "carry")) for t in leaves]
             results, y_structure = flatten(pair[1])
-            ys = [operand_value(as_tensor(t, "scan", "y")) for t in results]
+            ys = [operand_value(as_tensor(t, self.loop, "y")) for t in results]
         return _Made(stands, slices, new, ys, y_structure, list(trace.outside.values()))
-
-
-def _variable(value: Value) -> Tensor:
-    """A tensor over a stand-in. Derivatives taken in the body know that others may be taken outside."""
-    tensor = from_value(value, (), modes.grad and value.dtype.is_inexact)
-    if tensor._requires_grad:
-        lazy.register_role(value, tensor)
-    return tensor
-
-
-def _shown(structure: Structure) -> str:
-    if structure.kind == "leaf":
-        return "*"
-    return f"{structure.kind.__name__}({', '.join(map(_shown, structure.children))})"
-
-
-def _check_carries(carries: Sequence[Tensor], new: Sequence[Value], name: str) -> None:
-    for number, (tensor, value) in enumerate(zip(carries, new, strict=True)):
-        if value.shape != tensor.shape:
-            raise ShapeError(
-                f"scan: a carry keeps its shape; leaf {number} of `init` has {tensor.shape}, `{name}` returns {value.shape}"
-            )
-        if value.dtype is not tensor.dtype:
-            raise DTypeError(
-                f"scan: a carry keeps its dtype; leaf {number} of `init` has {tensor.dtype}, `{name}` returns"
-                f" {value.dtype}; cast one of them"
-            )
 
 
 def _looped(
@@ -211,7 +269,7 @@ def _looped(
     tensors = [from_value(v, near, r and v.dtype.is_inexact) for v, r in zip(values, recorded, strict=True)]
     at = len(carries)
     for note, tensor in zip(assigned, tensors[at:], strict=False):
-        _write_back(note, tensor)
+        write_back(note, tensor, "scan")
     last = unflatten(structure, tensors[:at])
     return last, unflatten(made.y_structure, tensors[at + len(assigned) :])
 
@@ -242,15 +300,6 @@ def _recorded(
         if again == first:
             return [*first, *found[len(first) :]]
         first = again
-
-
-def _write_back(note: Outside, last: Tensor) -> None:
-    """Assign what the last iteration left in a tensor from outside."""
-    if note.records:
-        note.tensor._rebind(last, "scan")
-    else:
-        with no_grad():
-            note.tensor.assign(last)
 
 
 def _constants(outputs: Sequence[Value], moving: Sequence[Value]) -> list[Value]:

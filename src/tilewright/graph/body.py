@@ -1,4 +1,4 @@
-"""The body of a loop: a small graph that is a static argument of an operation.
+"""The body of a loop or branch: a small graph that is a static argument of an operation.
 
 A ``Body`` is canonical: its inputs are leaves numbered by position and it has no marks, so that bodies that compute
 the same are equal, and values that differ in nothing else are one.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tilewright.graph.ir import TensorType, Value, input_value, make, topological
 
-__all__ = ["Body", "rebuild"]
+__all__ = ["Body", "bodies", "rebuild"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Body:
     def leaves(self) -> list[Value]:
         """Fresh leaves of the inputs' types."""
         return [input_value(v.dtype, v.shape) for v in self.inputs]
+
+
+def bodies(value: Value) -> tuple[Body, ...]:
+    """The bodies among the static arguments of a loop or switch; other operations have none."""
+    found: list[Body] = []
+    for _, item in value.attrs:
+        found += [b for b in (item if isinstance(item, tuple) else (item,)) if isinstance(b, Body)]
+    return tuple(found)
 
 
 def rebuild(outputs: Sequence[Value], replacements: Mapping[Value, Value]) -> list[Value]:

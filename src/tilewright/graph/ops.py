@@ -583,6 +583,62 @@ def _scan(types: Types, attrs: Attrs) -> TensorType:
     return one if attrs["index"] < carries else _stacked(one, length)
 
 
+@_row(
+    "while_loop",
+    None,
+    ("body", "consts", "carries", "index"),
+    "body repeated while carry 0, a bool, is true: operands are constants and first carries; index picks a last carry",
+)
+def _while_loop(types: Types, attrs: Attrs) -> TensorType:
+    body: Body = attrs["body"]
+    consts, carries = attrs["consts"], attrs["carries"]
+    if min(consts, carries) < 0 or consts + carries != len(types):
+        raise ValueError(
+            f"while_loop: {consts} constants and {carries} carries do not fit {len(types)} operands"
+        )
+    _takes("while_loop", body, types)
+    if not carries or types[consts] != TensorType(dt.bool_, ()):
+        raise TypeError(f"while_loop: carry 0 is bool[], got {types[consts] if carries else 'none'}")
+    if body.types != types[consts:]:
+        raise TypeError(f"while_loop: carries {_listed(types[consts:])} become {_listed(body.types)}")
+    index = _picked("while_loop", attrs["index"], carries)
+    return body.types[index]
+
+
+@_row(
+    "switch",
+    None,
+    ("branches", "index"),
+    "the branch whose number operand 0 (int32) is, clamped to those there are, of the other operands; index picks a result",
+)
+def _switch(types: Types, attrs: Attrs) -> TensorType:
+    branches: tuple[Body, ...] = attrs["branches"]
+    if not branches or not types or types[0] != TensorType(dt.int32, ()):
+        raise TypeError(f"switch: int32[] selects one of {len(branches)} branches, got {_listed(types[:1])}")
+    for branch in branches:
+        _takes("switch", branch, types[1:])
+        if branch.types != branches[0].types:
+            raise TypeError(f"switch: branches give {_listed(branches[0].types)} and {_listed(branch.types)}")
+    index = _picked("switch", attrs["index"], len(branches[0].outputs))
+    return branches[0].types[index]
+
+
+def _takes(op: str, body: Body, types: Types) -> None:
+    if tuple(v.type for v in body.inputs) != tuple(types):
+        wanted = _listed([v.type for v in body.inputs])
+        raise TypeError(f"{op}: the body takes {wanted}, got {_listed(types)}")
+
+
+def _picked(op: str, index: int, count: int) -> int:
+    if not 0 <= index < count:
+        raise ValueError(f"{op}: result {index} of {count} does not exist")
+    return index
+
+
+def _listed(types: Sequence[TensorType]) -> str:
+    return "(" + ", ".join(map(str, types)) + ")"
+
+
 def _stacked(one: TensorType, length: int) -> TensorType:
     return TensorType(one.dtype, (length, *one.shape))
 
@@ -601,4 +657,6 @@ ANCHORS = (
     "attention_grad",
     "random_bits",
     "scan",
+    "while_loop",
+    "switch",
 )

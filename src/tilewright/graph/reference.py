@@ -452,7 +452,7 @@ def _attention_grad(x: Sequence[Array], a: Mapping[str, Any]) -> Any:
         return np.matmul(change, key) if a["wrt"] == "q" else np.matmul(np.swapaxes(change, -1, -2), query)
 
 
-# ---- loops -------------------------------------------------------------------------------------------------
+# ---- loops and branches -------------------------------------------------------------------------------------------------
 
 
 @_meaning("scan")
@@ -468,3 +468,18 @@ def _scan(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
         if index >= a["carries"]:
             ys[i] = results[index]
     return carries[index] if index < a["carries"] else ys
+
+
+@_meaning("while_loop")
+def _while_loop(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    body, consts, carries = a["body"], x[: a["consts"]], list(x[a["consts"] :])
+    while carries[0]:
+        carries = evaluate(body.outputs, dict(zip(body.inputs, [*consts, *carries], strict=True)))
+    return np.asarray(carries[a["index"]])
+
+
+@_meaning("switch")
+def _switch(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    branch = a["branches"][min(max(int(x[0]), 0), len(a["branches"]) - 1)]
+    bound = dict(zip(branch.inputs, x[1:], strict=True))
+    return np.asarray(evaluate([branch.outputs[a["index"]]], bound)[0])

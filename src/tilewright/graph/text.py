@@ -10,7 +10,7 @@ Every binder carries its type. Interior values are numbered in the order of comp
 which may have names. Static arguments follow the operands as ``name=value``: integers, words, and lists in
 brackets; a symbolic size is ``name:low..high``. A constant shows its number instead.
 
-The body of a loop stands in braces on its line, its statements apart by semicolons:
+The body of a loop stands in braces on its line, its statements apart by semicolons; those of branches in a list:
 
     %3 = scan %0, %1, %2 body={(%0: float32[], %1: float32[]); %2 = mul %0, %1 : float32[]; return %2} length=4 ... : ...
 
@@ -178,7 +178,7 @@ def _parse_binding(line: str, scope: dict[str, Value]) -> None:
     left, _, right = line.partition(" = ")
     body, _, ending = right.rpartition(" : ")
     op, _, rest = body.partition(" ")
-    rest, inner = _take_body(rest)
+    rest, inner = _take_bodies(rest)
     name, reader = _Reader(left).name(), _Reader(ending)
     type = reader.type()
     reader.end()
@@ -188,30 +188,38 @@ def _parse_binding(line: str, scope: dict[str, Value]) -> None:
         if op not in OPS:
             raise ValueError(f"unknown graph operation {op!r}")
         operands, attributes = _parse_arguments(rest, scope)
-        if inner is not None:
-            attributes = {"body": inner, **attributes}
+        if inner:  # they are the first static arguments of all operations that have them
+            attributes = (
+                {"body": inner[0], **attributes} if op != "switch" else {"branches": inner, **attributes}
+            )
         value = make(op, operands, **attributes)
     if value.type != type:
         raise ValueError(f"the type is {format_type(value.type)}, not {format_type(type)}")
     _bind(name, value, scope)
 
 
-def _take_body(text: str) -> tuple[str, Body | None]:
-    """The text without its ``body={...}``, and that body."""
-    start = text.find("body={")
-    if start < 0:
-        return text, None
-    depth, begin, pieces = 0, start + 6, list[str]()
-    for at in range(start + 5, len(text)):
+def _take_bodies(text: str) -> tuple[str, tuple[Body, ...]]:
+    """The text without its ``body={...}`` or ``branches=[{...}, ...]``, and these bodies."""
+    found = re.search(r"\b(body=|branches=\[)\{", text)
+    if found is None:
+        return text, ()
+    depth, begin, pieces, bodies = 0, found.end(), list[str](), list[Body]()
+    for at in range(found.end() - 1, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
-        if depth == 0 or (depth == 1 and text[at] == ";"):
+        if depth == 0 and text[at] == "]":
+            return text[: found.start()] + text[at + 1 :], tuple(bodies)
+        if (depth == 0 and text[at] == "}") or (depth == 1 and text[at] == ";"):
             pieces.append(text[begin:at].strip())
             begin = at + 1
-        if depth == 0:
+        elif depth == 1 and text[at] == "{":
+            begin = at + 1
+        if depth == 0 and text[at] == "}":
             lines = [f"graph{pieces[0]} {{", *pieces[1:], "}"]
-            leaves, results = parse_graph("\n".join(lines))
-            return text[:start] + text[begin:], Body.of(leaves, results)
-    raise ValueError("the body's '{' has no '}'")
+            bodies.append(Body.of(*parse_graph("\n".join(lines))))
+            pieces = []
+            if found[1] == "body=":
+                return text[: found.start()] + text[at + 1 :], tuple(bodies)
+    raise ValueError("a body's '{' has no '}'")
 
 
 def _parse_arguments(text: str, scope: Mapping[str, Value]) -> tuple[list[Value], dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tilewright.core.diagnostics import TilewrightError
+from tilewright.graph.body import bodies
 from tilewright.graph.ir import OPS, Value, constant, make, topological
 from tilewright.graph.text import format_value
 
@@ -60,8 +61,8 @@ def _problem(value: Value) -> str | None:
         inferred = row.infer(tuple(v.type for v in value.inputs), attrs)
     except (TypeError, ValueError) as error:
         return str(error)
-    if value.op == "scan":
-        inside = problems(attrs["body"].outputs, attrs["body"].inputs)
+    for body in bodies(value):
+        inside = problems(body.outputs, body.inputs)
         if inside:
             return f"in the body: {inside[0]}"
     if inferred != value.type:

@@ -80,10 +80,15 @@ def unshaped(v: Value) -> Value:
     return v
 
 
-def _loop_operands(scan: Value) -> list[Value]:
-    """What the iterations of a loop read from memory: all but the first carries, which are copied before."""
-    first, past = scan["consts"], scan["consts"] + scan["carries"]
-    return [unshaped(v) for v in (*scan.inputs[:first], *scan.inputs[past:])]
+NESTS = ("scan", "while_loop", "switch")  # operations over bodies
+
+
+def _nest_operands(v: Value) -> list[Value]:
+    """What bodies read from memory: all operands but the first carries of a loop, which are copied before."""
+    if v.op == "switch":
+        return [unshaped(x) for x in v.inputs]
+    first, past = v["consts"], v["consts"] + v["carries"]
+    return [unshaped(x) for x in (*v.inputs[:first], *v.inputs[past:])]
 
 
 def is_small_reduction(v: Value) -> bool:
@@ -109,8 +114,8 @@ class Group:
     """Values computed by one kernel (or a few of one recipe).
 
     ``kind``: ``map`` (elementwise), ``row`` (reductions over ``reduced`` dims of ``dims`` with elementwise work around),
-    ``dot`` (contraction with an epilogue), ``attention`` (its results for one set of operands), ``scan`` (the results of one
-    loop), ``single`` (one operation with a recipe of its own), ``host``.
+    ``dot`` (contraction with an epilogue), ``attention`` (its results for one set of operands), ``loop`` and ``switch`` (all
+    results of one), ``single`` (one operation with a recipe of its own), ``host``.
     ``members`` maps every value to its index over the group's loop variables ``loops``.
     """
 
@@ -135,9 +140,9 @@ class _Former:
     def __init__(self, outputs: Sequence[Value]) -> None:
         self.order = topological(outputs)
         self.outputs = dict.fromkeys(outputs)
-        scans = [v for v in self.order if v.op == "scan"]
-        self.operands = {x for v in scans for x in _loop_operands(v)}  # have to be stored
-        self.loops: dict[object, Group] = {}
+        nests = [v for v in self.order if v.op in NESTS]
+        self.operands = {x for v in nests for x in _nest_operands(v)}  # have to be stored
+        self.nests: dict[object, Group] = {}
         self.groups: list[Group] = []
         self.home: dict[Value, Group] = {}
         self.depth: dict[Value, int] = {}  # elementwise operations in a row that one expression would hold
@@ -156,8 +161,8 @@ class _Former:
                 self.cost[v] = 0
                 if v in self.operands and v.op != "input":
                     self.open("map", v)
-            elif v.op == "scan":
-                self.scan(v)
+            elif v.op in NESTS:
+                self.nest(v)
             elif v.dtype.is_complex or any(x.dtype.is_complex for x in v.inputs):
                 self.open("host", v, reason="complex elements")
             elif is_disjoint_fold(v):
@@ -200,13 +205,13 @@ class _Former:
         self.depth[v] = 0
         return group
 
-    def scan(self, v: Value) -> None:
-        """The results of one loop are one group."""
+    def nest(self, v: Value) -> None:
+        """The results of one loop or switch are one group."""
         key = (v.inputs, v.attrs[:-1])
-        if key in self.loops:
-            self.place(self.loops[key], v, ())
+        if key in self.nests:
+            self.place(self.nests[key], v, ())
         else:
-            self.loops[key] = self.open("scan", v)
+            self.nests[key] = self.open("switch" if v.op == "switch" else "loop", v)
 
     def expression_depth(self, v: Value) -> int:
         """How many operations deep the expression of ``v`` would be on top of what its group does not compute."""

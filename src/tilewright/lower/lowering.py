@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from tilewright.graph.ir import Value
 from tilewright.lower.attention import lower_attention
+from tilewright.lower.bodies import lower_loop, lower_switch
 from tilewright.lower.calls import Call
 from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
-from tilewright.lower.scan import lower_scan
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.lower.single import lower_single
 from tilewright.recipes.machine import Machine
@@ -32,8 +32,11 @@ def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
             steps.append(_host(group, stored, group.reason))
             continue
         try:
-            if group.kind == "scan":
-                steps += lower_scan(group, stored, machine, lower_groups)
+            if group.kind == "loop":
+                steps += lower_loop(group, stored, machine, lower_groups)
+                continue
+            if group.kind == "switch":
+                steps.append(lower_switch(group, machine, lower_groups))
                 continue
             calls = _lower(group, stored, machine)
         except Unsupported as reason:

@@ -15,7 +15,7 @@ from tilewright.kernel.ir import Check, Kernel, walk
 from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
 
-__all__ = ["HostCall", "Location", "LoopCall", "LoopSlot", "Schedule", "Step", "schedule"]
+__all__ = ["HostCall", "Location", "LoopCall", "LoopSlot", "Schedule", "Step", "SwitchCall", "schedule"]
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class HostCall:
 
 @dataclass(frozen=True, slots=True)
 class LoopSlot:
-    """Where a slot of a loop's body lies in the plan around it: at a byte of a place, moving every iteration."""
+    """Where a slot of the body of a loop or branch lies in the plan around it: at a byte of a place, moving every iteration."""
 
     place: Place
     access: str
@@ -39,46 +39,61 @@ class LoopSlot:
 
 @dataclass(slots=True)
 class LoopCall:
-    """A plan of its own that runs ``count`` times. ``slots`` are those of the body, its arena first; ``swaps`` are pairs of
-    them that trade places after each iteration."""
+    """A plan of its own that runs ``count`` times, or while the bool in slot ``condition`` is true (``count`` is None).
+    ``slots`` are those of the body, its arena first; ``swaps`` are pairs of them that trade places after each iteration,
+    with their bytes."""
 
     body: Schedule
-    count: int
+    count: int | None
     slots: list[LoopSlot]
-    swaps: list[tuple[int, int]]
+    swaps: list[tuple[int, int, int]]
+    condition: int = -1
+
+    @property
+    def plans(self) -> list[Schedule]:
+        return [self.body]
+
+
+@dataclass(slots=True)
+class SwitchCall:
+    """Plans of which one runs: that of the number in slot ``selector``. All have the same ``slots``, their arena first."""
+
+    plans: list[Schedule]
+    slots: list[LoopSlot]
+    selector: int
 
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """Calls of one kernel that run together, one host call, or one loop; ``wait_for`` is the last step that must be
-    complete. A host call or loop waits for everything before it, and everything after waits for it."""
+    """Calls of one kernel that run together, one host call, or one loop or switch (``nest``); ``wait_for`` is the last step
+    that must be complete. All but calls wait for everything before them, and everything after waits for them."""
 
     calls: list[Call]
     host: HostCall | None = None
     wait_for: int = -1
-    loop: LoopCall | None = None
+    nest: LoopCall | SwitchCall | None = None
 
     @property
     def alone(self) -> bool:
         """Whether nothing else runs at the same time."""
-        return self.host is not None or self.loop is not None
+        return self.host is not None or self.nest is not None
 
     def kernels(self) -> list[Kernel]:
-        """All kernels, those of a loop's body included."""
-        if self.loop is not None:
-            return [k for s in self.loop.body.steps for k in s.kernels()]
+        """All kernels, those of bodies included."""
+        if self.nest is not None:
+            return [k for plan in self.nest.plans for s in plan.steps for k in s.kernels()]
         return [c.kernel for c in self.calls]
 
     def reads(self) -> list[Place]:
-        if self.loop is not None:
-            return [s.place for s in self.loop.slots if "r" in s.access]
+        if self.nest is not None:
+            return [s.place for s in self.nest.slots if "r" in s.access]
         if self.host is not None:
             return list(self.host.inputs)
         return [a.place for c in self.calls for a in c.args if "r" in a.access]
 
     def writes(self) -> list[Place]:
-        if self.loop is not None:
-            return [s.place for s in self.loop.slots if "w" in s.access]
+        if self.nest is not None:
+            return [s.place for s in self.nest.slots if "w" in s.access]
         if self.host is not None:
             return list(self.host.outputs)
         return [a.place for c in self.calls for a in c.args if "w" in a.access]

@@ -8,6 +8,7 @@ from tilewright.graph.ir import Value
 from tilewright.passes.canonicalise import canonicalise
 from tilewright.passes.scans import merge_scans
 from tilewright.passes.split_reductions import split_reductions
+from tilewright.passes.switches import merge_switches
 
 __all__ = ["PASSES", "run_passes"]
 
@@ -15,8 +16,8 @@ PASSES: tuple[Callable[[Sequence[Value]], list[Value]], ...] = (canonicalise, sp
 
 
 def run_passes(outputs: Sequence[Value]) -> list[Value]:
-    """Every pass over the outputs, and over the bodies of their loops."""
+    """Every pass over the outputs, and over the bodies of their loops and branches."""
     current = list(outputs)
     for step in PASSES:
         current = step(current)
-    return merge_scans(current, run_passes)
+    return merge_switches(merge_scans(current, run_passes), run_passes)

@@ -5,7 +5,7 @@
 
 A derivative repeats the loop of the function with more results (the carries before every step); merging makes that one
 loop again. Carries that never change become constants of the loop, constants move into the body, results and operands
-that nobody uses are dropped, and the passes run over the body.
+that nobody uses are dropped, and the passes run over the body. All but the merging is done for ``while_loop`` too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from tilewright.passes.canonicalise import broadcast_to, scalar_of
 
 __all__ = ["merge_scans"]
 
+LOOPS = ("scan", "while_loop")
 Passes = Callable[[Sequence[Value]], list[Value]]
 
 
 @dataclass(eq=False)
 class _Family:
-    """Scans over the same operands whose carries agree. ``wanted`` are the used results: carry numbers, and values of the
+    """Loops over the same operands whose carries agree. ``wanted`` are the used results: carry numbers, and values of the
     body that are stacked."""
 
     carries: set[int] = field(default_factory=set)
@@ -34,7 +35,7 @@ class _Family:
 
 @dataclass(eq=False)
 class _Built:
-    """The one scan of a family: what became of each last carry and each stacked value."""
+    """The one loop of a family: what became of each last carry and each stacked value."""
 
     carries: dict[int, Value]
     stacked: dict[Value, Value]
@@ -43,11 +44,11 @@ class _Built:
 def merge_scans(outputs: Sequence[Value], passes: Passes) -> list[Value]:
     """The outputs with loops merged, trimmed, and ``passes`` applied to their bodies."""
     order = topological(outputs)
-    if not any(v.op == "scan" for v in order):
+    if not any(v.op in LOOPS for v in order):
         return list(outputs)
     families: dict[object, _Family] = {}
     for v in order:
-        if v.op == "scan":
+        if v.op in LOOPS:
             family = families.setdefault(_key(v), _Family())
             if v["index"] < v["carries"]:
                 family.carries.add(v["index"])
@@ -56,7 +57,7 @@ def merge_scans(outputs: Sequence[Value], passes: Passes) -> list[Value]:
     done: dict[Value, Value] = {}
     for v in order:
         inputs = tuple(done[x] for x in v.inputs)
-        if v.op == "scan":
+        if v.op in LOOPS:
             family = families[_key(v)]
             if family.built is None:
                 family.built = _build(v, inputs, family, passes)
@@ -70,9 +71,10 @@ def merge_scans(outputs: Sequence[Value], passes: Passes) -> list[Value]:
 
 
 def _key(v: Value) -> object:
-    """What scans of one family share."""
+    """What loops of one family share."""
     body: Body = v["body"]
-    return (v.inputs, v["length"], v["reverse"], v["consts"], v["carries"], body.outputs[: v["carries"]])
+    kind = (v["length"], v["reverse"]) if v.op == "scan" else ()
+    return (v.op, v.inputs, kind, v["consts"], v["carries"], body.outputs[: v["carries"]])
 
 
 def _build(v: Value, operands: Sequence[Value], family: _Family, passes: Passes) -> _Built:
@@ -86,7 +88,11 @@ def _build(v: Value, operands: Sequence[Value], family: _Family, passes: Passes)
     results = passes(Body(body.inputs, (*body.outputs[: v["carries"]], *chosen)).apply(given))
     new, ys = results[: v["carries"]], results[v["carries"] :]
     fixed = {k for k in kept if new[k] is leaves[first + k]}
-    live = _live(new, ys, {k for k in kept if kept[k]} - fixed, leaves[first:past], fixed)
+    wanted = {k for k in kept if kept[k]} - fixed
+    if v.op == "while_loop":
+        wanted |= {0}  # it says how long the loop runs
+        fixed -= {0}
+    live = _live(new, ys, wanted, leaves[first:past], fixed)
 
     used = set(topological([*(new[k] for k in live), *ys]))
     consts = [n for n in range(first) if leaves[n] in used] + [
@@ -96,11 +102,11 @@ def _build(v: Value, operands: Sequence[Value], family: _Family, passes: Passes)
     places = [*consts, *(first + k for k in live), *xs]
     small = Body.of([leaves[n] for n in places], [*(new[k] for k in live), *ys])
 
+    changed = {"body": small, "consts": len(consts), "carries": len(live)}
+
     def result(index: int) -> Value:
-        return make(
-            "scan", [operands[n] for n in places], body=small, length=v["length"], reverse=v["reverse"],
-            consts=len(consts), carries=len(live), index=index,
-        )  # fmt: skip
+        attrs = {**dict(v.attrs), **changed, "index": index}
+        return make(v.op, [operands[n] for n in places], **attrs)
 
     carries = {k: operands[first + k] for k in fixed}
     carries.update({k: result(i) for i, k in enumerate(live)})

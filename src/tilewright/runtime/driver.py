@@ -475,7 +475,12 @@ body:
   %inner.p = getelementptr i8, ptr %record, i64 16
   %inner = load ptr, ptr %inner.p
   %plain = icmp eq ptr %inner, null
-  br i1 %plain, label %part, label %loop
+  br i1 %plain, label %part, label %nested
+nested:
+  %branches.p = getelementptr i8, ptr %record, i64 88
+  %branches = load i64, ptr %branches.p
+  %repeats = icmp eq i64 %branches, 0
+  br i1 %repeats, label %loop, label %choice
 part:
   %run = load ptr, ptr %record
   %part.p = getelementptr i8, ptr %record, i64 8
@@ -485,8 +490,11 @@ part:
 loop:
   %loop.code = call i32 @loop(ptr %record, ptr %inner)
   br label %check
+choice:
+  %choice.code = call i32 @choice(ptr %record, ptr %inner, i64 %branches)
+  br label %check
 check:
-  %code = phi i32 [ %part.code, %part ], [ %loop.code, %loop ]
+  %code = phi i32 [ %part.code, %part ], [ %loop.code, %loop ], [ %choice.code, %choice ]
   %bad = icmp ne i32 %code, 0
   br i1 %bad, label %stop, label %next
 next:
@@ -498,12 +506,9 @@ done:
   ret i32 0
 }}
 
-; A loop: its body has a pointer table of its own, filled from the one around it; from one iteration to the next
-; each pointer moves by its stride, and pairs trade places.
-define internal i32 @loop(ptr %record, ptr %inner) nounwind {{
+; Fill the pointer table of a loop's body or of branches from the one around it.
+define internal void @bind(ptr %record) nounwind {{
 entry:
-  %count.p = getelementptr i8, ptr %record, i64 24
-  %count = load i64, ptr %count.p
   %slots.p = getelementptr i8, ptr %record, i64 32
   %slots = load i64, ptr %slots.p
   %bindings.p = getelementptr i8, ptr %record, i64 40
@@ -512,18 +517,14 @@ entry:
   %outer = load ptr, ptr %outer.p
   %table.p = getelementptr i8, ptr %record, i64 56
   %table = load ptr, ptr %table.p
-  %swaps.p = getelementptr i8, ptr %record, i64 64
-  %swaps = load i64, ptr %swaps.p
-  %pairs.p = getelementptr i8, ptr %record, i64 72
-  %pairs = load ptr, ptr %pairs.p
-  br label %bind.head
-bind.head:
+  br label %head
+head:
   %b = phi i64 [ 0, %entry ], [ %b.next, %bind ]
-  %b.more = icmp ult i64 %b, %slots
-  br i1 %b.more, label %bind, label %head
+  %more = icmp ult i64 %b, %slots
+  br i1 %more, label %bind, label %done
 bind:
-  %b.offset = mul i64 %b, 24
-  %slot.p = getelementptr i8, ptr %bindings, i64 %b.offset
+  %offset = mul i64 %b, 24
+  %slot.p = getelementptr i8, ptr %bindings, i64 %offset
   %slot = load i64, ptr %slot.p
   %base.p = getelementptr ptr, ptr %outer, i64 %slot
   %base = load ptr, ptr %base.p
@@ -533,11 +534,89 @@ bind:
   %own.p = getelementptr ptr, ptr %table, i64 %b
   store ptr %start, ptr %own.p
   %b.next = add i64 %b, 1
-  br label %bind.head
+  br label %head
+done:
+  ret void
+}}
+
+; A choice: the one branch whose number the selector holds, or the nearest there is.
+define internal i32 @choice(ptr %record, ptr %sequences, i64 %branches) nounwind {{
+  call void @bind(ptr %record)
+  %table.p = getelementptr i8, ptr %record, i64 56
+  %table = load ptr, ptr %table.p
+  %slot.p = getelementptr i8, ptr %record, i64 80
+  %slot = load i64, ptr %slot.p
+  %selector.p = getelementptr ptr, ptr %table, i64 %slot
+  %selector = load ptr, ptr %selector.p
+  %number = load i32, ptr %selector
+  %wide = sext i32 %number to i64
+  %low = call i64 @llvm.smax.i64(i64 %wide, i64 0)
+  %last = sub i64 %branches, 1
+  %chosen = call i64 @llvm.smin.i64(i64 %low, i64 %last)
+  %sequence.p = getelementptr ptr, ptr %sequences, i64 %chosen
+  %sequence = load ptr, ptr %sequence.p
+  %code = call i32 @sequence(ptr %sequence)
+  ret i32 %code
+}}
+declare i64 @llvm.smax.i64(i64, i64)
+declare i64 @llvm.smin.i64(i64, i64)
+
+; A loop: its body has a pointer table of its own; from one iteration to the next each pointer moves by its stride,
+; and pairs trade places. One with a condition ends before an iteration that finds it zero. Nobody knew whether the
+; number of trades would be even, so after an odd one what lies in a second place is copied to the first.
+define internal i32 @loop(ptr %record, ptr %inner) nounwind {{
+entry:
+  call void @bind(ptr %record)
+  %count.p = getelementptr i8, ptr %record, i64 24
+  %count = load i64, ptr %count.p
+  %slots.p = getelementptr i8, ptr %record, i64 32
+  %slots = load i64, ptr %slots.p
+  %bindings.p = getelementptr i8, ptr %record, i64 40
+  %bindings = load ptr, ptr %bindings.p
+  %table.p = getelementptr i8, ptr %record, i64 56
+  %table = load ptr, ptr %table.p
+  %swaps.p = getelementptr i8, ptr %record, i64 64
+  %swaps = load i64, ptr %swaps.p
+  %pairs.p = getelementptr i8, ptr %record, i64 72
+  %pairs = load ptr, ptr %pairs.p
+  %condition.p = getelementptr i8, ptr %record, i64 80
+  %condition = load i64, ptr %condition.p
+  %counted = icmp slt i64 %condition, 0
+  br label %head
 head:
-  %i = phi i64 [ 0, %bind.head ], [ %i.next, %swap.head ]
+  %i = phi i64 [ 0, %entry ], [ %i.next, %swap.head ]
+  br i1 %counted, label %compare, label %look
+compare:
   %more = icmp ult i64 %i, %count
   br i1 %more, label %body, label %done
+look:
+  %flag.p = getelementptr ptr, ptr %table, i64 %condition
+  %flag.at = load ptr, ptr %flag.p
+  %flag = load i8, ptr %flag.at
+  %over = icmp eq i8 %flag, 0
+  br i1 %over, label %over.head, label %body
+over.head:
+  %odd = trunc i64 %i to i1
+  br i1 %odd, label %home.head, label %done
+home.head:
+  %h = phi i64 [ 0, %over.head ], [ %h.next, %home ]
+  %h.more = icmp ult i64 %h, %swaps
+  br i1 %h.more, label %home, label %done
+home:
+  %h.offset = mul i64 %h, 24
+  %h.row = getelementptr i8, ptr %pairs, i64 %h.offset
+  %h.first = load i64, ptr %h.row
+  %h.second.p = getelementptr i8, ptr %h.row, i64 8
+  %h.second = load i64, ptr %h.second.p
+  %h.bytes.p = getelementptr i8, ptr %h.row, i64 16
+  %h.bytes = load i64, ptr %h.bytes.p
+  %h.x.p = getelementptr ptr, ptr %table, i64 %h.first
+  %h.y.p = getelementptr ptr, ptr %table, i64 %h.second
+  %h.x = load ptr, ptr %h.x.p
+  %h.y = load ptr, ptr %h.y.p
+  call void @llvm.memcpy.p0.p0.i64(ptr %h.y, ptr %h.x, i64 %h.bytes, i1 false)
+  %h.next = add i64 %h, 1
+  br label %home.head
 body:
   %code = call i32 @sequence(ptr %inner)
   %bad = icmp ne i32 %code, 0
@@ -565,7 +644,7 @@ swap.head:
   %s.more = icmp ult i64 %s, %swaps
   br i1 %s.more, label %swap, label %head
 swap:
-  %s.offset = mul i64 %s, 16
+  %s.offset = mul i64 %s, 24
   %pair = getelementptr i8, ptr %pairs, i64 %s.offset
   %first = load i64, ptr %pair
   %second.p = getelementptr i8, ptr %pair, i64 8
@@ -583,6 +662,7 @@ stop:
 done:
   ret i32 0
 }}
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 _WORKER = f"""

@@ -87,7 +87,9 @@ SEGMENT_BYTES = 32
 PROFILE_WORDS = 4
 
 # A sequence: the number of its records, then a pointer to them. A record is a native part (its run function, its
-# header) or a loop (null, null, the sequence of the body, iterations, number of slots, their bindings, the
-# pointer table around the loop, the body's, number of swaps, their pairs). A binding: slot of the table around,
-# byte offset, bytes from one iteration to the next. A pair: two slots of the body's table.
-RECORD_WORDS = 10
+# header), a loop (null, null, the sequence of the body, iterations, number of slots, their bindings, the pointer
+# table around the loop, the body's, number of swaps, their rows, slot of the condition or -1, 0) or a choice (null,
+# null, pointers to the branches' sequences, 0, slots, bindings and tables as for a loop, 0, 0, slot of the selector,
+# number of branches). A binding: slot of the table around, byte offset, bytes from one iteration to the next. A row
+# of swaps: two slots of the body's table, bytes of what lies there.
+RECORD_WORDS = 12

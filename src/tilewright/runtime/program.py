@@ -1,9 +1,9 @@
 """Programs: tables of kernel launches over one arena, run on all threads by one native call.
 
-A program is built from a plain description (`Launch`, `Segment`, `Loop`, `HostStep`) that names kernels by address
-and memory by slot and byte offset. Runs of launches between other steps become *native parts*; a program
-without host steps is exactly one native call, its loops included. What it does not do: it plans no memory and knows no shapes,
-dtypes or IR.
+A program is built from a plain description (`Launch`, `Segment`, `Loop`, `Choice`, `HostStep`) that names kernels by
+address and memory by slot and byte offset. Runs of launches between other steps become *native parts*; a program
+without host steps is exactly one native call, its loops and choices included. What it does not do: it plans no
+memory and knows no shapes, dtypes or IR.
 
     program = Program(
         [
@@ -37,7 +37,9 @@ from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import Team, default_threads, state
 
-__all__ = ["ArrayRef", "HostStep", "KernelCheckError", "Launch", "Loop", "Program", "Segment"]
+__all__ = ["ArrayRef", "Choice", "HostStep", "KernelCheckError", "Launch", "Loop", "Program", "Segment"]
+
+_WORD = 0xFFFFFFFFFFFFFFFF  # negative numbers in a table of unsigned words
 
 # Makes the exception for a failed check from the four status words (the code first).
 Check = Callable[[tuple[int, int, int, int]], BaseException]
@@ -85,18 +87,37 @@ class Launch:
 class Loop:
     """Steps that run `count` times over a pointer table of their own; iterations follow one another.
 
-    steps   launches and loops; what they wait for, and their slots, are numbered within the loop
+    steps   launches, loops and choices; what they wait for, and their slots, are numbered within the loop
     slots   for each slot of the table inside: slot of the table around, byte offset, and the bytes by which it moves
             from one iteration to the next
-    swaps   pairs of slots inside that trade places after each iteration
+    swaps   (slot, slot, bytes): pairs of slots inside that trade places after each iteration
+    condition   slot inside that points to a byte: the loop ends before an iteration that finds it zero, `count` is not
+            read, and what swaps left in the second place of a pair is copied to the first; -1: none
 
     It starts when every earlier step is complete, and every later step waits for it.
     """
 
-    steps: Sequence[Launch | Loop]
+    steps: Sequence[Launch | Loop | Choice]
     count: int
     slots: Sequence[tuple[int, int, int]]
-    swaps: Sequence[tuple[int, int]] = ()
+    swaps: Sequence[tuple[int, int, int]] = ()
+    condition: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The steps of one of several branches, over a pointer table of their own.
+
+    branches   for each branch its launches, loops and choices; what they wait for is numbered within the branch
+    slots      for each slot of the table inside: slot of the table around and byte offset
+    selector   slot inside that points to the branch's number (int32); the nearest branch when there is none of it
+
+    It starts when every earlier step is complete, and every later step waits for it.
+    """
+
+    branches: Sequence[Sequence[Launch | Loop | Choice]]
+    slots: Sequence[tuple[int, int]]
+    selector: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +166,22 @@ class _Part:
         return widest
 
     def store(self, offset: int, value: int) -> None:
-        self.memory.words(offset, 1)[0] = value & 0xFFFFFFFFFFFFFFFF
+        self.memory.words(offset, 1)[0] = value & _WORD
 
 
 @dataclass(slots=True)
-class _Loop:
-    """The native tables of a loop. `table` holds the pointers inside, `bindings` the slots and swaps."""
+class _Nest:
+    """The native tables of a loop or choice. `table` holds the pointers inside, `bindings` the slots and swaps; `bodies`
+    are the stages of the loop's body, or of each branch."""
 
-    loop: Loop
-    stages: list[_Part | _Loop]
+    step: Loop | Choice
+    bodies: list[list[_Part | _Nest]]
     outer: int
     table: Memory
     bindings: Memory
-    body: Memory | None = None  # the sequence of its stages
-    alone: Memory | None = None  # a sequence of the loop only
+    sequences: list[Memory] = field(default_factory=list)  # of its bodies
+    addresses: Memory | None = None  # of the sequences
+    alone: Memory | None = None  # a sequence of this only
     call: Callable[[int], int] | None = None
 
     @property
@@ -167,14 +190,27 @@ class _Loop:
         return self.alone.address
 
     def parts(self) -> list[_Part]:
-        return [p for s in self.stages for p in ([s] if isinstance(s, _Part) else s.parts())]
+        stages = [s for body in self.bodies for s in body]
+        return [p for s in stages for p in ([s] if isinstance(s, _Part) else s.parts())]
+
+    def forget(self) -> None:
+        """Drop the sequences, which name functions of the team they were made for."""
+        self.sequences = []
+        for body in self.bodies:
+            for stage in body:
+                if isinstance(stage, _Nest):
+                    stage.forget()
 
     def launches(self) -> int:
-        inside = sum(len(s.launches) if isinstance(s, _Part) else s.launches() for s in self.stages)
-        return inside * self.loop.count
+        """How many launches run: at most, for a choice; in one iteration, where nobody knows how many there are."""
+        inside = max(
+            sum(len(s.launches) if isinstance(s, _Part) else s.launches() for s in body)
+            for body in self.bodies
+        )
+        return inside * (self.step.count if isinstance(self.step, Loop) and self.step.condition < 0 else 1)
 
 
-_Native = _Part | _Loop
+_Native = _Part | _Nest
 
 # What a profiled run leaves behind: a host step's timing, or a native part with its filled profile table.
 _Record = profiler.LaunchTiming | tuple[_Part, Memory]
@@ -183,7 +219,7 @@ _Record = profiler.LaunchTiming | tuple[_Part, Memory]
 class Program:
     """A schedule bound to its arena; `run` executes it on given pointers.
 
-    steps          launches, loops and host steps, in order
+    steps          launches, loops, choices and host steps, in order
     slots          size of the pointer table, arena included: `run` takes `slots - 1` pointers
     arena_bytes    size of slot 0, aligned to 64 bytes. Its contents last for one run only: programs without
                    host steps share one arena, as they run one at a time
@@ -198,7 +234,7 @@ class Program:
 
     def __init__(
         self,
-        steps: Sequence[Launch | Loop | HostStep],
+        steps: Sequence[Launch | Loop | Choice | HostStep],
         *,
         slots: int,
         arena_bytes: int = 0,
@@ -390,8 +426,8 @@ class Program:
             team.start()
         native = [stage for stage in self._stages if not isinstance(stage, HostStep)]
         for stage in native:
-            if isinstance(stage, _Loop):
-                stage.body = None
+            if isinstance(stage, _Nest):
+                stage.forget()
                 stage.alone = self._sequence([stage], team)
                 stage.call = team.driver.sequence
         self._team = team  # keeps the control block that the headers point to
@@ -424,15 +460,25 @@ class Program:
                     offsets.RECORD_WORDS - 2
                 )
                 continue
-            if stage.body is None:
-                stage.body = self._sequence(stage.stages, team)
-            bindings, slots, swaps = stage.bindings.address, stage.loop.slots, stage.loop.swaps
-            words += [0, 0, stage.body.address, stage.loop.count, len(slots), bindings, stage.outer]
-            words += [stage.table.address, len(swaps), bindings + 24 * len(slots)]
+            words += self._record(stage, team)
         memory = Memory(8 * len(words))
         words[1] = memory.address + 16
         memory.words(0, len(words))[:] = [*words]
         return memory
+
+    def _record(self, nest: _Nest, team: Team) -> list[int]:
+        """The record of a loop or choice in a sequence."""
+        if not nest.sequences:
+            nest.sequences = [self._sequence(stages, team) for stages in nest.bodies]
+            nest.addresses = Memory(8 * len(nest.sequences))
+            nest.addresses.words(0, len(nest.sequences))[:] = [m.address for m in nest.sequences]
+        step, bindings = nest.step, nest.bindings.address
+        inside = [len(step.slots), bindings, nest.outer, nest.table.address]
+        if isinstance(step, Loop):
+            rows = [len(step.swaps), bindings + 24 * len(step.slots)]
+            return [0, 0, nest.sequences[0].address, step.count, *inside, *rows, step.condition & _WORD, 0]
+        assert nest.addresses is not None
+        return [0, 0, nest.addresses.address, 0, *inside, 0, 0, step.selector, len(nest.sequences)]
 
     def _attach_part(self, part: _Part, team: Team) -> bool:
         """Point a part at the team; returns whether it needs workers."""
@@ -446,7 +492,7 @@ class Program:
         return shared
 
     def _build_stages(
-        self, steps: Sequence[Launch | Loop | HostStep], slots_at: int, stride: int
+        self, steps: Sequence[Launch | Loop | Choice | HostStep], slots_at: int, stride: int
     ) -> list[_Native | HostStep]:
         """Stages over the pointer table at `slots_at`, for up to `stride` threads."""
         stages: list[_Native | HostStep] = []
@@ -458,20 +504,26 @@ class Program:
             if launches:
                 stages.append(self._build_part(launches, index - len(launches), slots_at, stride))
                 launches = []
-            if isinstance(step, Loop):
-                stages.append(self._build_loop(step, slots_at, stride))
+            if isinstance(step, (Loop, Choice)):
+                stages.append(self._build_nest(step, slots_at, stride))
             elif step is not None:
                 stages.append(step)
         return stages
 
-    def _build_loop(self, loop: Loop, slots_at: int, stride: int) -> _Loop:
-        table = Memory(8 * len(loop.slots), zero=True)
-        words = [number & 0xFFFFFFFFFFFFFFFF for row in (*loop.slots, *loop.swaps) for number in row]
+    def _build_nest(self, step: Loop | Choice, slots_at: int, stride: int) -> _Nest:
+        table = Memory(8 * len(step.slots), zero=True)
+        if isinstance(step, Loop):
+            rows, inside = [*step.slots, *step.swaps], [step.steps]
+        else:
+            rows, inside = [(slot, offset, 0) for slot, offset in step.slots], list(step.branches)
+        words = [number & _WORD for row in rows for number in row]
         bindings = Memory(8 * len(words))
         bindings.words(0, len(words))[:] = [*words]
-        stages = self._build_stages(loop.steps, table.address, stride)
-        native = [stage for stage in stages if not isinstance(stage, HostStep)]
-        return _Loop(loop, native, slots_at, table, bindings)
+        bodies = []
+        for steps in inside:
+            stages = self._build_stages(steps, table.address, stride)
+            bodies.append([stage for stage in stages if not isinstance(stage, HostStep)])
+        return _Nest(step, bodies, slots_at, table, bindings)
 
     def _build_part(self, launches: list[Launch], first_step: int, slots_at: int, stride: int) -> _Part:
         """Lay out one part's tables in one block: header, launches, states, segments, arguments."""
@@ -504,7 +556,7 @@ class Program:
         arg_at = base + resolved
         for number, (launch, pieces) in enumerate(zip(launches, segments, strict=True)):
             record = memory.words(records + offsets.LAUNCH_BYTES * number, 5)
-            wait = max(launch.wait_for - first_step, -1) & 0xFFFFFFFFFFFFFFFF
+            wait = max(launch.wait_for - first_step, -1) & _WORD
             state_at = base + states + offsets.LINE * (1 + stride) * number
             record[:] = [self._kernel(launch), chunks[number], base + pieces_at, wait, state_at]
             first = 0
@@ -565,7 +617,9 @@ def _host_name(step: HostStep) -> str:
     return step.name or getattr(step.function, "__name__", "host")
 
 
-def _check_steps(steps: Sequence[Launch | Loop | HostStep], slots: int, kernels: Mapping[str, int]) -> None:
+def _check_steps(
+    steps: Sequence[Launch | Loop | Choice | HostStep], slots: int, kernels: Mapping[str, int]
+) -> None:
     """Reject what the native tables could not express or the driver would wait for for ever."""
     if slots < 1:
         raise ValueError("slot 0 is the arena: a program has at least one slot")
@@ -573,13 +627,9 @@ def _check_steps(steps: Sequence[Launch | Loop | HostStep], slots: int, kernels:
         where = f"step {index}"
         if isinstance(step, HostStep):
             used = [(ref.slot, ref.byte_offset) for ref in step.arrays]
-        elif isinstance(step, Loop):
-            if step.count < 0 or any(not isinstance(inner, (Launch, Loop)) for inner in step.steps):
-                raise ValueError(f"{where}: a loop runs launches and loops, zero or more times")
-            if any(not 0 <= slot < len(step.slots) for pair in step.swaps for slot in pair):
-                raise ValueError(f"{where}: swaps {step.swaps} are outside of {len(step.slots)} slots")
-            _check_steps(step.steps, len(step.slots), kernels)
-            used = [(slot, offset) for slot, offset, _ in step.slots]
+        elif isinstance(step, (Loop, Choice)):
+            _check_nest(step, where, kernels)
+            used = [(slot[0], slot[1]) for slot in step.slots]
         else:
             where += f" ({_launch_name(step)})"
             if not -1 <= step.wait_for < index:
@@ -599,6 +649,25 @@ def _check_steps(steps: Sequence[Launch | Loop | HostStep], slots: int, kernels:
         for slot, offset in used:
             if not 0 <= slot < slots or offset < 0:
                 raise ValueError(f"{where}: slot {slot}, byte {offset} is outside of {slots} slots")
+
+
+def _check_nest(step: Loop | Choice, where: str, kernels: Mapping[str, int]) -> None:
+    inside = [step.steps] if isinstance(step, Loop) else step.branches
+    count = len(step.slots)
+    for steps in inside:
+        if any(isinstance(inner, HostStep) for inner in steps):
+            raise ValueError(f"{where}: a loop or choice runs launches, loops and choices")
+        _check_steps(steps, count, kernels)
+    if isinstance(step, Choice):
+        if not step.branches or not 0 <= step.selector < count:
+            raise ValueError(
+                f"{where}: slot {step.selector} of {count} selects one of {len(step.branches)} branches"
+            )
+        return
+    if step.count < 0 or not -1 <= step.condition < count:
+        raise ValueError(f"{where}: {step.count} iterations, condition {step.condition} of {count} slots")
+    if any(not 0 <= slot < count for first, second, _ in step.swaps for slot in (first, second)):
+        raise ValueError(f"{where}: swaps {step.swaps} are outside of {count} slots")
 
 
 _live_programs: weakref.WeakSet[Program] = weakref.WeakSet()

@@ -11,7 +11,7 @@ import os
 import sys
 from types import FrameType
 
-from tilewright.core.diagnostics import Diagnostic, IndexingError, Label, Span, TilewrightError
+from tilewright.core.diagnostics import Diagnostic, GradientError, IndexingError, Label, Span, TilewrightError
 
 __all__ = [
     "ArgumentError", "AxisError", "DTypeError", "GradientError", "IndexingError", "LeakedTensorError", "ShapeError",
@@ -35,10 +35,6 @@ class AxisError(ArgumentError, IndexError):
 
 class DTypeError(TilewrightError, TypeError):
     """An element type or a Python type does not fit."""
-
-
-class GradientError(TilewrightError, RuntimeError):
-    """A derivative that does not exist or whose graph is gone."""
 
 
 class TracedValueError(TilewrightError, RuntimeError):

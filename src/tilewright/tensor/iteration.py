@@ -1,8 +1,8 @@
-"""One run of a loop's body with stand-ins for its carries and slices; what it reads and assigns outside is noted.
+"""One run of the body of a loop or branch with stand-ins for what it is given; what it reads and assigns outside is noted.
 
 Every tensor from outside is bound to a placeholder while the body runs, so that a tensor the body assigns (random
 state, batch statistics) can become a carry of the loop: all its uses in the body are uses of that placeholder. What
-the loop makes of the notes is in ``functions.control``.
+is made of the notes is in ``functions.control`` and ``functions.branching``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Iteration(StandIns):
             return
         if not replaced:
             raise GradientError(
-                f"`{self.name}` uses a `.grad` from before this iteration; a loop's body runs once for all iterations,"
+                f"`{self.name}` uses a `.grad` from before this iteration; the body of a loop or branch is recorded once,"
                 " so set it to None there first (`zero_grad()`), or compute gradients with `tw.grad`"
             )
         self.grads[id(tensor)] = (tensor, tensor._grad)

@@ -1,14 +1,17 @@
-"""Loops over a body: the body's plan for one iteration, and where its slots lie before the first one and move to.
+"""Operations over bodies: a plan for each body, and where its slots lie in the plan around it.
 
     scan(c, h, x) {h', y = f(c, h, x)}    ->    copy h to carry;  loop: plan of f over [c, carry, x slice | carry, y slice]
+    while_loop(c, h) {h' = f(c, h)}       ->    copy h to carry;  loop while carry 0: plan of f over [c, carry | carry]
+    switch(n, x) {f(x)} {g(x)}            ->    choice by n: plan of f over [x | results], plan of g over the same
 
-The body is lowered and scheduled like any other graph. A new carry is written over the old one where every element is
-read before; otherwise the two have a buffer each, and these trade places after every iteration.
+Bodies are lowered and scheduled like any other graph. A new carry is written over the old one where every element is
+read before; otherwise the two have a buffer each, and these trade places after every iteration. Where nobody knows how
+many iterations there are, the driver copies what an odd number of trades has left in the other buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.shape import static
@@ -19,31 +22,28 @@ from tilewright.lower.calls import Arg, Place, Temporary
 from tilewright.lower.groups import Group, form_groups, is_leaf, unshaped
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
-from tilewright.lower.schedule import LoopCall, LoopSlot, Step, schedule
+from tilewright.lower.schedule import LoopCall, LoopSlot, Schedule, Step, SwitchCall, schedule
 from tilewright.recipes.machine import Machine
 
-__all__ = ["lower_scan"]
+__all__ = ["lower_loop", "lower_switch"]
 
 Lower = Callable[[Sequence[Group], Machine], list[Step]]
 
 
-def lower_scan(group: Group, stored: Callable[[Value], bool], machine: Machine, lower: Lower) -> list[Step]:
+def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, lower: Lower) -> list[Step]:
     """The steps of a loop; ``lower`` turns the groups of its body into steps. Raises ``Unsupported`` when a part of the body
     has no native lowering."""
     v = group.anchor
     body: Body = v["body"]
-    count: int = v["length"]
+    count: int | None = v["length"] if v.op == "scan" else None
     first, past = v["consts"], v["consts"] + v["carries"]
     outputs = _distinct(body)
-    steps = lower(form_groups(outputs), machine)
-    for step in steps:
-        if step.host is not None:
-            raise Unsupported(f"in the body of scan: {step.host.reason}")
-    inner = schedule(steps, body.inputs, outputs, {first + k: k for k in range(v["carries"])})
+    donated = {first + k: k for k in range(v["carries"])}
+    inner = _planned(v.op, body, outputs, donated, machine, lower)
 
     results: dict[int, Place] = {m["index"]: m for m in group.members}
     for j, one in enumerate(outputs):  # results that nobody reads have a place all the same
-        results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count)))
+        results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count or 0)))
 
     before: list[Step] = []
     seconds: dict[int, Place] = {}  # the second buffer of a carry that has two
@@ -53,7 +53,7 @@ def lower_scan(group: Group, stored: Callable[[Value], bool], machine: Machine, 
         place = results[k]
         if k not in inner.taken:  # the result is the buffer that the last iteration writes
             other: Place = Temporary(init.dtype, init.type.size)
-            place, seconds[k] = (place, other) if count % 2 == 0 else (other, place)
+            place, seconds[k] = (other, place) if count is not None and count % 2 else (place, other)
         before += _copy(init, place, stored, machine)
         slots.append(LoopSlot(place, "rw"))
     slots += [
@@ -62,11 +62,42 @@ def lower_scan(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     swaps = []
     for o in inner.fresh:
         if o < v["carries"]:
-            swaps.append((1 + first + o, len(slots)))
+            swaps.append((1 + first + o, len(slots), outputs[o].type.nbytes))
             slots.append(LoopSlot(seconds[o], "rw"))
         else:
             slots.append(_slice(results[o], "w", outputs[o], v))
-    return [*before, Step([], loop=LoopCall(inner, count, slots, swaps))]
+    condition = -1 if count is not None else 1 + first
+    return [*before, Step([], nest=LoopCall(inner, count, slots, swaps, condition))]
+
+
+def lower_switch(group: Group, machine: Machine, lower: Lower) -> Step:
+    """The step of a switch: the plans of its branches have one layout. Raises ``Unsupported`` as ``lower_loop`` does."""
+    v = group.anchor
+    branches: tuple[Body, ...] = v["branches"]
+    plans = [_planned(v.op, branch, _distinct(branch), {}, machine, lower) for branch in branches]
+    results: dict[int, Place] = {m["index"]: m for m in group.members}
+    slots = [LoopSlot(Temporary(dt.uint8, max(p.arena_bytes for p in plans)), "w")]
+    slots += [LoopSlot(unshaped(x), "r") for x in v.inputs[1:]]
+    for j, type in enumerate(branches[0].types):  # results that nobody reads have a place all the same
+        slots.append(LoopSlot(results.get(j) or Temporary(type.dtype, type.size), "w"))
+    slots.append(LoopSlot(unshaped(v.inputs[0]), "r"))
+    return Step([], nest=SwitchCall(plans, slots, len(slots) - 1))
+
+
+def _planned(
+    op: str,
+    body: Body,
+    outputs: Sequence[Value],
+    donated: Mapping[int, int],
+    machine: Machine,
+    lower: Lower,
+) -> Schedule:
+    """The plan of a body."""
+    steps = lower(form_groups(outputs), machine)
+    for step in steps:
+        if step.host is not None:
+            raise Unsupported(f"in the body of {op}: {step.host.reason}")
+    return schedule(steps, body.inputs, outputs, donated)
 
 
 def _distinct(body: Body) -> list[Value]:
