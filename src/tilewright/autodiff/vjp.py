@@ -52,7 +52,8 @@ from tilewright.graph.graph import rebuild
 from tilewright.graph.ir import Value, constant, input_value, make, topological
 
 __all__ = [
-    "DIVISOR", "FACTOR", "FORWARD_ONLY", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others", "repeated_number", "vjp",
+    "DIVISOR", "FACTOR", "FORWARD_ONLY", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others",
+    "repeated_number", "vjp",
 ]  # fmt: skip
 
 Cotangents = Sequence[Value | None]
