@@ -178,7 +178,11 @@ def _iota(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
 def _random_bits(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:
     for shape in ((), (1,), (0, 3), (1031,), (3, 5, 7)):
         key = rng.integers(0, 2**32, 2, dtype=np.uint32)
-        yield [key], {"shape": shape}
+        yield [key, np.zeros(2, np.uint32)], {"shape": shape, "word": 0}
+        keys = rng.integers(0, 2**32, (2, 3, 2), dtype=np.uint32)
+        starts = rng.integers(0, 2**32, (2, 3, 2), dtype=np.uint32)
+        starts[0] = [[2**32 - 5, 7], [2**32 - 1, 2**32 - 1], [0, 1]]  # the counter carries and wraps around
+        yield [keys, starts], {"shape": shape, "word": 1}
 
 
 def _cast(dtype: DType, rng: Rng, every: bool) -> Iterator[Sample]:

@@ -220,21 +220,22 @@ def _iota(x: Sequence[Array], a: Attrs) -> Array:
 def _random_bits(x: Sequence[Array], a: Attrs) -> Array:
     """Threefry-2x32-20 on Python integers."""
     mask = 0xFFFFFFFF
-    k0, k1 = (int(k) for k in x[0])
-    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
     rotations = (13, 15, 26, 6, 17, 29, 16, 24)
     out = []
-    for n in range(math.prod(a["shape"])):
-        a0, a1 = ((n & mask) + k0) & mask, ((n >> 32) + k1) & mask
-        for r in range(20):
-            a0 = (a0 + a1) & mask
-            s = rotations[r % 8]
-            a1 = (((a1 << s) | (a1 >> (32 - s))) & mask) ^ a0
-            if r % 4 == 3:
-                g = r // 4 + 1
-                a0, a1 = (a0 + keys[g % 3]) & mask, (a1 + keys[(g + 1) % 3] + g) & mask
-        out.append(a0)
-    return np.array(out, np.uint32).reshape(a["shape"])
+    for (k0, k1), (s0, s1) in zip(x[0].reshape(-1, 2).tolist(), x[1].reshape(-1, 2).tolist(), strict=True):
+        keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+        for n in range(math.prod(a["shape"])):
+            n += s0 + (s1 << 32)
+            a0, a1 = ((n & mask) + k0) & mask, ((n >> 32) + k1) & mask
+            for r in range(20):
+                a0 = (a0 + a1) & mask
+                s = rotations[r % 8]
+                a1 = (((a1 << s) | (a1 >> (32 - s))) & mask) ^ a0
+                if r % 4 == 3:
+                    g = r // 4 + 1
+                    a0, a1 = (a0 + keys[g % 3]) & mask, (a1 + keys[(g + 1) % 3] + g) & mask
+            out.append((a0, a1)[a["word"]])
+    return np.array(out, np.uint32).reshape((*x[0].shape[:-1], *a["shape"]))
 
 
 @_says("cast")

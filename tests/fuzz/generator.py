@@ -463,7 +463,9 @@ class _Grower:
             a = self.value(lambda v: v in self.out.exact and v.dtype in (dt.float32, dt.int32, dt.uint32))
             return make("bitcast", (make("stop_gradient", (a,)),), dtype=dt.int32)
         key = self.leaf((2,), dt.uint32, self.rng.integers(0, 2**32, 2, dtype=np.uint32))
-        bits = make("random_bits", (key,), shape=shape)
+        bits = make(
+            "random_bits", (key, build.full(0, dt.uint32, (2,))), shape=shape, word=int(self.rng.integers(2))
+        )
         if self.chance(0.3):
             return bits
         # A uniform number in [0, 1) from the upper bits: exact in float32.

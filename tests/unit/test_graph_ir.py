@@ -148,7 +148,7 @@ MISTAKES: list[tuple[str, list[tuple[DType, tuple[int, ...]]], dict[str, Any], s
     ("conv", [(F, (1, 3, 2, 5)), (F, (2, 3, 3, 3))], CONV, "a kernel of span 3 does not fit in a padded axis of size 2"),
     ("bitcast", [(F, (2,))], {"dtype": I}, "bitcast: float32 and int64 do not have the same width"),
     ("iota", [], {"shape": (3,), "axis": 0, "dtype": F}, "iota gives integers, got float32; cast its result"),
-    ("random_bits", [(I, (2,))], {"shape": (3,)}, r"random_bits: the key is uint32\[2\], got int64\[2\]"),
+    ("random_bits", [(I, (2,)), (I, (2,))], {"shape": (3,), "word": 0}, r"random_bits: a key is uint32\[2\], got int64\[2\]"),
     ("complex", [(dt.float16, ()), (dt.float16, ())], {}, "complex takes float32 or float64 parts, got float16"),
     ("constant", [], {"value": 1, "dtype": F}, r"build a constant with constant\(\)"),
     ("input", [], {"id": 1, "dtype": F, "shape": ()}, r"build a input with input_value\(\)"),

@@ -90,6 +90,12 @@ def test_permutation_is_one() -> None:
     assert sorted(random.permutation(rows).tolist()) == rows.tolist()
     tw.manual_seed(2)
     assert tw.jit(lambda: random.permutation(1000))().tolist() == order.tolist()
+    key = random.key(1)
+    inside = tw.jit(lambda x, k: random.permutation(x, key=k))(rows, key)
+    assert np.array_equal(inside.numpy(), random.permutation(rows, key=key).numpy())
+    columns = random.permutation(tw.arange(600).reshape(2, 300), axis=1, independent=True).numpy()
+    assert sorted(columns[1].tolist()) == list(range(300, 600))
+    assert not np.array_equal(columns[0], columns[1] - 300)
 
 
 def test_dropout() -> None:

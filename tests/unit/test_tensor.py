@@ -361,3 +361,16 @@ def test_tensors_are_never_pickled() -> None:
 
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(tw.ones(1))
+
+
+def test_realize_keeps_nothing_alive() -> None:
+    """Memory comes back at once, not when cycles are next collected."""
+    gc.disable()
+    try:
+        x = tw.ones(3) + 1
+        tw.realize(x, [{"a": x * 2}])
+        gone = weakref.ref(x)
+        del x
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -242,7 +242,7 @@ def test_a_long_function_and_no_grad_inside() -> None:
 
 def test_state_and_random_numbers_inside_vmap() -> None:
     tw.manual_seed(0)
-    noise = tw.vmap(lambda x: x + tw.rand(2))(tw.zeros(3, 2) if False else tw.zeros((3, 2)))
+    noise = tw.vmap(lambda x: x + tw.rand(2), randomness="same")(tw.zeros((3, 2)))
     again = tw.rand(2)
     assert noise[0].tolist() == noise[2].tolist() != again.tolist()
     tw.manual_seed(0)

@@ -248,41 +248,11 @@ def _merged(x: Value, axis: int) -> Value:
 
 # ---- random bits -------------------------------------------------------------------------------------------------
 
-ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-
 
 @_rule("random_bits")
 def _random_bits(y: Value, operands: Operands, size: int) -> Value:
-    """Every example has a key of its own. Threefry-2x32 written out (Salmon et al., 2011): the same bits as one by one."""
-    keys = operands[0][0]
-    count = product(static(y.shape))
-    shape = (size, count)
-    number = make("iota", shape=(count,), axis=0, dtype=dt.uint64)
-
-    def word(column: int) -> Value:
-        one = make("slice", (keys,), start=(0, column), stop=(size, column + 1), step=(1, 1))
-        return broadcast(one, shape)
-
-    def const(n: int, dtype: dt.DType = dt.uint32, like: Shape = shape) -> Value:
-        return full(n, dtype, like)
-
-    def both(op: str, a: Value, b: Value) -> Value:
-        return make(op, (a, b))
-
-    low = broadcast(make("cast", (number,), dtype=dt.uint32), shape)
-    high = make("cast", (both("shr", number, const(32, dt.uint64, (count,))),), dtype=dt.uint32)
-    first, second = word(0), word(1)
-    third = both("bitxor", both("bitxor", first, second), const(0x1BD11BDA))
-    schedule = (first, second, third)
-    x0, x1 = both("add", low, first), both("add", broadcast(high, shape), second)
-    for group in range(5):
-        for r in ROTATIONS[group % 2]:
-            x0 = both("add", x0, x1)
-            turned = both("bitor", both("shl", x1, const(r)), both("shr", x1, const(32 - r)))
-            x1 = both("bitxor", turned, x0)
-        x0 = both("add", x0, schedule[(group + 1) % 3])
-        x1 = both("add", both("add", x1, schedule[(group + 2) % 3]), const(group + 1))
-    return reshape(x0, (size, *y.shape))
+    """Every example has a key of its own, and gets the bits it would get alone."""
+    return make("random_bits", [_mapped(x, size) for x in operands], **dict(y.attrs))
 
 
 # ---- calls with rules of their own -----------------------------------------------------------------------------

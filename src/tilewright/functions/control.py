@@ -31,6 +31,7 @@ from tilewright.tensor import (
     operand_value,
 )
 from tilewright.tensor.iteration import Iteration, Outside
+from tilewright.tensor.standins import StandIns
 
 __all__ = ["fori_loop", "scan", "while_loop"]
 
@@ -269,9 +270,24 @@ def _looped(
     tensors = [from_value(v, near, r and v.dtype.is_inexact) for v, r in zip(values, recorded, strict=True)]
     at = len(carries)
     for note, tensor in zip(assigned, tensors[at:], strict=False):
-        write_back(note, tensor, "scan")
+        alone = _own_loop(note, count)
+        write_back(note, tensor if alone is None else alone, "scan")
     last = unflatten(structure, tensors[:at])
     return last, unflatten(made.y_structure, tensors[at + len(assigned) :])
+
+
+def _own_loop(note: Outside, count: int) -> Tensor | None:
+    """The last value of a tensor that the body makes of itself alone (a generator's state), by a loop of its own.
+
+    Inside ``vmap`` it is the same for all examples, and must not depend on a loop that differs between them.
+    """
+    if not (isinstance(modes.trace, StandIns) and note.after is not None):
+        return None
+    if any(v.op == "input" and v is not note.placeholder for v in topological([note.after])):
+        return None
+    body = Body.of([note.placeholder], [note.after])
+    (last,) = scan_values(body, [], [note.before], [], count, False)
+    return from_value(last, (note.tensor,))
 
 
 def _recorded(

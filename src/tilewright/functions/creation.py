@@ -7,6 +7,7 @@ ranges are graph nodes: they take no memory until somebody reads them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -126,21 +127,19 @@ def realize(*tensors: Any) -> Any:
 
     Nested lists, tuples and dicts of tensors are followed.
     """
-    found: list[Tensor] = []
-
-    def collect(item: Any) -> None:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, (list, tuple)):
-            for each in item:
-                collect(each)
-        elif isinstance(item, dict):
-            for each in item.values():
-                collect(each)
-
-    collect(tensors)
-    realize_tensors(found)
+    realize_tensors(list(_tensors_in(tensors)))
     return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _tensors_in(item: Any) -> Iterator[Tensor]:
+    # not a closure of `realize`: one that calls itself is a cycle, and would keep the tensors until it is collected
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, (list, tuple)):
+        for each in item:
+            yield from _tensors_in(each)
+    elif isinstance(item, dict):
+        yield from _tensors_in(list(item.values()))
 
 
 # ---- constants ----------------------------------------------------------------------------------------------------

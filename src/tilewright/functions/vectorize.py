@@ -6,15 +6,17 @@ The function runs once, with stand-ins for one example; what it recorded is then
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tilewright.autodiff.batching import batch, spread_over
+from tilewright.core import dtype as dt
 from tilewright.core.trees import Structure, flatten, unflatten
 from tilewright.functions.arguments import as_tensor, axis_of
 from tilewright.graph import build
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value, make, topological
 from tilewright.tensor import (
     ArgumentError,
     AxisError,
@@ -32,7 +34,11 @@ __all__ = ["vmap"]
 
 
 def vmap(
-    fun: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, axis_size: int | None = None
+    fun: Callable[..., Any],
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_size: int | None = None,
+    randomness: str = "different",
 ) -> Callable[..., Any]:
     """The function applied to every example along an axis of its arguments, all at once.
 
@@ -41,13 +47,17 @@ def vmap(
     examples along axis 0. ``out_axes`` says where the results get the examples' axis; None is for results that are
     the same for every example. ``axis_size`` is the number of examples, needed only when no argument has any.
 
-    Inside, a tensor has the shape of one example and no elements: reading them raises ``TracedValueError``. Random
-    numbers drawn inside are the same for every example.
+    Inside, a tensor has the shape of one example and no elements: reading them raises ``TracedValueError``.
+
+    ``randomness`` is about numbers drawn inside from a generator: "different" for each example (the key is folded with the
+    example's number), the "same" for all, or an "error". Numbers drawn with a key are those of the key, as in a loop.
 
     >>> vmap(lambda x, y: (x * y).sum(), in_axes=(0, None))(Tensor([[1.0, 2.0], [3.0, 4.0]]), Tensor([1.0, 10.0])).tolist()
     [21.0, 43.0]
     """
     name = getattr(fun, "__name__", "function")
+    if randomness not in ("different", "same", "error"):
+        raise ArgumentError(f"vmap: `randomness` is 'different', 'same' or 'error', got {randomness!r}")
 
     @functools.wraps(fun)
     def batched(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +68,8 @@ def vmap(
         with trace:
             ones, stands = _stand_ins(trace, given, leaves)
             call_args, call_kwargs = unflatten(structure, ones)
-            results, out_structure = flatten(fun(*call_args, **call_kwargs))
+            with _numbered(trace, stands, size, randomness):
+                results, out_structure = flatten(fun(*call_args, **call_kwargs))
             found = [_result(x, name) for x in results]
             values = [operand_value(t) for t in found]
         places = _spread(out_axes, out_structure, "out_axes")
@@ -72,6 +83,22 @@ def vmap(
         return unflatten(out_structure, outs)
 
     return batched
+
+
+@contextlib.contextmanager
+def _numbered(trace: StandIns, stands: dict[Value, Value], size: int, randomness: str) -> Iterator[None]:
+    """Let generators know the number of the example, which stands for 0, 1, ..., size - 1."""
+    before = modes.examples
+    if randomness == "different":
+        one = trace.stand_in(dt.int64, ())
+        stands[one] = make("iota", shape=(size,), axis=0, dtype=dt.int64)
+        modes.examples = (*before, from_value(one))
+    elif randomness == "error":
+        modes.examples = (*before, None)
+    try:
+        yield
+    finally:
+        modes.examples = before
 
 
 def _argument_axes(in_axes: Any, structure: Structure) -> list[int | None]:

@@ -109,15 +109,20 @@ def _iota(types: Types, attrs: Attrs) -> TensorType:
 
 @_row(
     "random_bits",
-    1,
-    ("shape",),
-    "element n is the first word of Threefry-2x32 of the uint32[2] key at the 64-bit counter n",
+    2,
+    ("shape", "word"),
+    "element n of each key [.., 2] is word 0 or 1 of Threefry-2x32 at the 64-bit counter start [.., 2] (low word first) + n",
 )
 def _random_bits(types: Types, attrs: Attrs) -> TensorType:
-    if types[0] != TensorType(dt.uint32, (2,)):
-        raise TypeError(f"random_bits: the key is uint32[2], got {types[0]}")
+    key, start = types
+    if key.dtype is not dt.uint32 or key.shape[-1:] != (2,):
+        raise TypeError(f"random_bits: a key is uint32[2], got {key}")
+    if start != key:
+        raise TypeError(f"random_bits: a start is of the key's type {key}, got {start}")
+    if attrs["word"] not in (0, 1):
+        raise ValueError(f"random_bits: a counter gives the words 0 and 1, not {attrs['word']!r}")
     _check_shape("random_bits", attrs["shape"])
-    return TensorType(dt.uint32, attrs["shape"])
+    return TensorType(dt.uint32, key.shape[:-1] + attrs["shape"])
 
 
 # ---- types and markers -------------------------------------------------------------------------------------

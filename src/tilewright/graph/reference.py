@@ -146,9 +146,10 @@ def _iota(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
 
 
 def threefry2x32(key: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al., 2011): two uint32 words per counter ``(low, high)``."""
+    """Threefry-2x32 with 20 rounds (Salmon et al., 2011): two uint32 words for the counters ``(low, high)`` of keys [.., 2]."""
     rotations = ((13, 15, 26, 6), (17, 29, 16, 24))
-    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    k0, k1 = key[..., 0], key[..., 1]
+    keys = (k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA))
     with np.errstate(over="ignore"):
         x0, x1 = low + keys[0], high + keys[1]
         for group in range(5):
@@ -162,9 +163,14 @@ def threefry2x32(key: Array, low: Array, high: Array) -> tuple[Array, Array]:
 
 @_meaning("random_bits")
 def _random_bits(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
-    counter = np.arange(int(np.prod(a["shape"], dtype=np.int64)), dtype=np.uint64).reshape(a["shape"])
+    inner = [1] * len(a["shape"])
+    key, start = (np.asarray(v).reshape(*v.shape[:-1], *inner, 2) for v in x)
+    number = np.arange(int(np.prod(a["shape"], dtype=np.int64)), dtype=np.uint64).reshape(a["shape"])
+    first = start[..., 0].astype(np.uint64) | start[..., 1].astype(np.uint64) << np.uint64(32)
+    with np.errstate(over="ignore"):
+        counter = first + number
     low, high = counter.astype(np.uint32), (counter >> np.uint64(32)).astype(np.uint32)
-    return threefry2x32(x[0], low, high)[0]
+    return threefry2x32(key, low, high)[a["word"]]
 
 
 # ---- types and markers -------------------------------------------------------------------------------------

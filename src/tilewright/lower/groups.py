@@ -39,7 +39,7 @@ _COSTS = {
     "floordiv": 8,
     "mod": 8,
     "pow": 30,
-    "random_bits": 80,
+    "random_bits": 45,
     "gather": 4,
     "pad": 2,
 }

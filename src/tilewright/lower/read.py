@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
-from tilewright.core.shape import static
+from tilewright.core.shape import product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel import math as scalar_math
 from tilewright.kernel.ir import Expr, bitcast, cast, const, load, op
@@ -147,11 +147,19 @@ def _iota(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
 
 
 def _random_bits(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
-    key = v.inputs[0]
-    k0, k1 = (r.read(key, (Affine.of(i),), mask) for i in (0, 1))
-    n = r.space.linear(index, static(v.shape)).expr()
-    high = const(0, dt.uint32) if v.type.size < 1 << 32 else cast(op("shr", n, const(32)), dt.uint32)
-    return scalar_math.threefry2x32(k0, k1, cast(op("bitand", n, const(0xFFFFFFFF)), dt.uint32), high)[0]
+    key, start = v.inputs
+    lead = key.type.rank - 1
+    k0, k1 = (r.read(key, (*index[:lead], Affine.of(i)), mask) for i in (0, 1))
+    shape = static(v.shape[lead:])
+    n = r.space.linear(index[lead:], shape).expr()
+    low = cast(op("bitand", n, const(0xFFFFFFFF)), dt.uint32)
+    high = const(0, dt.uint32) if product(shape) < 1 << 32 else cast(op("shr", n, const(32)), dt.uint32)
+    s0, s1 = (r.read(start, (*index[:lead], Affine.of(i)), mask) for i in (0, 1))
+    if not s0 is s1 is const(0, dt.uint32):
+        first, low = low, low + s0
+        carry = cast(op("lt", low, first), dt.uint32)
+        high = high + s1 + carry
+    return scalar_math.threefry2x32(k0, k1, low, high)[v["word"]]
 
 
 def _cast(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:

@@ -32,11 +32,13 @@ R = TypeVar("R")
 
 class Modes(threading.local):
     """What holds for the running thread. ``grad``: derivatives are recorded. ``products``: the type to which float32 operands of
-    contractions and convolutions are rounded, if any. ``trace``: the trace in progress."""
+    contractions and convolutions are rounded, if any. ``trace``: the trace in progress. ``examples``: for each ``vmap`` around
+    the running code, outermost first, the tensor that numbers its examples; None where drawing random numbers is an error."""
 
     grad: bool = True
     products: DType | None = None
     trace: Trace | None = None
+    examples: tuple[Any, ...] = ()
 
 
 modes = Modes()
