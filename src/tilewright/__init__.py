@@ -52,12 +52,16 @@ _LAZY_NAMES: dict[str, str] = {
     "linalg": "tilewright.array_api",
     "bool": "tilewright.core.dtype:bool_",
     "jit": "tilewright.jit",
-    "load": "tilewright.interop.safetensors:load_tensors",
+    "FileFormatError": "tilewright.core.files",
+    "FileWriteError": "tilewright.core.files",
+    "load": "tilewright.io",
+    "loadtxt": "tilewright.io",
     "manual_seed": "tilewright.random",
     "rand": "tilewright.random",
     "randn": "tilewright.random",
     "randint": "tilewright.random",
-    "save": "tilewright.interop.safetensors:save_file",
+    "save": "tilewright.io",
+    "savetxt": "tilewright.io",
     "set_num_threads": "tilewright.runtime.team",
 }
 
@@ -121,7 +125,7 @@ _rows(
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
 _LAZY_MODULES: frozenset[str] = frozenset(
-    {"array_api", "data", "interop", "lang", "metrics", "nn", "optim", "random", "train"}
+    {"array_api", "data", "interop", "io", "lang", "metrics", "nn", "optim", "random", "train"}
 )
 
 newaxis = None

@@ -441,6 +441,24 @@ def test_a_full_disk_while_exporting_leaves_no_half_written_file(
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
+def test_a_full_disk_leaves_no_empty_directory(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = regression(folder)
+    before = sorted(folder.rglob("*"))
+    real = os.write
+
+    def full(handle: int, data: Any) -> int:
+        if len(data) > 100:  # the probes that come first are smaller
+            raise OSError(28, "No space left on device")
+        return real(handle, data)
+
+    monkeypatch.setattr(os, "write", full)
+    assert "No space left on device" in fail(capsys, program)
+    monkeypatch.undo()
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -25,7 +25,7 @@ PACKAGE = "tilewright"
 IR = {"core", "graph", "kernel"}
 COMPILER = IR | {"autodiff", "passes", "recipes", "lower", "codegen", "runtime", "compiler"}
 FRONTEND = COMPILER | {"tensor", "functions", "random", "jit", "array_api"}
-TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "train"}
+TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "io", "train"}
 
 # Layer -> the layers it may import besides itself. `version` is one constant that anybody may read.
 ALLOWED: dict[str, set[str]] = {
@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": FRONTEND,
     "metrics": FRONTEND,
     "interop": FRONTEND | {"nn"},
+    "io": FRONTEND | {"interop"},
     "train": TRAINING,
     "lang.syntax": {"core"},
     "lang": TRAINING | {"lang.syntax"},

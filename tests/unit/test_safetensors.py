@@ -236,7 +236,22 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(FileWriteError, match=r"^cannot write \S*/file/below\.bin: "):
         check_writable(tmp_path / "file" / "below.bin")
     check_writable(tmp_path / "new" / "dir" / "out.bin")
-    assert list((tmp_path / "new" / "dir").iterdir()) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_failed_write_leaves_no_new_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "old").mkdir()
+    monkeypatch.setattr(os, "write", full)
+    for name in ("a.bin", "new/dir/a.bin", "old/a.bin", "old/new/a.bin"):
+        with pytest.raises(FileWriteError, match="No space"):
+            write_atomic(tmp_path / name, [b"x"])
+    monkeypatch.undo()
+    assert [p.relative_to(tmp_path).name for p in tmp_path.rglob("*")] == ["old"]
+    write_atomic(tmp_path / "new" / "dir" / "a.bin", [b"x"])
+    assert (tmp_path / "new" / "dir" / "a.bin").read_bytes() == b"x"
 
 
 def test_json_is_written_whole_and_refuses_nan(tmp_path: Path) -> None:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tilewright.core.diagnostics import TilewrightError
 
-__all__ = ["FileWriteError", "check_writable", "write_atomic", "write_json_atomic"]
+__all__ = [
+    "FileFormatError", "FileWriteError", "check_writable", "open_atomic", "write_atomic", "write_json_atomic",
+]  # fmt: skip
 
 
 class FileWriteError(TilewrightError):
     """A file could not be written. The file that was there before, if any, is untouched."""
+
+
+class FileFormatError(TilewrightError):
+    """The bytes of a file are not what its format says, or the format cannot hold what was to be written."""
 
 
 _calls = itertools.count()
@@ -32,43 +39,84 @@ def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
 
     Missing parent directories are made. A reader sees the old file or the new one, never a part: the bytes go
     to a temporary file in the same directory, reach the disk, and take the name in one step. Raises
-    `FileWriteError` with the reason (no space, no permission, ...) after removing the temporary file.
+    `FileWriteError` with the reason (no space, no permission, ...) after removing the temporary file and the
+    directories made for it.
 
     >>> import tempfile
     >>> write_atomic(tempfile.mkdtemp() + "/numbers.txt", [b"1 2 ", b"3"])
     5
     """
-    target = Path(path)
-    if target.is_symlink():
-        target = target.resolve()  # the file behind a link is replaced, the link stays
-    # one name a call: threads of one process may write the same path
-    temporary = target.with_name(f".{target.name[:190]}.{os.getpid()}.{next(_calls)}.partial")
     written = 0
+    with open_atomic(path) as file:
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B") if chunk else memoryview(b"")
+            while view:
+                count = file.write(view)
+                view = view[count:]
+                written += count
+    return written
+
+
+@contextlib.contextmanager
+def open_atomic(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
+    """A file to write and seek in that takes the name `path` when the block ends; see `write_atomic`.
+
+    Nothing is left when the block raises: no file, no new directory. What it raises passes through, an
+    `OSError` as `FileWriteError`.
+    """
+    target = Path(path)
+    made: list[Path] = []
+    temporary: Path | None = None
     try:
+        if target.is_symlink():
+            target = target.resolve()  # the file behind a link is replaced, the link stays
+        # one name a call: threads of one process may write the same path
+        temporary = target.with_name(f".{target.name[:190]}.{os.getpid()}.{next(_calls)}.partial")
         if target.is_dir():
             raise IsADirectoryError(None, "a directory has this name")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            for chunk in chunks:
-                view = memoryview(chunk).cast("B") if chunk else memoryview(b"")
-                while view:
-                    count = os.write(handle, view)
-                    view = view[count:]
-                    written += count
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _make_parents(target, made)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        with _Unbuffered(handle, "r+") as file:
+            yield file
+            os.fsync(file.fileno())
         _keep_mode(target, temporary)
         os.replace(temporary, target)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        _remove_empty(made)
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             raise FileWriteError(f"cannot write {target}: {reason}{_advice(error, target)}") from error
         raise
-    return written
+
+
+class _Unbuffered(io.FileIO):
+    """A file of which each piece is written, or fails to be, at once."""
+
+    def write(self, data: Any) -> int:
+        return os.write(self.fileno(), data)
+
+
+def _make_parents(target: Path, made: list[Path]) -> None:
+    """Make the missing directories above `target`, and note them in `made`."""
+    missing = []
+    for parent in target.parents:
+        if parent.exists():
+            break
+        missing.append(parent)
+    for parent in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # somebody else was as quick: then it is theirs
+            parent.mkdir()
+            made.append(parent)
+    target.parent.mkdir(parents=True, exist_ok=True)  # says so when a file is in the way
+
+
+def _remove_empty(made: list[Path]) -> None:
+    for parent in reversed(made):
+        with contextlib.suppress(OSError):  # not empty: somebody else uses it
+            parent.rmdir()
 
 
 def _keep_mode(old: Path, new: Path) -> None:
@@ -100,15 +148,17 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> int:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise `FileWriteError` when `path` could not be written, before the work whose result it is to hold.
 
-    It makes the missing parent directories and tries a small file there, which it removes again.
+    It tries a small file there, and removes it and the directories made for it again.
     """
     target = Path(path)
     if target.is_dir():
         raise FileWriteError(f"cannot write {target}: a directory has this name")
     probe = target.with_name(f".{target.name[:200]}.{os.getpid()}.probe")
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         write_atomic(probe, [b"tilewright"])
     except FileWriteError as error:  # what is told is about the file that was asked for
         raise FileWriteError(str(error).replace(str(probe), str(target), 1)) from error
     with contextlib.suppress(OSError):
         probe.unlink()
+    _remove_empty(missing[::-1])

@@ -23,8 +23,8 @@ from typing import Any, TypeGuard
 import ml_dtypes
 import numpy as np
 
-from tilewright.core.diagnostics import TilewrightError, printable
-from tilewright.core.files import write_atomic
+from tilewright.core.diagnostics import printable
+from tilewright.core.files import FileFormatError, write_atomic
 from tilewright.functions.creation import from_numpy
 from tilewright.tensor import Tensor
 
@@ -57,7 +57,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-class SafetensorsError(TilewrightError):
+class SafetensorsError(FileFormatError):
     """The bytes are not a sound safetensors file, or the tensors cannot be stored as one."""
 
 
