@@ -9,6 +9,7 @@ from typing import Any
 
 from tilewright.core import dtype as dt
 from tilewright.functions.arguments import as_tensor, cast, is_scalar, shape_of
+from tilewright.functions.decompositions import cholesky, qr
 from tilewright.functions.elementwise import (
     add,
     cos,
@@ -24,7 +25,7 @@ from tilewright.functions.elementwise import (
     where,
 )
 from tilewright.functions.linalg import matmul
-from tilewright.functions.linear_algebra import cholesky, diagonal, qr
+from tilewright.functions.linear_algebra import diagonal
 from tilewright.functions.movement import expand_dims, squeeze
 from tilewright.random.keys import Generator, key_of
 from tilewright.random.quantiles import normal_between
