@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core.diagnostics import TilewrightError
-from tilewright.graph import dense
+from tilewright.graph import dense, incomplete
 
 __all__ = ["FUNCTIONS", "UNBATCHED", "HostError", "call"]
 
@@ -137,6 +137,12 @@ def lu(x: Array) -> Array:
 
 FUNCTIONS["solve_triangular"] = dense.solve_triangular
 FUNCTIONS["matrix_exp"] = dense.matrix_exp
+
+
+# ---- special functions, elementwise --------------------------------------------------------------------------------
+
+for _name in ("betainc", "gammainc", "gammainc_by_a", "gammaincc"):
+    FUNCTIONS[_name] = getattr(incomplete, _name)
 
 
 # ---- Fourier transforms --------------------------------------------------------------------------------------------
