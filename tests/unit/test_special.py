@@ -128,9 +128,10 @@ ONE = [
 ]  # fmt: skip
 
 
-# Where SciPy is asked for something else: NaN for I(inf), the sign of a pole, digits of a subnormal probability.
+# Where SciPy gives something else: NaN for I(inf), -inf for gammaln(-inf), the sign of a pole, digits of a subnormal probability.
 ELSEWHERE: dict[str, tuple[float, ...]] = {
-    "digamma": (0.0,), "gammasgn": (-math.inf,), "i0": (math.inf, -math.inf), "i1": (math.inf, -math.inf, 5e-324), "ndtri": (5e-324,),
+    "digamma": (0.0,), "gammaln": (-math.inf,), "gammasgn": (-math.inf,), "i0": (math.inf, -math.inf),
+    "i1": (math.inf, -math.inf, 5e-324), "ndtri": (5e-324,),
 }  # fmt: skip
 
 
