@@ -108,7 +108,8 @@ _rows(
     diag diag_embed diag_indices diag_indices_from diagflat fill_diagonal fromfunction fromiter frombuffer geomspace identity
     indices ix_ logspace mgrid ogrid tri tril_indices tril_indices_from triu_indices triu_indices_from vander
     bincount histogram histogram2d histogram_bin_edges histogramdd
-    append array_split atleast_1d atleast_2d atleast_3d block chunk column_stack delete dsplit dstack expand fliplr flipud
+    append apply_along_axis array_split atleast_1d atleast_2d atleast_3d block broadcast_shapes
+    chunk column_stack copy delete dsplit dstack expand fliplr flipud
     hsplit hstack insert narrow ravel resize rollaxis rot90 transpose trim_zeros unbind vsplit vstack
     cummax cummin logcumsumexp
     argwhere choose compress extract flatnonzero gather index_add index_copy index_fill index_select masked_fill masked_select

@@ -26,8 +26,9 @@ import numpy as np
 from tilewright.codegen import llvm as emitter
 from tilewright.core.diagnostics import IndexingError
 from tilewright.core.settings import settings
-from tilewright.core.shape import product, static
+from tilewright.core.shape import is_static, product, static
 from tilewright.graph import reference
+from tilewright.graph.bounds import describe_out_of_range
 from tilewright.graph.graph import Graph
 from tilewright.graph.ir import Value, keep_history
 from tilewright.kernel import digest as digest_module
@@ -89,6 +90,7 @@ class Executable:
     def __init__(self, inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        self.donated = frozenset(donated)
         self.library = jit.default_library()
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
@@ -195,8 +197,21 @@ class Executable:
         Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
         fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]
-        self.program.run([b.address for b in (*buffers, *fresh)])
+        try:
+            self.program.run([b.address for b in (*buffers, *fresh)])
+        except IndexingError as error:
+            raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
+
+    def _explained(self, error: IndexingError, buffers: Sequence[Buffer]) -> IndexingError:
+        """The error with the index that was out of range, as far as it can be found again."""
+        known = {
+            v: b.to_numpy(static(v.shape))
+            for i, (v, b) in enumerate(zip(self.inputs, buffers, strict=True))
+            if i not in self.donated and is_static(v.shape)
+        }
+        found = describe_out_of_range(self.outputs, known)
+        return error if found is None else IndexingError(f"{found}; {_WHEN}")
 
     # ---- explanation ----
 
@@ -283,6 +298,9 @@ def _source(kernel: Kernel, name: str, target: Any) -> Callable[[], str]:
     return lambda: emitter.emit(Kernel(kernel.buffers, kernel.body, kernel.scratch, name), target)
 
 
+_WHEN = "tensors are computed when they are read, so the indexing is here or earlier"
+
+
 class _Checks(dict[int, Any]):
     """Exceptions for the codes that kernels report: the axis size + 1 of an index out of range."""
 
@@ -291,7 +309,7 @@ class _Checks(dict[int, Any]):
         return lambda words: IndexingError(
             f"a tensor of indices holds one that is out of range for an axis of size {size}"
             + (f" (it takes {-size} to {size - 1})" if size else "")
-            + "; tensors are computed when they are read, so the indexing is here or earlier"
+            + f"; {_WHEN}"
         )
 
 

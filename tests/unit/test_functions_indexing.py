@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tilewright as tw
+import tilewright.nn.functional as F
 
 X = np.arange(120.0).reshape(4, 5, 6)
 I1 = np.array([[0, -1], [2, 3]])
@@ -98,6 +101,108 @@ def gradient(index: Any) -> np.ndarray:
     return x.grad.numpy()
 
 
+SIZES = (3, 1, 4)
+ARRAY = np.arange(12.0).reshape(SIZES)
+EDGES = st.none() | st.integers(-6, 6)
+SLICES = st.builds(slice, EDGES, EDGES, st.sampled_from([None, 1, 2, 3, -1, -2, -5]))
+
+
+@st.composite
+def indices(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Integers, slices, new axes, an ellipsis, integer arrays that broadcast together, and masks, for the axes of ARRAY."""
+    shape = draw(st.sampled_from([(), (2,), (2, 1), (1, 3), (0,)]))
+    items: list[Any] = []
+    axis = 0
+    while axis < len(SIZES) and draw(st.booleans() if axis else st.just(True)):
+        size = SIZES[axis]
+        kind = draw(st.sampled_from(["integer", "slice", "array", "mask", "flat mask", "new"]))
+        if kind == "integer":
+            items.append(draw(st.integers(-size, size - 1)))
+        elif kind == "slice":
+            items.append(draw(SLICES))
+        elif kind == "array":
+            items.append(
+                np.array(
+                    draw(
+                        st.lists(
+                            st.integers(-size, size - 1),
+                            min_size=int(np.prod(shape)),
+                            max_size=int(np.prod(shape)),
+                        )
+                    ),
+                    np.int64,
+                ).reshape(shape)
+            )
+        elif kind == "new":
+            items.append(None)
+            continue
+        elif kind == "mask" or axis + 1 == len(SIZES):
+            items.append(np.array(draw(st.lists(st.booleans(), min_size=size, max_size=size))))
+        else:
+            whole = SIZES[axis : axis + 2]
+            items.append(
+                np.array(
+                    draw(st.lists(st.booleans(), min_size=whole[0] * whole[1], max_size=whole[0] * whole[1]))
+                ).reshape(whole)
+            )
+            axis += 1
+        axis += 1
+    if draw(st.booleans()):
+        items.insert(draw(st.integers(0, len(items))), ...)
+    return tuple(items)
+
+
+@settings(max_examples=150, deadline=None)
+@given(indices(), st.booleans())
+def test_any_mixture_of_indices(index: tuple[Any, ...], pending: bool) -> None:
+    x = tw.tensor(ARRAY) + 0.0 if pending else tw.tensor(ARRAY)
+    ours = tuple(tw.tensor(i) if isinstance(i, np.ndarray) else i for i in index)
+    try:
+        expected = ARRAY[index]
+    except IndexError:  # masks and arrays whose sizes do not fit together
+        with pytest.raises(IndexError):
+            x[ours].numpy()
+        return
+    assert np.array_equal(x[ours].numpy(), expected)
+    new = -1.0 - np.arange(expected.size).reshape(expected.shape)
+    for value in (new, -7.0):
+        written = ARRAY.copy()
+        written[index] = value
+        x = tw.tensor(ARRAY) + 0.0 if pending else tw.tensor(ARRAY)
+        x[ours] = tw.tensor(value) if isinstance(value, np.ndarray) else value
+        assert np.array_equal(x.numpy(), written)
+    added = ARRAY.copy()
+    np.add.at(added, index, new)
+    assert np.array_equal(tw.tensor(ARRAY).at[ours].add(tw.tensor(new)).numpy(), added)
+
+
+@pytest.mark.parametrize("name", ["middle", "mask", "slice", "integer", "unsigned"])
+def test_functional_updates(name: str) -> None:
+    x, index = tw.tensor(X), INDICES[name]
+    for update, ufunc in (
+        ("subtract", np.subtract),
+        ("multiply", np.multiply),
+        ("divide", np.divide),
+        ("power", np.power),
+    ):
+        expected = X.copy()
+        expected[index] = ufunc(X[index], 3.0)
+        np.testing.assert_allclose(getattr(x.at[index], update)(3.0).numpy(), expected, rtol=1e-14)
+    expected = X.copy()
+    expected[index] = np.sqrt(X[index])
+    np.testing.assert_allclose(x.at[index].apply(tw.sqrt).numpy(), expected, rtol=1e-14)
+
+
+def test_masked_updates_are_traced() -> None:
+    step = tw.jit(lambda x: x.at[x > 50].multiply(0.5))
+    assert np.array_equal(step(tw.tensor(X)).numpy(), np.where(X > 50, X * 0.5, X))
+    with pytest.raises(
+        tw.TracedValueError,
+        match=r"x\[mask\] depends on the elements of the mask.*tw.nonzero\(mask, size=n\)",
+    ):
+        tw.jit(lambda x: x[x > 50])(tw.tensor(X))
+
+
 @pytest.mark.parametrize("name", [n for n, i in INDICES.items() if X[i].size])
 def test_gradients_of_reading(name: str) -> None:
     index = INDICES[name]
@@ -136,8 +241,24 @@ def test_bad_indices(index: Any, message: str) -> None:
 
 def test_a_tensor_index_out_of_range_is_an_error_when_it_runs() -> None:
     index = tw.tensor([0, 9]) + 0
-    with pytest.raises(tw.IndexingError, match=r"out of range for an axis of size 4 \(it takes -4 to 3\)"):
+    with pytest.raises(
+        tw.IndexingError,
+        match=r"gather .*: 9 is out of range for an axis of size 4 \(it takes -4 to 3\), axis 0 of .* \(4, 5, 6\)",
+    ):
         tw.tensor(X)[index].numpy()
+    with pytest.raises(tw.IndexingError, match=r"scatter .*: -5 is out of range for an axis of size 4"):
+        tw.tensor(X).at[index - 5].add(1.0).numpy()
+
+
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_rows_of_a_table_are_not_counted_from_the_end(bad: int) -> None:
+    table = tw.tensor(X[:, :, 0])
+    index = tw.tensor([0, bad])
+    for read in (F.embedding, tw.jit(F.embedding)):
+        with pytest.raises(
+            tw.IndexingError, match=f"{bad} is out of range for an axis of size 4 .it takes 0 to 3"
+        ):
+            read(index, table).numpy()
 
 
 def test_a_value_that_does_not_fit() -> None:

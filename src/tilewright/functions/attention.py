@@ -20,7 +20,6 @@ from tilewright.functions.arguments import (
 )
 from tilewright.functions.creation import iota
 from tilewright.functions.elementwise import add, equal, less_equal, multiply, where
-from tilewright.functions.indexing import take
 from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import matrix_transpose, repeat
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
@@ -124,4 +123,4 @@ def embedding(input: TensorLike, weight: TensorLike, padding_idx: int | None = N
             )
         row = iota((table.shape[0], 1))
         table = where(equal(row, padding_idx % table.shape[0]), table.detach(), table)
-    return take(table, index, 0)
+    return apply("gather", table, index, axes=(0,))  # as it is: a negative number is no row

@@ -69,7 +69,7 @@ def _items(x: Tensor, index: Any) -> list[Any]:
     raw = list(index) if isinstance(index, tuple) else [index]
     out: list[Any] = []
     used, ellipsis = 0, None
-    for item in raw:
+    for position, item in enumerate(raw):
         if item is None:
             out.append(item)
         elif item is Ellipsis:
@@ -80,7 +80,9 @@ def _items(x: Tensor, index: Any) -> list[Any]:
             out.append(item)
             used += 1
         else:
-            parts = _array_item(item, x, used)
+            # behind an ellipsis, axes are counted from the end
+            axis = used if ellipsis is None else x.ndim - sum(map(_axes_taken, raw[position:]))
+            parts = _array_item(item, x, max(axis, 0))
             out.extend(parts)
             used += len(parts)
     if used > x.ndim:
@@ -88,6 +90,16 @@ def _items(x: Tensor, index: Any) -> list[Any]:
     at = len(out) if ellipsis is None else ellipsis
     out[at:at] = [_FULL] * (x.ndim - used)
     return out
+
+
+def _axes_taken(item: Any) -> int:
+    """How many axes an item of an index stands for."""
+    if item is None or item is Ellipsis:
+        return 0
+    if isinstance(item, (list, tuple)):
+        item = np.asarray(item)
+    mask = isinstance(item, (Tensor, np.ndarray)) and item.dtype.kind == "b"
+    return item.ndim if mask else 1
 
 
 def _array_item(item: Any, x: Tensor, axis: int) -> list[Any]:

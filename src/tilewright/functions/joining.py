@@ -20,6 +20,7 @@ from tilewright.functions.arguments import (
     axis_of,
     broadcast_to_shape,
     cast,
+    common_shape,
     shape_of,
     tensors_of,
 )
@@ -39,9 +40,9 @@ from tilewright.functions.movement import (
 from tilewright.tensor import ArgumentError, AxisError, IndexingError, ShapeError, Tensor
 
 __all__ = [
-    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "chunk", "column_stack", "delete", "dsplit",
-    "dstack", "expand", "fliplr", "flipud", "hsplit", "hstack", "insert", "narrow", "ravel", "resize", "rollaxis", "rot90",
-    "transpose", "trim_zeros", "unbind", "vsplit", "vstack",
+    "append", "array_split", "atleast_1d", "atleast_2d", "atleast_3d", "block", "broadcast_shapes", "chunk",
+    "column_stack", "copy", "delete", "dsplit", "dstack", "expand", "fliplr", "flipud", "hsplit", "hstack", "insert",
+    "narrow", "ravel", "resize", "rollaxis", "rot90", "transpose", "trim_zeros", "unbind", "vsplit", "vstack",
 ]  # fmt: skip
 
 
@@ -157,6 +158,20 @@ def expand(x: TensorLike, *sizes: Any) -> Tensor:
                 raise ShapeError(f"expand: -1 keeps the size of an axis, and new axis {i} has none")
             wanted[i] = x.shape[i - lead]
     return broadcast_to(x, tuple(wanted))
+
+
+def broadcast_shapes(*shapes: Any) -> tuple[int, ...]:
+    """The shape that several shapes broadcast to.
+
+    >>> broadcast_shapes((3, 1), (2,))
+    (3, 2)
+    """
+    return common_shape("broadcast_shapes", [shape_of(s, "broadcast_shapes", "shapes") for s in shapes])
+
+
+def copy(x: TensorLike) -> Tensor:
+    """A tensor with the elements of x; writing to one in place leaves the other."""
+    return as_tensor(x, "copy").clone()
 
 
 # ---- joining -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from tilewright.autodiff.batching import batch, spread_over
 from tilewright.core import dtype as dt
 from tilewright.core.trees import Structure, flatten, unflatten
 from tilewright.functions.arguments import as_tensor, axis_of
+from tilewright.functions.movement import moveaxis, reshape
 from tilewright.graph import build
 from tilewright.graph.ir import Value, make, topological
 from tilewright.tensor import (
@@ -30,7 +32,7 @@ from tilewright.tensor import (
 )
 from tilewright.tensor.standins import StandIns
 
-__all__ = ["vmap"]
+__all__ = ["apply_along_axis", "vmap"]
 
 
 def vmap(
@@ -221,3 +223,22 @@ def _placed(value: Value, every: Value | None, place: int | None, size: int, nam
     order = list(range(1, rank))
     order.insert(place % rank, 0)
     return build.permute(whole, order)
+
+
+def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
+    """What ``func1d(line, *args, **kwargs)`` gives for every line of ``arr`` along ``axis``; its axes take the place of ``axis``.
+
+    All lines are computed at once by ``vmap``, so ``func1d`` is called once, with a traced vector.
+
+    >>> from tilewright.functions import sort, tensor
+    >>> apply_along_axis(lambda line: line[0] + line[-1], 0, tensor([[1, 2], [3, 4]])).tolist()
+    [4, 6]
+    """
+    x = as_tensor(arr, "apply_along_axis", "arr")
+    at = axis_of(axis, x.ndim, "apply_along_axis")
+    lead = (*x.shape[:at], *x.shape[at + 1 :])
+    lines = reshape(moveaxis(x, at, -1), (math.prod(lead), x.shape[at]))
+    out = vmap(lambda line: func1d(line, *args, **kwargs))(lines)
+    rest = out.shape[1:]
+    found = reshape(out, (*lead, *rest))
+    return moveaxis(found, list(range(len(lead), found.ndim)), list(range(at, at + len(rest))))
