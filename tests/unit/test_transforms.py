@@ -503,6 +503,25 @@ def test_checkpoint_reaches_what_the_function_captures() -> None:
     same(tw.hessian(nested)(x), tw.hessian(lambda x: (x.sin() * x).cos().sum())(x))
 
 
+def test_grad_takes_arrays_integers_and_auxiliary_results() -> None:
+    def f(x: Any, n: Any, tree: Any, *, scale: float = 1.0) -> Any:
+        return (x * tree["a"] * scale).sum() * n, {"n": n, "y": x}
+
+    x, tree = np.asarray([1.0, 2.0]), {"a": tw.tensor([3.0, 4.0], dtype=tw.float64)}
+    (dx, dt_), aux = tw.grad(f, (0, -1), has_aux=True)(x, 2, tree, scale=0.5)
+    assert (dx.tolist(), dt_["a"].tolist()) == ([3.0, 4.0], [1.0, 2.0])
+    assert aux["n"] == 2 and aux["y"].tolist() == [1.0, 2.0]
+    (value, _), slope = tw.value_and_grad(f, has_aux=True)(np.float64(2.0), tw.tensor(3), {"a": 1.0})
+    assert (value.item(), slope.item()) == (6.0, 3.0)
+    assert (
+        tw.jacfwd(lambda x: x * x)(x).tolist()
+        == tw.jacrev(lambda x: x * x)(x).tolist()
+        == [[2.0, 0.0], [0.0, 4.0]]
+    )
+    with pytest.raises(TypeError, match="a tensor of int64; see `argnums`"):
+        tw.grad(f, 1, has_aux=True)(x, np.asarray(2), tree)
+
+
 # ---- check_grads -------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from tilewright.autodiff.vjp import (
     dependent,
     products_of_others,
     repeated_number,
+    square_length,
 )
 from tilewright.graph.attention import decompose_attention
 from tilewright.graph.build import (
@@ -269,7 +270,7 @@ def _pow_number(a: Value, s: Value, n: float) -> Value | None:
 def _atan2(y: Value, tangents: Tangents) -> Value | None:
     (a, b), (s, t) = y.inputs, tangents  # the angle of the point (b, a)
     turn = _sum(None if s is None else mul(s, b), None if t is None else neg(mul(t, a)))
-    return None if turn is None else div(turn, add(square(a), square(b)))
+    return None if turn is None else div(turn, square_length(a, b))
 
 
 @_rule("maximum", "minimum")

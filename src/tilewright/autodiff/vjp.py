@@ -53,7 +53,7 @@ from tilewright.graph.ir import Value, constant, input_value, make, topological
 
 __all__ = [
     "DIVISOR", "FACTOR", "FORWARD_ONLY", "JOINT", "NOT_DIFFERENTIABLE", "RULES", "dependent", "products_of_others",
-    "repeated_number", "vjp",
+    "repeated_number", "square_length", "vjp",
 ]  # fmt: skip
 
 Cotangents = Sequence[Value | None]
@@ -357,8 +357,14 @@ def repeated_number(x: Value) -> complex | None:
 @_rule("atan2")
 def _atan2(y: Value, g: Value) -> Cotangents:
     a, b = y.inputs  # the angle of the point (b, a)
-    scaled = div(g, add(square(a), square(b)))
+    scaled = div(g, square_length(a, b))
     return mul(scaled, b), neg(mul(scaled, a))
+
+
+def square_length(a: Value, b: Value) -> Value:
+    """a^2 + b^2 as a divisor: 1 at the origin, where every direction is as good and the slope of an angle is said to be 0."""
+    origin = make("bitand", (compare("eq", a, 0), compare("eq", b, 0)))
+    return where(origin, 1, add(square(a), square(b)))
 
 
 @_rule("maximum", "minimum")

@@ -15,10 +15,10 @@ from tilewright.functions.elementwise import (
     erf,
     exp,
     expm1,
+    greater_equal,
     less_equal,
     log,
     log1p,
-    minimum,
     multiply,
     negative,
     subtract,
@@ -50,8 +50,9 @@ def relu(x: TensorLike) -> Tensor:
 
 @composite
 def relu6(x: TensorLike) -> Tensor:
-    """min(max(x, 0), 6), elementwise."""
-    return minimum(relu(x), 6)
+    """min(max(x, 0), 6), elementwise; the slope is 0 at both ends."""
+    x = relu(x)
+    return where(greater_equal(x, 6), 6, x)
 
 
 @composite
@@ -150,8 +151,9 @@ def selu(x: TensorLike) -> Tensor:
 
 @composite
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """x limited to [min_val, max_val]."""
-    return float_tensor(x, "hardtanh").clip(min_val, max_val)
+    """x limited to [min_val, max_val]; the slope is 0 at both ends, other than that of ``clip``."""
+    x = float_tensor(x, "hardtanh")
+    return where(less_equal(x, min_val), min_val, where(greater_equal(x, max_val), max_val, x))
 
 
 @composite

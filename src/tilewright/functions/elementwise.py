@@ -351,12 +351,27 @@ def where(condition: TensorLike, x1: TensorLike = None, x2: TensorLike = None) -
 
 
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
-    """x limited to [min, max]; None leaves a side open. The type of x stays."""
+    """x limited to [min, max]; None leaves a side open. The type of x stays.
+
+    The slope is 1 within and on the bounds, and 0 outside, where it goes to the bound. Where min > max the result is max.
+
+    >>> clip(Tensor([-2.0, 0.5, 7.0]), 0, 1).tolist()
+    [0.0, 0.5, 1.0]
+    """
     out = as_tensor(x, "clip")
-    if min is not None:
-        out = maximum(out, min if is_scalar(min) else cast(as_tensor(min, "clip", "min"), out.dtype))
-    if max is not None:
-        out = minimum(out, max if is_scalar(max) else cast(as_tensor(max, "clip", "max"), out.dtype))
+    for bound, name, beyond, extremum in ((min, "min", less, maximum), (max, "max", greater, minimum)):
+        if bound is None:
+            continue
+        limit = bound if is_scalar(bound) else cast(as_tensor(bound, "clip", name), out.dtype)
+        if not out.dtype.is_inexact:
+            out = extremum(out, limit)
+            continue
+        outside = beyond(
+            out, limit
+        )  # of an extremum, x and the bound would share the slope where they are equal
+        if isinstance(limit, Tensor) or limit != limit:
+            outside = logical_or(outside, not_equal(limit, limit))  # NaN is passed on
+        out = where(outside, limit, out)
     return out
 
 

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tilewright.autodiff.batching import batch, spread_over
 from tilewright.autodiff.custom import substitute
 from tilewright.autodiff.jvp import jvp as push_forward
@@ -47,10 +49,10 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _differentiable(leaf: Any, function: str) -> Tensor:
+    if isinstance(leaf, (float, np.ndarray, np.generic)):
+        leaf = Tensor(leaf)
     if isinstance(leaf, Tensor) and leaf.dtype.is_inexact:
         return leaf
-    if isinstance(leaf, float):
-        return Tensor(leaf)
     got = f"a tensor of {leaf.dtype}" if isinstance(leaf, Tensor) else type(leaf).__name__
     raise DTypeError(
         f"{function}: only floating-point tensors can be differentiated, got {got}; see `argnums`"
@@ -69,6 +71,8 @@ class _Marked:
         self.places: list[int] = []
         given: list[Any] = []
         for leaf in leaves:
+            if isinstance(leaf, (np.ndarray, np.generic)):
+                leaf = Tensor(leaf)
             inexact = isinstance(leaf, float) or (isinstance(leaf, Tensor) and leaf.dtype.is_inexact)
             if not (strict or inexact):
                 self.places.append(-1)

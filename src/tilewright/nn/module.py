@@ -4,7 +4,7 @@ Assigning a `Parameter` or a `Module` to an attribute registers it under that na
 is part of the state but not trained (batch statistics). The names, joined by dots, are those of the state
 dictionary.
 
-What it does not do: hooks, and lazily sized parameters.
+What it does not do: lazily sized parameters.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tilewright.core.diagnostics import TilewrightError, join_names, suggest
 from tilewright.core.dtype import DType
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor import Tensor, modes, no_grad
+from tilewright.tensor.hooks import HookHandle
 
 __all__ = ["IncompatibleKeys", "Module", "StateDictError"]
 
@@ -39,6 +40,46 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+class _Hooks:
+    """The hooks of a module, each with whether it takes keyword arguments."""
+
+    def __init__(self) -> None:
+        self.before: dict[int, tuple[Callable[..., Any], bool]] = {}
+        self.after: dict[int, tuple[Callable[..., Any], bool]] = {}
+
+    def register(
+        self, module: Module, when: str, hook: Callable[..., Any], prepend: bool, with_kwargs: bool
+    ) -> HookHandle:
+        table: dict[int, Any] = getattr(self, when)
+        others = dict(table)
+        module._changed()
+        handle = HookHandle(table, (hook, with_kwargs), module._changed)
+        if prepend:
+            for key in others:  # to the end
+                table[key] = table.pop(key)
+        return handle
+
+    def run(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for hook, whole in tuple(self.before.values()):
+            changed = hook(module, args, kwargs) if whole else hook(module, args)
+            if changed is None:
+                continue
+            if whole:
+                if not isinstance(changed, tuple) or len(changed) != 2:
+                    raise TypeError(
+                        f"register_forward_pre_hook: with `with_kwargs` a hook returns None or (args, kwargs), got"
+                        f" {type(changed).__name__}"
+                    )
+                args, kwargs = changed
+            else:
+                args = changed if isinstance(changed, tuple) else (changed,)
+        output = module.forward(*args, **kwargs)
+        for hook, whole in tuple(self.after.values()):
+            changed = hook(module, args, kwargs, output) if whole else hook(module, args, output)
+            output = output if changed is None else changed
+        return output
+
+
 class Module:
     """Base of all layers and models. Subclasses assign their parts in `__init__` and compute in `forward`.
 
@@ -56,6 +97,7 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _transient: set[str]
+    _hooks: _Hooks | None
     _training: bool
     _version: int  # counts changes of parts and attributes; a jitted function that used the module watches it
 
@@ -63,6 +105,7 @@ class Module:
         tables: dict[str, Any] = {"_parameters": {}, "_buffers": {}, "_modules": {}, "_transient": set()}
         for name, table in tables.items():
             object.__setattr__(self, name, table)
+        object.__setattr__(self, "_hooks", None)
         object.__setattr__(self, "_training", True)
         object.__setattr__(self, "_version", 0)
 
@@ -85,7 +128,42 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._used()
-        return self.forward(*args, **kwargs)
+        if self._hooks is None:
+            return self.forward(*args, **kwargs)
+        return self._hooks.run(self, args, kwargs)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
+        """Call ``hook(module, args)`` before each ``forward``; what it returns, unless None, are the arguments instead (a
+        tuple, or the only one).
+
+        ``with_kwargs``: the hook takes ``(module, args, kwargs)`` and returns None or a pair of both. ``prepend`` puts it
+        before the hooks there are. ``remove()`` of the result takes it away. In a jitted function hooks run while it is
+        traced; registering or removing one traces it anew.
+        """
+        return self._hooked().register(self, "before", hook, prepend, with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
+        """Call ``hook(module, args, output)`` after each ``forward``; what it returns, unless None, is the output instead.
+
+        ``with_kwargs``: the hook takes ``(module, args, kwargs, output)``. See ``register_forward_pre_hook`` for the rest.
+
+        >>> from tilewright.nn import ReLU
+        >>> layer = ReLU()
+        >>> with layer.register_forward_hook(lambda module, args, output: output * 10):
+        ...     layer(Tensor([1.0])).tolist()
+        [10.0]
+        """
+        return self._hooked().register(self, "after", hook, prepend, with_kwargs)
+
+    def _hooked(self) -> _Hooks:
+        if self._hooks is None:
+            object.__setattr__(self, "_hooks", _Hooks())
+        assert self._hooks is not None
+        return self._hooks
 
     def _used(self) -> None:
         """Let a function being traced know that it depends on the parts and attributes of this module."""

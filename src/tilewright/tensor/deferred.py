@@ -31,8 +31,11 @@ def substitute(outputs: Iterable[Value], replaced: Mapping[Value, Value]) -> dic
     return changed
 
 
-def expand(outputs: list[Value], order: list[Value]) -> dict[Value, Value]:
-    """What the values in ``order`` (a history of ``outputs``) become with deferred graphs written out; often nothing."""
+def expand(outputs: list[Value], order: list[Value], inserted: Mapping[Value, Value]) -> dict[Value, Value]:
+    """What the values in ``order`` (a history of ``outputs``) become with deferred graphs written out; often nothing.
+
+    ``inserted`` says what else is put in place of some of them.
+    """
     found: dict[Value, Value] = {}
     for value in order:
         if value.op == "input":
@@ -42,4 +45,6 @@ def expand(outputs: list[Value], order: list[Value]) -> dict[Value, Value]:
                 if graph.buffer is None and graph.op != "input":
                     graph.buffer = value.buffer
                 found[value] = graph
+    for value, call in inserted.items():
+        found[value] = call if value not in found else substitute([call], {value: found[value]})[call]
     return substitute(outputs, found) if found else {}

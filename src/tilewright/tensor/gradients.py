@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tilewright.autodiff.vjp import vjp
+from tilewright.graph.build import zeros_like
 from tilewright.graph.ir import Value, constant, make
-from tilewright.tensor import lazy, replay
+from tilewright.tensor import hooks, lazy, replay
 from tilewright.tensor.deferred import expand
 from tilewright.tensor.errors import GradientError, ShapeError
-from tilewright.tensor.modes import modes
+from tilewright.tensor.modes import modes, set_grad_enabled
 
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
@@ -50,10 +51,11 @@ def history(outputs: Sequence[Value]) -> list[Value]:
 
 
 def _written_out(outputs: Sequence[Tensor]) -> list[Value]:
-    """The history of tensors, after the graphs of compiled calls in it are put in place of their results."""
+    """The history of tensors, after the graphs of compiled calls in it are put in place of their results, and hooks in
+    place of tensors that were used before they got them."""
     values = [t._value for t in outputs]
     order = history(values)
-    changed = expand(values, order)
+    changed = expand(values, order, hooks.inserted(order))
     if not changed:
         return order
     for tensor in outputs:
@@ -122,25 +124,47 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
         # Leaves still pending were updated by the previous step of a training loop: computing them first makes each step
         # one program of one structure, whether or not the loop reads its loss.
         lazy.realize_tensors([t for v, t in leaves if v.buffer is None], subgraph_only=True)
-    retained = [(v, t) for v in order if v.names for t in lazy.handles_of(v) if t._retain_grad]
+    retained = hooks.retained(order)
     targets = leaves + retained
+    found: Sequence[Value | None] | None = None
+    operands: tuple[Tensor, ...] = (tensor,)
+    nodes = 1
     if modes.trace is None and not (retained or retain_graph or create_graph):
         given = seed[0] if gradient is not None else None
-        computed = replay.run(tensor, given, order, [v for v, _ in leaves])
-        if computed is not None:
-            for (_, target), value in zip(leaves, computed, strict=True):
-                if value is not None:
-                    _accumulate(target, value, (tensor,), 1, create_graph)
-            _free(order)
-            return
-    found = vjp([tensor._value], seed, [v for v, _ in targets])
-    operands = (tensor,) if gradient is None else (tensor, gradient)
-    nodes = max(1, 2 * len(order) // max(1, len(targets)))
-    for (_, target), value in zip(targets, found, strict=True):
-        if value is not None:
-            _accumulate(target, value, operands, nodes, create_graph)
+        found = replay.run(tensor, given, order, [v for v, _ in leaves])
+    if found is None:
+        variables = [v for v, _ in targets]
+        with set_grad_enabled(create_graph):  # for hooks, which compute with gradients
+            found = _with_zeros(vjp([tensor._value], seed, variables), variables, order)
+        operands = (tensor,) if gradient is None else (tensor, gradient)
+        nodes = max(1, 2 * len(order) // max(1, len(targets)))
+    _deliver(targets, found, operands, nodes, create_graph)
     if not retain_graph:
         _free(order)
+
+
+def _deliver(
+    targets: Sequence[tuple[Value, Tensor]],
+    found: Sequence[Value | None],
+    operands: tuple[Tensor, ...],
+    nodes: int,
+    create_graph: bool,
+) -> None:
+    """Put gradients where they belong, through the hooks of leaves."""
+    totals: dict[int, tuple[Tensor, Value]] = {}
+    for (_, target), value in zip(targets, found, strict=True):
+        if value is not None:
+            before = totals.get(id(target))
+            totals[id(target)] = target, value if before is None else make("add", (before[1], value))
+    with set_grad_enabled(create_graph):
+        for target, value in totals.values():
+            if target._hooks is not None:
+                value = hooks.called(target._hooks.gradient, value, operands[0]._wrapped)
+            _accumulate(target, value, operands, nodes, create_graph)
+        for target, _ in totals.values():
+            if target._hooks is not None:
+                for hook in tuple(target._hooks.accumulated.values()):
+                    hook(target)
 
 
 def gradients(
@@ -163,15 +187,28 @@ def gradients(
         else:
             lazy.check_usable(given)
             own = [v for v, t in leaves if t is given] if given._leaf else []
-            targets += [(i, v) for v in (own or [given._value])]
+            targets += [(i, v) for v in (own or [hooks.variable(given._value)])]
     found = vjp([t._value for t in outputs], seeds, [v for _, v in targets])
+    found = _with_zeros(found, [v for _, v in targets], order)
     sums: list[Value | None] = [None] * len(inputs)
     for (i, _), value in zip(targets, found, strict=True):
         before = sums[i]
         sums[i] = value if before is None else before if value is None else make("add", (before, value))
+    for i, (given, total) in enumerate(zip(inputs, sums, strict=True)):
+        if total is not None and not isinstance(given, Sequence) and given._hooks is not None:
+            sums[i] = hooks.called(given._hooks.gradient, total, given._wrapped)
     if free:
         _free(order)
     return sums
+
+
+def _with_zeros(
+    found: Sequence[Value | None], variables: Sequence[Value], order: Sequence[Value]
+) -> list[Value | None]:
+    """The gradients, zero where the outputs depend on a variable by operations without slope only (``floor``, ``sign``,
+    ``x ** 0``). None stays where they do not depend on it at all."""
+    below = set(order)
+    return [zeros_like(v) if g is None and v in below else g for g, v in zip(found, variables, strict=True)]
 
 
 def marked(tensor: Tensor) -> Tensor:

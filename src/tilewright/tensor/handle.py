@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from tilewright.core.scalar import cast_numpy
 from tilewright.graph.ir import Value, constant, make
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import gradients, lazy
+from tilewright.tensor import gradients, hooks, lazy
 from tilewright.tensor.errors import ArgumentError, AxisError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
@@ -65,7 +65,7 @@ class Tensor(Methods):
     """
 
     __slots__ = (
-        "__weakref__", "_chain", "_grad", "_group", "_leaf", "_requires_grad", "_retain_grad", "_trace", "_value",
+        "__weakref__", "_chain", "_grad", "_group", "_hooks", "_leaf", "_requires_grad", "_trace", "_value",
     )  # fmt: skip
     __array_priority__ = 1000
     __array_ufunc__ = None  # numpy_array * tensor asks the tensor
@@ -76,7 +76,7 @@ class Tensor(Methods):
     _grad: Tensor | None
     _requires_grad: bool
     _leaf: bool
-    _retain_grad: bool
+    _hooks: hooks.LeafHooks | None
     _chain: int  # elementwise operations in a row that are pending below
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
@@ -108,7 +108,7 @@ class Tensor(Methods):
         self._group = None
         self._requires_grad = requires_grad
         self._leaf = False
-        self._retain_grad = False
+        self._hooks = None
         self._chain = 0
         self._trace = modes.trace
         if requires_grad:
@@ -220,10 +220,56 @@ class Tensor(Methods):
         self._grad = value
 
     def retain_grad(self) -> None:
-        """Let ``backward`` fill ``.grad`` of this interior tensor too."""
+        """Let ``backward`` fill ``.grad`` of this interior tensor too. A leaf has one anyway."""
         if not self._requires_grad:
             raise GradientError("retain_grad: the tensor does not require gradients")
-        self._retain_grad = True
+        if not self._leaf:
+            hooks.watched(self, self._wrapped).retains = True
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> hooks.HookHandle:
+        """Call ``hook(gradient)`` with the gradient of this tensor whenever one is computed; ``remove()`` of the result ends
+        that.
+
+        What the hook returns, unless None, is used instead: for what lies below an interior tensor, for ``.grad`` of a
+        leaf. Hooks run in the order of their registration. Inside ``tw.jit`` a hook runs while the function is traced.
+
+        >>> w = Tensor([1.0, 2.0], requires_grad=True)
+        >>> h = w * 3
+        >>> handle = h.register_hook(lambda g: g * 10)
+        >>> h.sum().backward()
+        >>> w.grad.tolist()
+        [30.0, 30.0]
+        """
+        if not self._requires_grad:
+            raise GradientError("register_hook: the tensor does not require gradients, so it never gets one")
+        if self._leaf:
+            return hooks.HookHandle(self._leaf_hooks().gradient, hook)
+        return hooks.HookHandle(hooks.watched(self, self._wrapped).hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> hooks.HookHandle:
+        """Call ``hook(tensor)`` after ``backward`` has added to ``.grad`` of this leaf: to update a parameter there and then.
+
+        >>> w = Tensor([1.0], requires_grad=True)
+        >>> handle = w.register_post_accumulate_grad_hook(lambda p: print(p.grad.tolist()))
+        >>> (w * 2).sum().backward()
+        [2.0]
+        """
+        if not self._leaf:
+            raise GradientError(
+                "register_post_accumulate_grad_hook: only leaves that require gradients accumulate them; use"
+                " `register_hook` for the gradient of another tensor"
+            )
+        return hooks.HookHandle(self._leaf_hooks().accumulated, hook)
+
+    def _leaf_hooks(self) -> hooks.LeafHooks:
+        if self._hooks is None:
+            self._hooks = hooks.LeafHooks()
+        return self._hooks
+
+    @staticmethod
+    def _wrapped(value: Value, requires_grad: bool) -> Tensor:
+        """A gradient as a hook sees it."""
+        return from_value(value, (), requires_grad)
 
     def backward(
         self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
@@ -231,8 +277,10 @@ class Tensor(Methods):
         """Add the gradient of this tensor with respect to every leaf below it to the leaf's ``.grad``.
 
         ``gradient`` has this tensor's shape and may be left out for one element. The graph is freed afterwards unless
-        ``retain_graph``; ``create_graph`` records the computation of the gradients (for gradients of gradients).
-        Raises ``GradientError`` when nothing below requires gradients or the graph was freed.
+        ``retain_graph``; ``create_graph`` records the computation of the gradients (for gradients of gradients), and
+        retains the graph. A leaf that this tensor depends on by operations without slope only gets zeros, one that it
+        does not depend on keeps what it has. Raises ``GradientError`` when nothing below requires gradients or the graph
+        was freed.
 
         >>> w = Tensor([1.0, 2.0], requires_grad=True)
         >>> (w ** 2).sum().backward()
@@ -500,8 +548,8 @@ def from_leaf(value: Value) -> Tensor:
     """A tensor over a fresh leaf, outside of any trace: what ``from_value`` does, for results of compiled calls."""
     tensor = Tensor.__new__(Tensor)
     tensor._value = value
-    tensor._grad = tensor._group = tensor._trace = None
-    tensor._requires_grad = tensor._leaf = tensor._retain_grad = False
+    tensor._grad = tensor._group = tensor._trace = tensor._hooks = None
+    tensor._requires_grad = tensor._leaf = False
     tensor._chain = 0
     return tensor
 

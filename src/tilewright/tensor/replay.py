@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright.autodiff.vjp import vjp
 from tilewright.core.settings import settings
-from tilewright.graph.build import full
+from tilewright.graph.build import full, zeros_like
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute, lazy
@@ -52,12 +52,12 @@ class _Numbered:
 
 @dataclass(slots=True)
 class _Pass:
-    """A compiled pass: the nodes it reads (or memory of constants), and where the gradient of each leaf is among its outputs
-    (None: the result does not depend on it). The other outputs, first in order, are the values asked for."""
+    """A compiled pass: the nodes it reads (or memory of constants), and where the gradient of each leaf is among its
+    outputs. The other outputs, first in order, are the values asked for."""
 
     program: execute.Program
     reads: list[int | Buffer]
-    gradients: list[int | None]
+    gradients: list[int]
 
 
 _programs: OrderedDict[tuple[Any, ...], _Pass] = OrderedDict()
@@ -65,12 +65,12 @@ _programs: OrderedDict[tuple[Any, ...], _Pass] = OrderedDict()
 
 def run(
     tensor: Tensor, seed: Value | None, order: Sequence[Value], leaves: Sequence[Value]
-) -> list[Value | None] | None:
+) -> list[Value] | None:
     """The gradients of a tensor with respect to ``leaves``, computed together with the tensor and all pending work of
     its group. ``order`` is the tensor's history, ``seed`` its cotangent (None: one).
 
-    Gives values that hold their elements, None for a leaf without influence. None altogether when the graph cannot be
-    told from another one, or a computation failed: nothing has changed then.
+    Gives values that hold their elements. None when the graph cannot be told from another one, or a computation failed:
+    nothing has changed then.
     """
     groups, company = lazy.pending_with([tensor])
     if tensor._value.buffer is None:
@@ -105,7 +105,7 @@ def run(
     lazy.settle_all(company)
     lazy.drop_computed(groups)
     return [
-        None if at is None else lazy.leaf(outputs[at], leaf.type.dtype, leaf.type.shape)  # type: ignore[arg-type]
+        lazy.leaf(outputs[at], leaf.type.dtype, leaf.type.shape)  # type: ignore[arg-type]
         for at, leaf in zip(found.gradients, leaves, strict=True)
     ]
 
@@ -121,9 +121,7 @@ def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> 
             stack.pop()
             continue
         op, held = value.op, value.buffer is not None
-        leaf = value in leaves or (
-            held and (not value.inputs or value not in history or op in execute.transparent)
-        )
+        leaf = value in leaves or (held and (not value.inputs or value not in history or _ends(value)))
         if not leaf:
             waiting = [i for i in value.inputs if i not in numbers]
             if waiting:
@@ -157,6 +155,11 @@ def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> 
     return graph
 
 
+def _ends(value: Value) -> bool:
+    """Whether no derivative flows on through a value of the history."""
+    return value.op == "stop_gradient" or (value.op == "mark" and value.role is not None)
+
+
 def _compile(
     graph: _Numbered, root: Value, seed: Value | None, wanted: Sequence[Value], leaves: Sequence[Value]
 ) -> _Pass:
@@ -173,13 +176,12 @@ def _compile(
             canonical.append(make(value.op, operands, **dict(value.attrs)))
     at = {value: canonical[number] for value, number in graph.numbers.items()}
     start = full(1, root.type.dtype, root.type.shape) if seed is None else at[seed]
-    found = vjp([at[root]], [start], [at[v] for v in leaves])
+    variables = [at[v] for v in leaves]
+    slopes = vjp([at[root]], [start], variables)
+    found = [zeros_like(v) if g is None else g for g, v in zip(slopes, variables, strict=True)]
     outputs = [at[v] for v in wanted]
-    places: list[int | None] = []
-    for gradient in found:
-        places.append(None if gradient is None else len(outputs))
-        if gradient is not None:
-            outputs.append(gradient)
+    places = [len(outputs) + n for n in range(len(found))]
+    outputs += found
     bound = {canonical[n]: n for n in graph.given}
     planned = execute.plan(outputs, eager=False, bound=bound)
     # A leaf that is not bound is a constant that was computed before.
