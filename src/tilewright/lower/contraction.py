@@ -51,6 +51,7 @@ from tilewright.lower.packing import Packing
 from tilewright.lower.problem import (
     Analysis,
     At,
+    Side,
     conv_problem,
     dot_problem,
     epilogue,
@@ -68,7 +69,8 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
-MIN_REUSE = 8  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+MIN_REUSE = 4  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
 KLoops = tuple[At, list[tuple[str, int]], Affine]  # indices of the k ranges, their loops, the flat k
@@ -104,7 +106,7 @@ class Contraction(Packing):
         if self.words is not None:
             problem = dot_problem(anchor, self.words.total)
         else:
-            problem = dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)
+            problem = (dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)).squeezed()
         if product(problem.n) == 1 and product(problem.m) > 1:
             problem = problem.swapped()
         self.problem = problem
@@ -116,7 +118,6 @@ class Contraction(Packing):
         self.k = product(self.all_k)
         self.pieces = 1
         self.partial: Temporary | None = None
-        self.outer = (*problem.batch, *self.m.outer, *self.n.outer)
         self.situation = self.look()
         self.note = ""
         self.take(tiling or self.chosen())
@@ -145,10 +146,9 @@ class Contraction(Packing):
             contiguous_k = plain_a and look.words("b", self.step)
         along_a = words is None and plain_a and look.direct("a", "free")
         along_b = look.streams("b", "free")
-        k, n = self.halo_k, self.halo_n = (
-            self.overlap_along_k() if contiguous_k and not plain_b else None,
-            None if plain_b else self.overlap_along_n(),
-        )
+        n = self.halo_n = None if plain_b else self.overlap_along_n()
+        k = self.halo_k = None if plain_b else self.overlap_along_k()
+        self.outer = (*p.batch, *self.m.outer, *self.n.outer)
         flat = len(self.n.inner) > 1 and (n is not None or not along_b)
         return Situation(
             element=words.dots if words is not None else str(p.kind),
@@ -159,7 +159,9 @@ class Contraction(Packing):
             k=self.k,
             a="along" if along_a else "plain" if plain_a else "computed",
             b="plain" if plain_b else "along" if along_b else "computed",
-            inner=contiguous_k and (p.kind.is_float or words is not None) and self.local_k[-1:] > (1,),
+            inner=(contiguous_k or k is not None)
+            and (p.kind.is_float or words is not None)
+            and self.local_k[-1:] > (1,),
             whole=whole,
             # columns that only whole blocks hold: those of one place, or all taps of a channel
             unit=product(self.n.inner[1:]) if flat else 1,
@@ -190,17 +192,22 @@ class Contraction(Packing):
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def overlap_along_n(self) -> Halo | None:
-        """Windows whose places are the first of the ranges that run flat along n."""
+        """Windows whose places are a range that runs flat along n; those before it become tasks."""
         if self.words is not None:
             return None
         halo = find_halo(self.analysis, "n")
-        if halo is None or halo.place != self.n.cut or (halo.tap == 0 and self.pieces > 1):
+        if halo is None or halo.place < self.n.cut or (halo.tap == 0 and self.pieces > 1):
             return None
-        return halo if self.m.size * halo.taps >= MIN_REUSE else None
+        lanes = self.machine.vector_bytes // self.problem.kind.itemsize
+        narrow = halo.place > self.n.cut and product(self.n.extents[halo.place :]) < 8 * lanes
+        if narrow or self.m.size * halo.taps < MIN_REUSE:
+            return None
+        self.n = self.analysis.n = Side(self.n.extents, halo.place)
+        return halo
 
     def overlap_along_k(self) -> Halo | None:
         """Windows whose places are a range of K from which on A runs flat, and whose taps run flat along n."""
-        if self.words is not None:
+        if self.words is not None or not self.analysis.streams("b", "k", NEAR):
             return None
         halo = find_halo(self.analysis, "k")
         if halo is None or halo.tap < self.n.cut or (halo.place == 0 and self.uneven):

@@ -51,6 +51,26 @@ class Problem:
             kind=self.kind,
         )
 
+    def squeezed(self) -> Problem:
+        """Without k ranges of a single element."""
+        kept = [i for i, e in enumerate(self.k) if e != 1]
+
+        def without(read: Read) -> Read:
+            def all_ranges(r: Reader, batch: At, free: At, k: At) -> Expr:
+                at = [Affine.of(0)] * len(self.k)
+                for i, value in zip(kept, k, strict=True):
+                    at[i] = value
+                return read(r, batch, free, at)
+
+            return all_ranges
+
+        if len(kept) == len(self.k):
+            return self
+        k = tuple(self.k[i] for i in kept)
+        return Problem(
+            self.batch, self.m, self.n, k, without(self.a), without(self.b), self.out, kind=self.kind
+        )
+
 
 def dot_problem(v: Value, total: DType | None = None) -> Problem:
     """The problem of a ``dot``. ``total``: the type of its sums, when operands are to be read as they are and not as that."""
@@ -226,14 +246,15 @@ class Analysis:
             and all(a.position == first + j for j, a in enumerate(reader.accesses))
         )
 
-    def streams(self, which: str, along: str) -> bool:
-        """Whether every access of an operand is contiguous or constant along ``free`` or the last k range (masks allowed)."""
+    def streams(self, which: str, along: str, most: int = 1) -> bool:
+        """Whether every access of an operand is contiguous or constant along ``free`` or the last k range (masks allowed), or
+        its elements at ``most`` so far apart."""
         positions, _, flat, k, _ = self.operand(which)
         line = flat if along == "free" else (k[-1] if k else Affine.of(0))
         if not line.terms:
             return False
         (atom,) = line.terms
-        return all(p.coefficient(atom) in (0, 1) and plain_in(p, line) for p in positions)
+        return all(0 <= p.coefficient(atom) <= most and plain_in(p, line) for p in positions)
 
     def runs_flat(self, which: str, first: int) -> bool:
         """Whether an operand is contiguous along the k ranges from number ``first`` on, run as one."""

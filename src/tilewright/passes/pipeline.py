@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 
 from tilewright.graph.ir import Value
 from tilewright.passes.canonicalise import canonicalise
+from tilewright.passes.dilated_convolutions import split_dilated_convolutions
 from tilewright.passes.scans import merge_scans
 from tilewright.passes.split_reductions import split_reductions
 from tilewright.passes.switches import merge_switches
 
 __all__ = ["PASSES", "run_passes"]
 
-PASSES: tuple[Callable[[Sequence[Value]], list[Value]], ...] = (canonicalise, split_reductions)
+PASSES: tuple[Callable[[Sequence[Value]], list[Value]], ...] = (
+    canonicalise,
+    split_dilated_convolutions,
+    split_reductions,
+)
 
 
 def run_passes(outputs: Sequence[Value]) -> list[Value]:

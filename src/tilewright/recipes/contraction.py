@@ -208,7 +208,7 @@ def choose_tiling(
         vectors = -(-n // lanes)
         nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
-            nr = min(vectors, 8 // m if wide else 4 // m)
+            nr = min(vectors, (8, 8, 5, 4)[m - 1] if wide else 4 // m)
         most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
         mr = _rows(m, most)
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
