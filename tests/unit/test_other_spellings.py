@@ -2,7 +2,9 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,14 @@ def test_methods_of_newcomers() -> None:
     assert x.clone().copy_([1.0, 2.0]).tolist() == [[1.0, 2.0]]
     assert x.clone().masked_fill_(x > 0, 0).tolist() == [[0.0, -2.5]]
     assert x.tolist() == [[1.5, -2.5]], "only copies were written to"
+
+
+def test_type_checkers_know_every_method() -> None:
+    page = Path(tw.__file__).with_name("tensor") / "signatures.pyi"
+    declared = set(re.findall(r"def (\w+)\(", page.read_text(encoding="utf-8")))
+    methods = {n for n, f in vars(tw.Tensor).items() if inspect.isfunction(f) and not n.startswith("_")}
+    own = {n for n in methods if inspect.unwrap(vars(tw.Tensor)[n]).__module__ == "tilewright.tensor.handle"}
+    assert methods - own <= declared
 
 
 # ---- sizes given ---------------------------------------------------------------------------------------------------
@@ -296,6 +306,33 @@ def test_bytes_are_read_as_numbers() -> None:
         with pytest.raises(tw.ArgumentError, match="frombuffer"):
             tw.frombuffer(raw, **arguments)
     assert tw.fromiter((i * i for i in range(4)), "int32", 3).tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("mode", "numpys"), [("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")]
+)
+def test_padding_as_in_pytorch(mode: str, numpys: Any) -> None:
+    found = F.pad(tw.tensor(X), (1, 2, 0, 1), mode=mode)
+    assert_array_equal(found.numpy(), np.pad(X, ((0, 1), (1, 2)), mode=numpys))
+    with pytest.raises(ValueError, match="pad: `mode` is one of"):
+        F.pad(tw.tensor(X), (1, 1), mode="edge")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_types(dtype: str) -> None:
+    """Computed in float32 and rounded once, the result has the type of the argument."""
+    x = tw.tensor([0.5, -1.5, 2.25, 3.0], dtype=dtype)
+    wide = x.astype("float32")
+    for function in (
+        tw.cbrt, tw.sinc, tw.median, tw.nanmean, tw.ptp, lambda x: tw.fmod(x, 2), lambda x: tw.quantile(x, 0.3),
+        lambda x: tw.frexp(x)[0],
+        lambda x: tw.cummax(x).values, lambda x: tw.pad(x, 2, mode="reflect"), lambda x: tw.ldexp(x, 2), tw.trapezoid, tw.var,
+        lambda x: tw.topk(x, 2).values, lambda x: tw.logaddexp2(x, 1.0), tw.gradient, tw.average,
+        lambda x: tw.interp(x, x, x),
+    ):  # fmt: skip
+        found = function(x)
+        assert found.dtype is x.dtype
+        assert_allclose(found.astype("float32").numpy(), function(wide).numpy(), rtol=2e-2, atol=1e-2)
 
 
 # ---- types and shapes ---------------------------------------------------------------------------------------------
