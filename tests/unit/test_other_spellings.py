@@ -152,6 +152,22 @@ def test_sizes_that_are_too_small_cut() -> None:
     assert tw.jit(lambda x: tw.bincount(x, x * 0.5, length=6))(x).tolist() == [0.0, 0.0, 0.0, 1.5, 2.0, 2.5]
 
 
+def test_repeats_given_by_a_tensor() -> None:
+    x, counts = np.arange(8.0).reshape(4, 2), np.array([0, 3, 0, 2])
+    step = tw.jit(lambda x, n: tw.repeat(x, n, axis=0, total_repeat_length=5))
+    assert_array_equal(step(tw.tensor(x), tw.tensor(counts)).numpy(), np.repeat(x, counts, axis=0))
+    assert tw.repeat(tw.tensor([1, 2]), [1, 1], total_repeat_length=4).tolist() == [1, 2, 2, 2]
+    assert tw.repeat(tw.tensor([1, 2]), [3, 1], total_repeat_length=2).tolist() == [1, 1]
+    with pytest.raises(tw.TracedValueError, match="total_repeat_length="):
+        tw.jit(lambda x, n: tw.repeat(x, n, axis=0))(tw.tensor(x), tw.tensor(counts))
+
+
+def test_the_cube_root_is_steep_at_0() -> None:
+    slope = tw.grad(lambda x: tw.cbrt(x))
+    assert slope(tw.tensor(0.0)).item() == math.inf and slope(tw.tensor(math.inf)).item() == 0.0
+    assert slope(tw.tensor(-8.0)).item() == pytest.approx(1 / 12)
+
+
 READ = {
     "nonzero": lambda x: tw.nonzero(x), "argwhere": lambda x: tw.argwhere(x), "unique": lambda x: tw.unique(x),
     "compress": lambda x: tw.compress(x > 1, x), "masked_select": lambda x: tw.masked_select(x, x > 1),

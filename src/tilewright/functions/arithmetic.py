@@ -54,6 +54,7 @@ from tilewright.functions.elementwise import (
     remainder,
     signbit,
     sin,
+    sqrt,
     subtract,
     trunc,
     where,
@@ -244,7 +245,10 @@ def cbrt(x: TensorLike) -> Tensor:
     size = where(usual, abs(wide), 1)
     root = pow(size, 1 / 3)  # close; one step of Newton's method makes the last bits right
     root = subtract(root, divide(subtract(root, divide(size, multiply(root, root))), 3))
-    return cast(where(usual, copysign(root, wide), wide), x.dtype)
+    zero = equal(wide, 0)
+    steep = sqrt(where(zero, wide, 1))  # 0 for 0, with an infinite slope as the cube root has
+    rest = where(zero, steep, wide.detach())
+    return cast(where(usual, copysign(root, wide), rest), x.dtype)
 
 
 def bitwise_count(x: TensorLike) -> Tensor:

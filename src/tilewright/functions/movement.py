@@ -21,10 +21,12 @@ from tilewright.functions.arguments import (
     broadcast_to_shape,
     cast,
     common_shape,
+    concrete,
     pair,
     shape_of,
     tensors_of,
 )
+from tilewright.functions.elementwise import minimum, subtract
 from tilewright.tensor import ArgumentError, AxisError, ShapeError, Tensor, apply
 
 __all__ = [
@@ -288,8 +290,20 @@ def tile(x: TensorLike, repetitions: int | Sequence[int]) -> Tensor:
     return reshape(wide, tuple(t * s for t, s in zip(times, shape, strict=True)))
 
 
-def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | None = None) -> Tensor:
-    """Each element repeated ``repeats`` times along ``axis`` (in the flattened tensor by default)."""
+def repeat(
+    x: TensorLike,
+    repeats: int | Sequence[int] | Tensor,
+    axis: int | None = None,
+    total_repeat_length: int | None = None,
+) -> Tensor:
+    """Each element repeated ``repeats`` times along ``axis`` (in the flattened tensor by default).
+
+    The size of the result depends on the elements of ``repeats``, so these are read. With ``total_repeat_length`` it is that:
+    what is too much is left out and the last element fills what is missing; nothing is read, which ``tw.jit`` needs.
+
+    >>> repeat(Tensor([1, 2, 3]), [2, 0, 1]).tolist()
+    [1, 1, 3]
+    """
     source = as_tensor(x, "repeat")
     if axis is None:
         source, axis = reshape(source, (source.size,)), 0
@@ -300,7 +314,14 @@ def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | Non
             raise ArgumentError(f"repeat: `repeats` is not negative, got {repeats}")
         wide = broadcast_to(expand_dims(x, at + 1), (*x.shape[: at + 1], repeats, *x.shape[at + 1 :]))
         return reshape(wide, (*x.shape[:at], x.shape[at] * repeats, *x.shape[at + 1 :]))
-    counts = np.asarray(repeats)  # the result's shape depends on these numbers, so a tensor is read here
+    if total_repeat_length is not None:
+        return _repeated_to(source, repeats, at, total_repeat_length)
+    counts = (
+        concrete(repeats, "repeat", "total_repeat_length")
+        if isinstance(repeats, Tensor)
+        else np.asarray(repeats)
+    )
+    # the result's shape depends on these numbers, so a tensor was read here
     if (
         counts.ndim != 1
         or len(counts) not in (1, x.shape[at])
@@ -312,3 +333,17 @@ def repeat(x: TensorLike, repeats: int | Sequence[int] | Tensor, axis: int | Non
         )
     where = np.repeat(np.arange(x.shape[at]), counts)
     return source[(*(slice(None),) * at, where)]
+
+
+def _repeated_to(x: Tensor, repeats: Any, axis: int, length: int) -> Tensor:
+    size = x.shape[axis]
+    counts = broadcast_to_shape(cast(as_tensor(repeats, "repeat", "repeats"), dt.int64), (size,))
+    if not size or not length:
+        return x[(*(slice(None),) * axis, slice(0, 0))]
+    starts = subtract(apply("cumsum", counts, axis=0, reverse=False), counts)
+    ones = broadcast_to_shape(Tensor(1), (size,))
+    zeros = broadcast_to_shape(Tensor(0), (length + 1,))
+    # how many elements begin up to a place, less 1, is the number of the one that stands there
+    begun = apply("scatter", zeros, ones, minimum(starts, length), axes=(0,), mode="add")
+    place = subtract(apply("cumsum", begun, axis=0, reverse=False)[:length], 1)
+    return x[(*(slice(None),) * axis, place)]
