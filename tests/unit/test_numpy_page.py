@@ -50,7 +50,8 @@ NOTES = {
     "floor_divide": "infinities as the array API standard says", "trim_zeros": "not in `tw.jit`",
     "piecewise": "every function is computed everywhere",
     "partition": "sorts everything", "argpartition": "sorts everything",
-    "isin": "not for complex elements", "repeat": "`total_repeat_length=` in `tw.jit`", "allclose": "a tensor of one bool", "array_equal": "a tensor of one bool",
+    "isin": "not for complex elements",
+    "repeat": "`total_repeat_length=` in `tw.jit`", "allclose": "a tensor of one bool", "array_equal": "a tensor of one bool",
     "frombuffer": "copies", "load": "chooses the format by the file's ending",
     "save": "chooses the format by the file's ending", "clip": "keeps the type of x", "dot": "vectors and matrices",
 }  # fmt: skip
