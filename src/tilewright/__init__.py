@@ -126,7 +126,20 @@ _rows(
 
 # Sub-packages reachable as attributes: `tw.nn`, `tw.optim`, ...
 _LAZY_MODULES: frozenset[str] = frozenset(
-    {"array_api", "data", "interop", "io", "lang", "metrics", "nn", "optim", "random", "special", "train"}
+    {
+        "array_api",
+        "data",
+        "interop",
+        "io",
+        "lang",
+        "metrics",
+        "nn",
+        "optim",
+        "random",
+        "signal",
+        "special",
+        "train",
+    }
 )
 
 newaxis = None

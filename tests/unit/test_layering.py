@@ -24,7 +24,7 @@ PACKAGE = "tilewright"
 
 IR = {"core", "graph", "kernel"}
 COMPILER = IR | {"autodiff", "passes", "recipes", "lower", "codegen", "runtime", "compiler"}
-FRONTEND = COMPILER | {"tensor", "functions", "random", "jit", "array_api", "special"}
+FRONTEND = COMPILER | {"tensor", "functions", "random", "jit", "array_api", "special", "signal"}
 TRAINING = FRONTEND | {"nn", "optim", "data", "metrics", "interop", "io", "train"}
 
 # Layer -> the layers it may import besides itself. `version` is one constant that anybody may read.
@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "jit": COMPILER | {"tensor", "functions"},
     "array_api": COMPILER | {"tensor", "functions"},
     "special": COMPILER | {"tensor", "functions"},
+    "signal": COMPILER | {"tensor", "functions", "special"},
     "nn": FRONTEND,
     "optim": FRONTEND | {"nn"},
     "data": FRONTEND,

@@ -1,4 +1,4 @@
-"""The Fourier extension of the array API standard, with NumPy's two-dimensional forms besides."""
+"""The Fourier extension of the array API standard, with NumPy's two-dimensional forms and SciPy's cosine and sine transforms."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from tilewright.functions.fft import (
     rfft2,
     rfftn,
 )  # fmt: skip
+from tilewright.functions.trigonometric import dct, dctn, dst, dstn, idct, idctn, idst, idstn
 from tilewright.tensor import Tensor
 
 __all__ = [
-    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift", "ihfft", "irfft", "irfft2",
-    "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
+    "dct", "dctn", "dst", "dstn", "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "idct", "idctn", "idst", "idstn",
+    "ifft", "ifft2", "ifftn", "ifftshift", "ihfft", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
 ]  # fmt: skip
 
 

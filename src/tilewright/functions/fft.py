@@ -23,7 +23,7 @@ from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
 
 __all__ = [
     "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift", "ihfft", "irfft", "irfft2",
-    "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
+    "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn", "sized",
 ]  # fmt: skip
 
 _SWAPPED = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
@@ -47,7 +47,7 @@ def _real_of(dtype: dt.DType) -> dt.DType:
     return dt.float64 if dtype in (dt.float64, dt.complex128) else dt.float32
 
 
-def _sized(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+def sized(x: Tensor, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     """x cut or filled with zeros at the end, to the given sizes along axes."""
     shape = list(x.shape)
     for a, n in zip(axes, sizes, strict=True):
@@ -82,7 +82,7 @@ def _halved(x: Tensor, axis: int, norm: str) -> Tensor:
 
 
 def _halved_backward(axis: int, norm: str, n: int, g: Tensor) -> tuple[Tensor]:
-    return (real(_complex(_sized(g, (n,), (axis,)), (axis,), _SWAPPED[norm], True)),)
+    return (real(_complex(sized(g, (n,), (axis,)), (axis,), _SWAPPED[norm], True)),)
 
 
 _halved.defvjp(lambda x, axis, norm: (_halved(x.detach(), axis, norm), x.shape[axis]), _halved_backward)
@@ -118,15 +118,15 @@ def _along(function: str, x: TensorLike, n: int | None, axis: int, norm: str) ->
     _points(function, points)
     if function in ("rfft", "ihfft"):
         spectrum: Tensor = _halved(
-            _sized(out, (points,), (at,)), at, _SWAPPED[norm] if function == "ihfft" else norm
+            sized(out, (points,), (at,)), at, _SWAPPED[norm] if function == "ihfft" else norm
         )
         return conj(spectrum) if function == "ihfft" else spectrum
     out = cast(out, _complex_of(out.dtype))
     if doubled:
-        half = _sized(conj(out) if function == "hfft" else out, (points // 2 + 1,), (at,))
+        half = sized(conj(out) if function == "hfft" else out, (points // 2 + 1,), (at,))
         signal: Tensor = _doubled(half, points, at, _SWAPPED[norm] if function == "hfft" else norm)
         return signal
-    whole: Tensor = _complex(_sized(out, (points,), (at,)), (at,), norm, function == "ifft")
+    whole: Tensor = _complex(sized(out, (points,), (at,)), (at,), norm, function == "ifft")
     return whole
 
 
@@ -147,16 +147,16 @@ def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, nor
         sizes = [d if n == -1 else n for d, n in zip(sizes, s, strict=True)]
     _points(function, *sizes)
     if function in ("fftn", "ifftn"):
-        out = _sized(cast(out, _complex_of(out.dtype)), tuple(sizes), chosen)
+        out = sized(cast(out, _complex_of(out.dtype)), tuple(sizes), chosen)
         whole: Tensor = _complex(out, chosen, norm, function == "ifftn")
         return whole
     first, last = chosen[:-1], chosen[-1]
     if function == "rfftn":
-        spectrum: Tensor = _halved(_sized(out, tuple(sizes), chosen), last, norm)
+        spectrum: Tensor = _halved(sized(out, tuple(sizes), chosen), last, norm)
         if first:
             spectrum = _complex(spectrum, first, norm, False)
         return spectrum
-    half = _sized(cast(out, _complex_of(out.dtype)), (*sizes[:-1], sizes[-1] // 2 + 1), chosen)
+    half = sized(cast(out, _complex_of(out.dtype)), (*sizes[:-1], sizes[-1] // 2 + 1), chosen)
     half = _complex(half, first, norm, True) if first else half
     signal: Tensor = _doubled(half, sizes[-1], last, norm)
     return signal

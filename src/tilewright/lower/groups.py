@@ -306,19 +306,31 @@ class _Former:
             n for k, n in enumerate(group.dims) if k not in group.reduced
         ):
             yield group.outer()
+        nowhere = set[Value]()
         for x in v.inputs:
-            pushed = self.push(x, group)
+            pushed = self.push(x, group, nowhere)
             if pushed is not None and all(group.space.is_plain(i) for i in pushed):
                 yield pushed
 
-    def push(self, x: Value, group: Group) -> Index | None:
-        """The index of ``x`` that reads a member of the group at the member's own index, followed through movement."""
+    def push(self, x: Value, group: Group, nowhere: set[Value]) -> Index | None:
+        """The index of ``x`` that reads a member of the group at the member's own index, followed through movement.
+
+        ``nowhere`` collects what leads to no member, so that a value with many readers is followed once.
+        """
         if x in group.members:
             return group.members[x]
+        if x in nowhere:
+            return None
+        index = self.pushed(x, group, nowhere)
+        if index is None:
+            nowhere.add(x)
+        return index
+
+    def pushed(self, x: Value, group: Group, nowhere: set[Value]) -> Index | None:
         if x.op not in ("reshape", "permute", "broadcast") and not (x.op in SCALAR_OPS or x.op == "cast"):
             return None
         for y in x.inputs:
-            inner = self.push(y, group)
+            inner = self.push(y, group, nowhere)
             if inner is None:
                 continue
             if x.op == "reshape":
