@@ -177,7 +177,7 @@ def gaussian_filter(
 ) -> Tensor:
     """``gaussian_filter1d`` along every axis, with one ``sigma`` for all or one for each."""
     out = float_tensor(x, "gaussian_filter")
-    each = tuple(sigma) if isinstance(sigma, (tuple, list)) else (sigma,) * out.ndim
+    each: tuple[Any, ...] = tuple(sigma) if isinstance(sigma, (tuple, list)) else (sigma,) * out.ndim
     if len(each) != out.ndim:
         raise ArgumentError(f"gaussian_filter: `sigma` is a number or {out.ndim} of them, got {sigma!r}")
     for axis, s in enumerate(each):
