@@ -51,6 +51,12 @@ def freed() -> Any:
     loss.backward()
 
 
+def register(how: str, hook: Any) -> Any:
+    h = leaf() * 2
+    getattr(h, how)(hook)
+    h.sum().backward()
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "broadcast": lambda: zeros(2, 3) + zeros(4),
     "matmul inner": lambda: zeros(3, 4) @ zeros(5, 6),
@@ -148,6 +154,19 @@ CASES: dict[str, Callable[[], Any]] = {
     "traced value": traced,
     "leaked tensor": leaked,
     "freed graph": freed,
+    "cond pred": lambda: tw.cond(zeros(3) > 0, tw.sin, tw.cos, zeros(3)),
+    "cond structure": lambda: tw.cond(True, lambda x: (x, x), lambda x: {"a": x}, zeros(3)),
+    "cond shape": lambda: tw.cond(True, lambda x: {"a": x}, lambda x: {"a": x[1:]}, zeros(3)),
+    "cond dtype": lambda: tw.cond(True, lambda x: x > 0, tw.sin, zeros(3)),
+    "switch index": lambda: tw.switch(1.5, [tw.sin, tw.cos], zeros(3)),
+    "while condition": lambda: tw.while_loop(lambda c: c, tw.sin, zeros(3)),
+    "while carry": lambda: tw.while_loop(lambda c: c["n"] > 0, lambda c: {"n": c["n"] > 0}, {"n": zeros(())}),
+    "while reverse": lambda: tw.grad(lambda x: tw.while_loop(lambda y: y < 9, lambda y: y * x, x))(
+        tw.ones(())
+    ),
+    "scan carry": lambda: tw.scan(lambda c, x: ((c[0], c[1] + x), x), (zeros(()), zeros(())), zeros(3, 2)),
+    "hook type": lambda: register("register_hook", lambda g: g.sum()),
+    "hook of no leaf": lambda: (leaf() * 2).register_post_accumulate_grad_hook(print),
 }
 
 

@@ -332,16 +332,20 @@ def test_mistakes_are_named() -> None:
             ValueError,
             r"`pred` is one element, got a tensor of shape \(2,\)",
         ),
-        (lambda: tw.cond(yes, light, nothing, x), ValueError, r"`nothing` returns NoneType\(\), `light` \*"),
+        (
+            lambda: tw.cond(yes, light, nothing, x),
+            ValueError,
+            r"\(nothing\) returns NoneType\(\), and `true_fun`",
+        ),
         (
             lambda: tw.cond(yes, lambda x: {"a": [x, x]}, lambda x: {"a": [x, x[:1]]}, x),
             ValueError,
-            r"for `result\['a'\]\[1\]`, `<lambda>` returns float32\[1\] and `<lambda>` float32\[2\]",
+            r"for `result\['a'\]\[1\]`, `false_fun` \(<lambda>\) returns float32\[1\] and `true_fun`",
         ),
         (
             lambda: tw.cond(yes, light, lambda x: x.sum().astype(tw.int32), x),
             TypeError,
-            "int32.* and `light` float32",
+            r"int32.* and `true_fun` \(light\) float32",
         ),
         (
             lambda: tw.switch(tw.tensor(1.0), [light], x),

@@ -1,4 +1,5 @@
-"""Loops of a program: pointers that move and trade places, nesting, errors inside, on any number of threads."""
+"""Loops and choices of a program: pointers that move and trade places, conditions, nesting,
+errors inside, on any number of threads."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ import pytest
 from runtime_kernels import kernel
 
 from tilewright.runtime.profiler import profile
-from tilewright.runtime.program import ArrayRef, HostStep, KernelCheckError, Launch, Loop, Program, Segment
+from tilewright.runtime.program import (
+    ArrayRef,
+    Choice,
+    HostStep,
+    KernelCheckError,
+    Launch,
+    Loop,
+    Program,
+    Segment,
+)
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import set_num_threads
 
@@ -57,6 +67,49 @@ def test_places_are_traded_after_every_iteration(count: int) -> None:
     np.testing.assert_array_equal(last, np.arange(256) + count)
     if count:
         np.testing.assert_array_equal(other, np.arange(256) + count - 1)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 7, 200])
+def test_a_condition_ends_a_loop_and_the_result_comes_home(rounds: int) -> None:
+    x, y = np.arange(256) - rounds, np.zeros(256, np.int64)  # until x[0] is zero
+    body = [launch("increment", 1, 2, 256, 32)]
+    loop = Loop(body, 0, [(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(1, 2, 8 * 256)], condition=1)
+    program = Program([loop], slots=3)
+    program.run(addresses(x, y))
+    np.testing.assert_array_equal(x, np.arange(256))
+    # The loop ends within another one, again and again.
+    z, w = np.arange(-4, 4).repeat(8), np.zeros(8, np.int64)
+    inner = Loop(
+        [launch("increment", 1, 2, 8, 2)], 0, [(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(1, 2, 64)], condition=1
+    )
+    program = Program([Loop([inner], 5, [(0, 0, 0), (1, 0, 64), (2, 0, 0)])], slots=3)
+    program.run(addresses(z, w))
+    np.testing.assert_array_equal(z, np.asarray([0, 0, 0, 0, 0, 1, 2, 3]).repeat(8))
+
+
+@pytest.mark.parametrize("number", [-(2**31), -1, 0, 1, 2, 3, 2**31 - 1])
+def test_a_choice_runs_one_branch(number: int) -> None:
+    x, selector = np.zeros((3, 64), np.int64), np.asarray([number], np.int32)
+    deep = Loop([launch("count", 1, 1, 64, 8)], 7, [(0, 0, 0), (1, 0, 0)])
+    branches = [
+        [launch("count", 1, 1, 64, 8)],
+        [launch("count", 2, 2, 64, 64), launch("count", 2, 2, 64, 8, 0)],
+        [Loop([launch("count", 1, 1, 64, 64)], 5, [(0, 0, 0), (3, 0, 0)]),
+         Choice([[deep], []], [(0, 0), (3, 0), (4, 0)], 2)],
+    ]  # fmt: skip
+    choice = Choice(branches, [(0, 0), (1, 0), (1, 8 * 64), (1, 8 * 128), (2, 0)], 4)
+    program = Program([launch("count", 1, 1, 192, 16), choice, launch("count", 1, 1, 192, 16)], slots=3)
+    want = np.full((3, 64), 2)
+    taken = min(max(number, 0), 2)
+    want[taken] += (1, 2, 5)[taken]
+    for run in range(1, 4):
+        before = stats.native_calls
+        program.run(addresses(x, selector))
+        assert stats.native_calls == before + 1
+        np.testing.assert_array_equal(x, run * want)
+    with profile() as runs:
+        program.run(addresses(x, selector))
+    assert sum(sum(t.chunks) for t in runs[-1].steps) == 24 + (8, 9, 5)[taken]
 
 
 def test_loops_nest_between_launches() -> None:
@@ -116,6 +169,15 @@ def test_inconsistent_loops_are_refused() -> None:
     ):
         with pytest.raises(ValueError):
             Program([loop], slots=2)
+    for step in (
+        Loop(body, 1, [(0, 0, 0), (1, 0, 0)], condition=2),
+        Choice([], [(0, 0), (1, 0)], 1),
+        Choice([body], [(0, 0), (1, 0)], 2),
+        Choice([body], [(0, 0), (7, 0)], 1),
+        Choice([body, [HostStep(print, [])]], [(0, 0), (1, 0)], 1),  # type: ignore[list-item]
+    ):
+        with pytest.raises(ValueError):
+            Program([step], slots=2)
 
 
 def test_thousands_of_short_iterations_run_every_chunk_once() -> None:

@@ -7,7 +7,7 @@ derivatives too. A tensor from outside that a branch assigns is one more result,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,8 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     """
     chosen = _scalar(pred, "cond", "pred")
     truth = chosen if chosen.dtype.is_bool else not_equal(chosen, 0)
-    return _switched("cond", cast(truth, dt.int32), (false_fun, true_fun), operands)
+    branches = {"false_fun": false_fun, "true_fun": true_fun}
+    return _switched("cond", cast(truth, dt.int32), branches, operands)
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
@@ -67,7 +68,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
         raise DTypeError(f"switch: `index` is one integer, got a tensor of {number.dtype}")
     if number.dtype.bits < 32:
         number = cast(number, dt.int32)
-    return _switched("switch", cast(clip(number, 0, len(branches) - 1), dt.int32), branches, operands)
+    named = {f"branches[{n}]": fun for n, fun in enumerate(branches)}
+    return _switched("switch", cast(clip(number, 0, len(branches) - 1), dt.int32), named, operands)
 
 
 def _scalar(x: Any, what: str, name: str) -> Tensor:
@@ -92,7 +94,7 @@ class _Branch:
 
     @classmethod
     def traced(
-        cls, fun: Callable[..., Any], what: str, operands: Sequence[Any], structure: Structure
+        cls, role: str, fun: Callable[..., Any], what: str, operands: Sequence[Any], structure: Structure
     ) -> _Branch:
         name = getattr(fun, "__name__", "function")
         trace = Iteration(f"{what}({name})")
@@ -110,16 +112,16 @@ class _Branch:
                 x if isinstance(x, (bool, int, float, complex)) else operand_value(as_tensor(x, what, name))
                 for x in results
             ]
-        return cls(name, stands, leaves, result_structure, trace.outside)
+        return cls(f"`{role}` ({name})", stands, leaves, result_structure, trace.outside)
 
 
 def _switched(
-    what: str, selector: Tensor, funs: Sequence[Callable[..., Any]], operands: Sequence[Any]
+    what: str, selector: Tensor, funs: Mapping[str, Callable[..., Any]], operands: Sequence[Any]
 ) -> Any:
     leaves, structure = flatten(tuple(operands))
     leaves = [x if isinstance(x, (Tensor, bool, int, float, complex)) else _array(x, what) for x in leaves]
     tensors = [x for x in leaves if isinstance(x, Tensor)]
-    made = [_Branch.traced(fun, what, leaves, structure) for fun in funs]
+    made = [_Branch.traced(role, fun, what, leaves, structure) for role, fun in funs.items()]
     results = _agreed(made, what)
     notes: dict[int, list[Outside]] = {}
     for branch in made:
@@ -196,8 +198,8 @@ def _agreed(made: Sequence[_Branch], what: str) -> list[list[Value]]:
     for branch in made[1:]:
         if branch.structure != first.structure:
             raise ArgumentError(
-                f"{what}: branches return trees of one structure; `{first.name}` returns {shown(first.structure)},"
-                f" `{branch.name}` {shown(branch.structure)}"
+                f"{what}: branches return trees of one structure; {first.name} returns {shown(first.structure)}, and"
+                f" {branch.name} {shown(branch.structure)}"
             )
     out: list[list[Value]] = [[] for _ in made]
     for n, place in enumerate(paths(first.structure, "result")):
@@ -208,8 +210,8 @@ def _agreed(made: Sequence[_Branch], what: str) -> list[list[Value]]:
             if value.type != values[0].type:
                 error = ShapeError if value.shape != values[0].shape else DTypeError
                 raise error(
-                    f"{what}: branches return the same shapes and dtypes; for `{place}`, `{first.name}` returns"
-                    f" {values[0].type} and `{branch.name}` {value.type}"
+                    f"{what}: branches return the same shapes and dtypes; for `{place}`, {first.name} returns"
+                    f" {values[0].type} and {branch.name} {value.type}"
                 )
         for own, value in zip(out, values, strict=True):
             own.append(value)

@@ -133,9 +133,10 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
         given = seed[0] if gradient is not None else None
         found = replay.run(tensor, given, order, [v for v, _ in leaves])
     if found is None:
-        variables = [v for v, _ in targets]
+        # Hooks see gradients also where no leaf is left that wants one.
+        variables = [*(v for v, _ in targets), *hooks.variables(order)]
         with set_grad_enabled(create_graph):  # for hooks, which compute with gradients
-            found = _with_zeros(vjp([tensor._value], seed, variables), variables, order)
+            found = _with_zeros(vjp([tensor._value], seed, variables), variables, order)[: len(targets)]
         operands = (tensor,) if gradient is None else (tensor, gradient)
         nodes = max(1, 2 * len(order) // max(1, len(targets)))
     _deliver(targets, found, operands, nodes, create_graph)

@@ -34,6 +34,7 @@ __all__ = [
     "inserted",
     "retained",
     "variable",
+    "variables",
     "watched",
 ]
 
@@ -197,6 +198,12 @@ def variable(value: Value) -> Value:
     if value.op == "custom" and isinstance(value["rule"], Hooked):
         return value.inputs[1]
     return value
+
+
+def variables(order: Sequence[Value]) -> list[Value]:
+    """The variables of all tensors with hooks in a history."""
+    rules = [(v, v["rule"]) for v in order if v.op == "custom"]
+    return [v.inputs[1] for v, rule in rules if isinstance(rule, Hooked) and rule.hooks]
 
 
 def retained(order: Sequence[Value]) -> list[tuple[Value, Tensor]]:
