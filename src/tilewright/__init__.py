@@ -19,13 +19,17 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
     from tilewright.core.dtype import bfloat16 as bfloat16
     from tilewright.core.dtype import complex64 as complex64
     from tilewright.core.dtype import complex128 as complex128
+    from tilewright.core.dtype import float8_e4m3fn as float8_e4m3fn
+    from tilewright.core.dtype import float8_e5m2 as float8_e5m2
     from tilewright.core.dtype import float16 as float16
     from tilewright.core.dtype import float32 as float32
     from tilewright.core.dtype import float64 as float64
+    from tilewright.core.dtype import int4 as int4
     from tilewright.core.dtype import int8 as int8
     from tilewright.core.dtype import int16 as int16
     from tilewright.core.dtype import int32 as int32
     from tilewright.core.dtype import int64 as int64
+    from tilewright.core.dtype import uint4 as uint4
     from tilewright.core.dtype import uint8 as uint8
     from tilewright.core.dtype import uint16 as uint16
     from tilewright.core.dtype import uint32 as uint32
@@ -72,7 +76,8 @@ def _rows(module: str, names: str) -> None:
 
 _rows(
     "tilewright.core.dtype",
-    """bfloat16 complex128 complex64 float16 float32 float64 int16 int32 int64 int8 uint16 uint32 uint64 uint8""",
+    """bfloat16 complex128 complex64 float16 float32 float64 float8_e4m3fn float8_e5m2 int16 int32 int4 int64 int8 uint16
+    uint32 uint4 uint64 uint8""",
 )
 _rows(
     "tilewright.tensor",

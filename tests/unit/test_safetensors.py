@@ -156,8 +156,7 @@ def test_loaded_tensors_are_never_written_over_the_file(tmp_path: Path) -> None:
     w += 1
     assert w.sum().item() == 5000 and path.read_bytes() == before
     save_file({"f8": np.zeros(2, ml_dtypes.float8_e5m2)}, path)
-    with pytest.raises(SafetensorsError, match="'f8' has float8_e5m2 elements"):
-        tw.load(path)
+    assert tw.load(path)["f8"].dtype is tw.float8_e5m2
 
 
 def test_a_missing_file_is_one_clear_error(tmp_path: Path) -> None:

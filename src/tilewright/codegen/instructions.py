@@ -72,6 +72,7 @@ class Writer(Protocol):
 
 _SCALAR = {d: f"i{d.bits}" for d in dt.ALL if d.is_integer}
 _SCALAR |= {dt.bool_: "i1", dt.float16: "i16", dt.bfloat16: "i16", dt.float32: "float", dt.float64: "double"}
+_SCALAR |= dict.fromkeys(dt.STORAGE, "i8")
 _TYPES: dict[tuple[str, int], str] = {}
 
 
@@ -92,6 +93,8 @@ def _literal(value: bool | int | float, dtype: DType) -> str:
         return str(int(value))
     with np.errstate(all="ignore"):
         rounded = np.asarray(value, np.float64).astype(dtype.numpy)
+    if dtype.is_storage:
+        return str(int(rounded.view(np.uint8)))
     if dtype.bits == 16:
         return str(int(rounded.view(np.uint16)))
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(rounded)))[0]:016X}"

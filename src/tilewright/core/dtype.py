@@ -4,6 +4,10 @@ Promotion follows the Python array API standard (2024.12): within a kind the wid
 gives the next wider signed type, and integers never promote to floats by themselves. A Python scalar adopts the type
 of the array it meets unless its kind is higher. Mixing kinds (int64 array with float32 array) is left undefined by the
 standard; here, as in PyTorch and JAX, the floating type wins.
+
+The storage types (8-bit floats and 4-bit integers) keep numbers and convert to and from every other type; nothing is
+computed in them, and they promote to nothing. All take a byte an element in memory; a 4-bit integer lies in the low half of
+its byte, whose high half is written as 0 and not read.
 """
 
 from __future__ import annotations
@@ -14,14 +18,40 @@ import ml_dtypes
 import numpy as np
 
 __all__ = [
-    "ALL", "BY_NAME", "DType", "bfloat16", "bool_", "complex64", "complex128", "float16", "float32", "float64",
-    "from_numpy", "int8", "int16", "int32", "int64", "of_scalar", "promote", "uint8", "uint16", "uint32", "uint64",
+    "ALL",
+    "BY_NAME",
+    "STORAGE",
+    "DType",
+    "bfloat16",
+    "bool_",
+    "complex64",
+    "complex128",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float16",
+    "float32",
+    "float64",
+    "from_numpy",
+    "int4",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "of_scalar",
+    "only_stored",
+    "promote",
+    "uint4",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """One element type. ``kind`` is one of ``b i u f c`` (bool, signed, unsigned, float, complex); ``bits`` its width."""
+    """One element type. ``kind`` is one of ``b i u f c q`` (bool, signed, unsigned, float, complex, storage); ``bits`` its
+    width in memory."""
 
     name: str
     kind: str
@@ -48,6 +78,11 @@ class DType:
     @property
     def is_complex(self) -> bool:
         return self.kind == "c"
+
+    @property
+    def is_storage(self) -> bool:
+        """Whether it only keeps numbers: 8-bit floats and 4-bit integers."""
+        return self.kind == "q"
 
     @property
     def is_inexact(self) -> bool:
@@ -80,13 +115,19 @@ float32 = DType("float32", "f", 32, np.dtype(np.float32))
 float64 = DType("float64", "f", 64, np.dtype(np.float64))
 complex64 = DType("complex64", "c", 64, np.dtype(np.complex64))
 complex128 = DType("complex128", "c", 128, np.dtype(np.complex128))
+float8_e4m3fn = DType("float8_e4m3fn", "q", 8, np.dtype(ml_dtypes.float8_e4m3fn))
+float8_e5m2 = DType("float8_e5m2", "q", 8, np.dtype(ml_dtypes.float8_e5m2))
+int4 = DType("int4", "q", 8, np.dtype(ml_dtypes.int4))
+uint4 = DType("uint4", "q", 8, np.dtype(ml_dtypes.uint4))
 
+# The types that are computed in, and those that only keep numbers.
 ALL: tuple[DType, ...] = (
     bool_, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, bfloat16, float32, float64, complex64,
     complex128,
 )  # fmt: skip
-BY_NAME: dict[str, DType] = {d.name: d for d in ALL}
-_BY_NUMPY: dict[np.dtype[np.generic], DType] = {d.numpy: d for d in ALL}
+STORAGE: tuple[DType, ...] = (float8_e4m3fn, float8_e5m2, int4, uint4)
+BY_NAME: dict[str, DType] = {d.name: d for d in (*ALL, *STORAGE)}
+_BY_NUMPY: dict[np.dtype[np.generic], DType] = {d.numpy: d for d in (*ALL, *STORAGE)}
 _SIGNED = {8: int8, 16: int16, 32: int32, 64: int64}
 
 
@@ -149,10 +190,18 @@ def _promote(a: DType, b: DType) -> DType:
 
 
 _TABLE: dict[tuple[DType, DType], DType] = {(a, b): _promote(a, b) for a in ALL for b in ALL}
+_TABLE |= {(a, a): a for a in STORAGE}
+
+
+def only_stored(dtype: DType) -> str:
+    """What to say to somebody who computes with a storage type."""
+    return f"{dtype} only stores numbers; convert before computing, as in `x.astype('float32')`"
 
 
 def promote(first: DType, *others: DType) -> DType:
     """The common type of several arrays."""
     for other in others:
+        if first is not other and (first.is_storage or other.is_storage):
+            raise TypeError(only_stored(first if first.is_storage else other))
         first = _TABLE[first, other]
     return first

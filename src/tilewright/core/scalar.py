@@ -142,6 +142,10 @@ def cast_numpy(x: Any, to: DType) -> Any:
         if source.is_complex and not to.is_complex:
             x = x.real
             source = dt.from_numpy(x.dtype)
+        if source.is_storage:
+            return cast_numpy(x.astype(np.int8 if source in (dt.int4, dt.uint4) else np.float32), to)  # exact
+        if to.is_storage:
+            return _stored(x, source, to)
         if source.is_float and to.is_integer:
             info = np.iinfo(to.name)
             wide = np.asarray(x, np.float64)
@@ -150,6 +154,34 @@ def cast_numpy(x: Any, to: DType) -> Any:
             out = np.where(low, info.min, np.where(high, info.max, inside)).astype(to.numpy)
             return np.where(np.isnan(wide), np.zeros((), to.numpy), out)
         return x.astype(to.numpy)
+
+
+def _stored(x: Any, source: DType, to: DType) -> Any:
+    """In a storage type. 8-bit floats round to nearest, ties to even; too large is NaN in e4m3fn and infinite in e5m2."""
+    if to not in (dt.int4, dt.uint4):
+        wide = (
+            _to_odd(x) if source is dt.float64 else x.astype(np.float32)
+        )  # integers that this rounds are too large anyway
+        return wide.astype(to.numpy)
+    low, high = (-8, 7) if to is dt.int4 else (0, 15)
+    if source.is_float:  # saturates, as in wider integers; other integers keep their low bits
+        x = cast_numpy(x, dt.int32).clip(low, high)
+    whole = x.astype(np.int8) if source.is_bool else x
+    return np.asarray(whole & whole.dtype.type(15)).astype(np.uint8).view(to.numpy)
+
+
+def _to_odd(x: Any) -> Any:
+    """float64 as float32, cut towards zero with an odd last bit where that loses something: a second rounding is then right."""
+    near = x.astype(np.float32)
+    bits = np.atleast_1d(near).view(np.uint32)
+    lost = np.isfinite(x) & (near.astype(np.float64) != x)
+    away = lost & (np.abs(near.astype(np.float64)) > np.abs(x))
+    return (
+        np.where(lost, (bits - np.atleast_1d(away)) | 1, bits)
+        .astype(np.uint32)
+        .view(np.float32)
+        .reshape(x.shape)
+    )
 
 
 _F = "fc"
@@ -213,7 +245,7 @@ _ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("ge", 2, "biuf", "bool", _predicate(np.greater_equal)),
     ScalarOp("complex", 2, "f", "complex", lambda re, im: _complex(re, im), "real and imaginary part"),
     # three operands
-    ScalarOp("where", 3, "biufc", "same", lambda c, a, b: np.where(c, a, b), "the first operand is bool"),
+    ScalarOp("where", 3, "biufcq", "same", lambda c, a, b: np.where(c, a, b), "the first operand is bool"),
 )
 
 
@@ -240,6 +272,8 @@ def result_dtype(row: ScalarOp, operands: tuple[DType, ...]) -> DType:
         if d is not data[0]:
             raise TypeError(f"{row.name} takes operands of one type, got {' and '.join(map(str, data))}")
         if d.kind not in row.kinds:
+            if d.is_storage:
+                raise TypeError(f"{row.name}: {dt.only_stored(d)}")
             names = {"b": "bool", "i": "signed", "u": "unsigned", "f": "float", "c": "complex"}
             raise TypeError(
                 f"{row.name} is not defined for {d}; it takes {', '.join(names[k] for k in row.kinds)} elements"

@@ -127,6 +127,8 @@ def cast(x: Tensor, dtype: DType) -> Tensor:
 
 def inexact(dtype: DType) -> DType:
     """The type in which ``exp`` or a mean of elements of ``dtype`` is computed: integers and bool go to float32."""
+    if dtype.is_storage:
+        raise DTypeError(dt.only_stored(dtype))
     return dtype if dtype.is_inexact else dt.float32
 
 
@@ -164,7 +166,12 @@ def concrete(x: TensorLike, function: str, argument: str) -> np.ndarray[Any, Any
 def common_type(function: str, items: Sequence[Any]) -> DType:
     """The element type of several operands together: arrays promote, Python numbers adopt."""
     arrays = [x.dtype for x in items if isinstance(x, Tensor)]
-    found = dt.promote(*arrays) if arrays else None
+    try:
+        found = dt.promote(*arrays) if arrays else None
+    except TypeError as error:
+        raise DTypeError(f"{function}: {error}") from None
+    if found is not None and found.is_storage and len(arrays) < len(items):
+        raise DTypeError(f"{function}: {dt.only_stored(found)}")
     for x in items:
         if not isinstance(x, Tensor):
             alone = dt.of_scalar(x, found)

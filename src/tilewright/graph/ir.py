@@ -17,7 +17,7 @@ from weakref import WeakSet, ref
 import numpy as np
 
 from tilewright.core import shape as shapes
-from tilewright.core.dtype import DType
+from tilewright.core.dtype import DType, only_stored
 from tilewright.core.shape import Shape
 
 __all__ = [
@@ -181,6 +181,33 @@ def build(op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...]
     return _intern(key, op, inputs, attrs, type) if found is None else found
 
 
+# What takes storage types: operations that move elements, convert them, or hand them on.
+_MOVE_STORED = frozenset(
+    [
+        "cast",
+        "bitcast",
+        "stop_gradient",
+        "mark",
+        "barrier",
+        "custom",
+        "scan",
+        "while",
+        "cond",
+        "switch",
+        "reshape",
+        "permute",
+        "broadcast",
+        "slice",
+        "pad",
+        "flip",
+        "concat",
+        "window",
+        "gather",
+        "where",
+    ]
+)
+
+
 def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorType:
     row = OPS.get(op)
     if row is None:
@@ -191,7 +218,12 @@ def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorT
         raise TypeError(f"{op} takes the attributes {row.attrs}, got {tuple(attrs)}")
     if row.arity is not None and len(inputs) != row.arity:
         raise TypeError(f"{op} takes {row.arity} operands, got {len(inputs)}")
-    return row.infer(tuple(v.type for v in inputs), attrs)
+    types = tuple(v.type for v in inputs)
+    if op not in _MOVE_STORED:
+        for t in types:
+            if t.dtype.is_storage:
+                raise TypeError(f"{op}: {only_stored(t.dtype)}")
+    return row.infer(types, attrs)
 
 
 def constant(value: bool | int | float | complex, dtype: DType) -> Value:

@@ -5,6 +5,9 @@
               "__metadata__": {"key": "value"}}
     the rest  the tensors' bytes, row-major, little-endian; offsets count from here; no gaps, no overlaps
 
+The format has no 4-bit integers. A tensor of them is kept as U8 of one axis, two elements a byte, the first in the low half,
+and ``__metadata__`` says so: {"tilewright.packed": "{\"name\": [\"int4\", [2, 3]]}"}.
+
 A file from elsewhere is untrusted: every length, type, shape and offset is checked before a byte is used, and
 nothing in it is executed. What it does not do: sharded checkpoints with an index file.
 """
@@ -57,6 +60,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+_PACKED = "tilewright.packed"  # the metadata key that names tensors of 4-bit integers
+_NIBBLES = {"int4": np.dtype(ml_dtypes.int4), "uint4": np.dtype(ml_dtypes.uint4)}
+
+
 class SafetensorsError(FileFormatError):
     """The bytes are not a sound safetensors file, or the tensors cannot be stored as one."""
 
@@ -100,22 +107,9 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of the file `path` by name, over its mapped pages: what `tw.load` and `load_state_dict`
     work with.
 
-    Raises `SafetensorsError` for a file that is not sound, or has elements that tensors do not have (float8).
+    Raises `SafetensorsError` for a file that is not sound.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, array in load_file(path).tensors.items():
-        try:
-            tensors[name] = from_numpy(array)
-        except TypeError:
-            known = f"tensor {printable(name[:80])!r} has {array.dtype} elements"
-            raise SafetensorsError(
-                f"{path}: {known}, which tensors do not have; read it with load_file"
-            ) from None
-    return tensors
-
-
-def _too_short(source: str, size: int) -> SafetensorsError:
-    return SafetensorsError(f"{source}: not a safetensors file: {size} bytes are too few for its header")
+    return {name: from_numpy(array) for name, array in load_file(path).tensors.items()}
 
 
 def load(data: bytes) -> SafetensorsFile:
@@ -140,7 +134,48 @@ def _parse(data: memoryview, source: str) -> SafetensorsFile:
     places = [(*_entry(name, entry, source), name) for name, entry in header.items()]
     _check_layout([(begin, end, name) for begin, end, _, _, name in places], len(body), source)
     tensors = {name: _view(body, begin, dtype, shape) for begin, _, dtype, shape, name in places}
+    packed = _packed_table(metadata.pop(_PACKED, "{}"), source)
+    for name, (kind, shape) in packed.items():
+        tensors[name] = _unpacked(
+            tensors.get(name), _NIBBLES[kind], shape, f"{source}: tensor {printable(name[:80])!r}"
+        )
     return SafetensorsFile({name: tensors[name] for name in header}, metadata)
+
+
+def _packed_table(text: str, source: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Which tensors hold two 4-bit integers a byte: name -> (type, shape)."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, entry in _header(text.encode(), source).items():
+        if not (
+            isinstance(entry, list)
+            and len(entry) == 2
+            and entry[0] in ("int4", "uint4")
+            and _are_sizes(entry[1])
+        ):
+            raise SafetensorsError(
+                f"{source}: {_PACKED} of tensor {printable(name[:80])!r} is not a type and a shape"
+            )
+        found[name] = entry[0], tuple(entry[1])
+    return found
+
+
+def _unpacked(data: Array | None, kind: np.dtype[Any], shape: tuple[int, ...], source: str) -> Array:
+    count = math.prod(shape)
+    if data is None or data.dtype != np.uint8 or data.shape != (-(-count // 2),) or len(shape) > MAX_RANK:
+        raise SafetensorsError(
+            f"{source}: {count} packed {kind} elements are not what the file holds under this name"
+        )
+    bytes_ = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[:count].view(kind).reshape(shape)
+    bytes_.flags.writeable = False
+    return bytes_
+
+
+def _packed(array: Array) -> Array:
+    """Two elements a byte, the first in the low half."""
+    bits = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & 15
+    if bits.size % 2:
+        bits = np.append(bits, np.uint8(0))
+    return np.asarray(bits[::2] | bits[1::2] << 4, np.uint8)
 
 
 def _header(text: bytes, source: str) -> dict[str, Any]:
@@ -257,6 +292,10 @@ def _layout(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> t
             f" {type(tensors).__name__}"
         )
     arrays = {name: _as_array(name, tensor) for name, tensor in tensors.items()}
+    table = {n: [str(a.dtype), list(a.shape)] for n, a in arrays.items() if a.dtype in _NIBBLES.values()}
+    if table:
+        metadata = {**(metadata or {}), _PACKED: json.dumps(table)}
+        arrays = {name: _packed(a) if name in table else a for name, a in arrays.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {}
     if metadata:
@@ -289,6 +328,8 @@ def _as_array(name: str, tensor: Any) -> Array:
             " tensors names of their own, such as 'optimizer.0.exp_avg'"
         )
     array = np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+    if array.dtype in _NIBBLES.values():
+        return array
     if array.dtype.newbyteorder("=") not in _NAMES:
         raise SafetensorsError(f"tensor {name!r}: safetensors has no type for {array.dtype} elements")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)

@@ -16,8 +16,9 @@ from tilewright.kernel import math_exp, math_integer, math_log, math_trig
 from tilewright.kernel.ir import Expr, cast, op, rebuild
 from tilewright.kernel.math_float import Format, format_of
 from tilewright.kernel.math_integer import integer_pow, threefry2x32
+from tilewright.kernel.math_storage import converted
 
-__all__ = ["EXPANSIONS", "expand", "threefry2x32"]
+__all__ = ["EXPANSIONS", "converted", "expand", "threefry2x32"]
 
 Expansion = Callable[..., Expr]
 

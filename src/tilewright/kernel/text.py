@@ -49,6 +49,7 @@ from tilewright.kernel.ir import (
 __all__ = ["KernelSyntaxError", "parse_kernel", "print_expression", "print_kernel"]
 
 _SUFFIX = {d: d.kind.replace("b", "") + str(d.bits) for d in dt.ALL if not d.is_bool} | {dt.bfloat16: "bf16"}
+_SUFFIX |= {d: f"q{n}" for n, d in enumerate(dt.STORAGE)}
 _BY_SUFFIX = {suffix: d for d, suffix in _SUFFIX.items()}
 # Infix operators from weakest to strongest; one level's operators group to the left.
 _LEVELS: tuple[dict[str, str], ...] = (
@@ -483,9 +484,10 @@ class _Parser:
             if kind != "number":
                 line.fail(f"expected a number after -, found {text!r}")
             dtype = _BY_SUFFIX.get(suffix, dt.int64)
-            if not dtype.is_float and not text.isdigit():
+            real = dtype.is_float or dtype.is_storage
+            if not real and not text.isdigit():
                 line.fail(f"{text} is not a whole number; add the suffix of a float type")
-            return const(float(sign + text.rstrip(".")) if dtype.is_float else int(sign + text), dtype)
+            return const(float(sign + text.rstrip(".")) if real else int(sign + text), dtype)
         if kind == "alias":
             if text not in self.aliases:
                 line.fail(f"{text} is not defined")

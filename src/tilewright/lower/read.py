@@ -139,6 +139,8 @@ def within(space: Space, a: Affine, size: int) -> Expr | None:
 
 
 def _constant(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
+    if v.dtype.is_storage:
+        return scalar_math.converted(const(v["value"], dt.float32), v.dtype)
     return const(v["value"], v.dtype)
 
 
@@ -163,7 +165,7 @@ def _random_bits(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
 
 
 def _cast(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
-    return cast(r.read(v.inputs[0], index, mask), v.dtype)
+    return scalar_math.converted(r.read(v.inputs[0], index, mask), v.dtype)
 
 
 def _bitcast(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:

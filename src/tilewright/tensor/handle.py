@@ -338,12 +338,12 @@ class Tensor(Methods):
         if self.size != 1:
             raise ShapeError(f"item: the tensor of shape {self.shape} has {self.size} elements, not one")
         element = self.numpy().reshape(())
-        return float(element) if self.dtype is dt.bfloat16 else element.item()
+        return element.astype(_plain_type(self.dtype)).item()
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
         array = self.numpy()
-        return array.astype(np.float32).tolist() if self.dtype is dt.bfloat16 else array.tolist()
+        return array.astype(_plain_type(self.dtype), copy=False).tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
@@ -362,8 +362,10 @@ class Tensor(Methods):
         copy: bool | None = None,
     ) -> Any:
         """Share the elements with another library without a copy (read-only where the protocol can say so)."""
-        if self.dtype is dt.bfloat16:
-            raise DTypeError("__dlpack__: bfloat16 is not exchanged; convert with `x.astype(tw.float32)`")
+        if self.dtype is dt.bfloat16 or self.dtype.is_storage:
+            raise DTypeError(
+                f"__dlpack__: {self.dtype} is not exchanged; convert with `x.astype(tw.float32)`"
+            )
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(f"__dlpack__: tensors lie on device (1, 0), the CPU; {dl_device} is another")
         if max_version is not None and max_version[0] >= 1:
@@ -527,7 +529,13 @@ def apply(op: str, *operands: Tensor, **attrs: Any) -> Tensor:
             else:
                 value = make("stop_gradient", (value,))
         values.append(value)
-    result = make(op, values, **attrs)
+    try:
+        result = make(op, values, **attrs)
+    except TypeError as error:
+        for v in values:
+            if v.dtype.is_storage:
+                raise DTypeError(str(error)) from None
+        raise
     return from_value(result, operands, recorded and result.type.dtype.is_inexact)
 
 
@@ -562,13 +570,21 @@ def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
 def literal(data: Any, dtype: DType | None) -> Value:
     """A leaf that holds a copy of Python numbers, nested sequences of them or a NumPy array."""
     if (
-        isinstance(data, (bool, int, float, complex))
+        not (dtype is not None and dtype.is_storage)
+        and isinstance(data, (bool, int, float, complex))
         and not isinstance(data, np.generic)
         and not _is_signed_nan(data)
     ):
         return constant(data, dtype or dt.of_scalar(data))
     array = to_array(data, dtype)
     return lazy.leaf(Buffer.from_numpy(array, copy=True), dt.from_numpy(array.dtype), array.shape)
+
+
+def _plain_type(dtype: DType) -> np.dtype[Any]:
+    """NumPy's own type that holds the elements and gives Python numbers."""
+    if dtype in (dt.int4, dt.uint4):
+        return np.dtype(np.int8)
+    return np.dtype(np.float32) if dtype.is_storage or dtype is dt.bfloat16 else dtype.numpy
 
 
 def _is_signed_nan(number: Any) -> bool:
@@ -593,7 +609,7 @@ def to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             array = array.astype(np.float32)
         elif array.dtype == np.complex128 and dtype is None and not _has_numpy(data):
             array = array.astype(np.complex64)
-    if array.dtype == object or (array.dtype.kind in "SUVMm" and array.dtype != dt.bfloat16.numpy):
+    if array.dtype == object or (array.dtype.kind in "SUVMm" and array.dtype.isbuiltin != 2):
         raise DTypeError(f"tensor: {_describe(data)} does not hold numbers of a supported type")
     if dtype is not None and array.dtype != dtype.numpy:
         array = cast_numpy(array, dtype)
