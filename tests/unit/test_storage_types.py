@@ -231,5 +231,5 @@ def test_4_bit_integers_are_packed_in_safetensors(tmp_path: Path) -> None:
     for old, new in ((b"[24]", b"[26]"), (b"uint4", b"uint5"), (b"[1, 24]", b'[1,"24]')):
         assert old in raw
         path.write_bytes(raw.replace(old, new, 1))
-        with pytest.raises(tw.FileFormatError, match="q.safetensors"):
+        with pytest.raises(tw.FileFormatError, match=r"q\.safetensors"):
             tw.load(path)

@@ -182,30 +182,10 @@ def build(op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...]
 
 
 # What takes storage types: operations that move elements, convert them, or hand them on.
-_MOVE_STORED = frozenset(
-    [
-        "cast",
-        "bitcast",
-        "stop_gradient",
-        "mark",
-        "barrier",
-        "custom",
-        "scan",
-        "while",
-        "cond",
-        "switch",
-        "reshape",
-        "permute",
-        "broadcast",
-        "slice",
-        "pad",
-        "flip",
-        "concat",
-        "window",
-        "gather",
-        "where",
-    ]
-)
+_MOVE_STORED = frozenset({
+    "cast", "bitcast", "stop_gradient", "mark", "barrier", "custom", "scan", "while_loop", "switch", "reshape", "permute",
+    "broadcast", "slice", "pad", "flip", "concat", "window", "gather", "where",
+})  # fmt: skip
 
 
 def _infer(op: str, inputs: tuple[Value, ...], attrs: dict[str, Any]) -> TensorType:
