@@ -578,7 +578,7 @@ def test_scratch_areas_are_apart(target: Target) -> None:
         ),
         (Scratch("s", f, 21), Scratch("t", dt.uint8, 21)),
     )  # fmt: skip
-    assert scratch_bytes(kernel) == 128 + 64
+    assert scratch_bytes(kernel) == 128 + 64 + 64
     compare(kernel, target, {"a": sample(f, 21), "o": np.zeros(21, f.numpy)})
 
 

@@ -36,8 +36,10 @@ _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
 def scratch_bytes(kernel: Kernel) -> int:
-    """Bytes of scratch memory a thread needs to run ``kernel``; the areas lie one after the other, aligned to 64 bytes."""
-    return sum(-(-s.size * s.dtype.itemsize // _ALIGN) * _ALIGN for s in kernel.scratch)
+    """Bytes of scratch memory a thread needs to run ``kernel``: areas one after the other, aligned to 64 bytes, and some room
+    behind the last, up to which whole vectors may be read."""
+    areas = sum(-(-s.size * s.dtype.itemsize // _ALIGN) * _ALIGN for s in kernel.scratch)
+    return areas + _ALIGN if areas else 0
 
 
 def emit(kernel: Kernel, target: Machine) -> str:

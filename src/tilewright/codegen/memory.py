@@ -216,8 +216,15 @@ class Memory:
         return "%nowhere"
 
     def _load_strided(self, area: Area, x: Index, active: Val | None) -> Val:
-        """Every second to fourth element: whole vectors that end where the last element lies, then shuffles."""
+        """Every second to fourth element: whole vectors that end where the last element lies, then shuffles.
+
+        In scratch they start at a multiple of the step, and so serve the elements between as well: equal reads are shared, and
+        read what was written as a vector before in one piece. ``scratch_bytes`` leaves room for what lies behind the last one.
+        """
         lanes, stride = self.emitter.lanes, abs(x.step)
+        whole = area.slot < 0 and active is None and x.step > 0
+        shift = x.k % stride if whole else 0
+        x = replace(x, k=x.k - shift)
         reach = stride * (lanes - 1) + 1  # elements from the first to the last
         first = replace(x, k=x.k - (reach - 1 if x.step < 0 else 0), step=0)
         t, size = _memory_type(area.dtype, lanes), area.dtype.itemsize
@@ -225,7 +232,7 @@ class Memory:
         out = self._level(area, self.pointer(area, first), active)
         result, filled, part = "poison", 0, 0
         while filled < lanes:
-            offset = min(part * lanes, reach - lanes)
+            offset = part * lanes if whole else min(part * lanes, reach - lanes)
             pointer = self.pointer(area, replace(first, k=first.k + offset)).text
             if active is None:
                 raw = out.read(f"load {t}, ptr {pointer}, align {size}{self.tail(area)}")
@@ -234,9 +241,10 @@ class Memory:
                 picks = [lanes if rest else lane_at[at] for at, rest in places]
                 wanted = self._shuffle(out, "i1", active.text, "zeroinitializer", picks)
                 raw = self._masked(out, area, "load", t, "ptr", pointer, wanted)
-            last = next((i for i in range(filled, lanes) if stride * i >= offset + lanes), lanes)
+            last = next((i for i in range(filled, lanes) if stride * i + shift >= offset + lanes), lanes)
             picks = [
-                i if i < filled else stride * i - offset + lanes if i < last else -1 for i in range(lanes)
+                i if i < filled else stride * i + shift - offset + lanes if i < last else -1
+                for i in range(lanes)
             ]
             filled, part = last, part + 1
             if filled == lanes:

@@ -13,7 +13,22 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.shape import product
 from tilewright.graph.ir import Value
-from tilewright.kernel.ir import Expr, Loop, Reg, Set, Stmt, Store, const, idiv, index, load, op, reg, var
+from tilewright.kernel.ir import (
+    Expr,
+    Loop,
+    Reg,
+    Set,
+    Stmt,
+    Store,
+    const,
+    idiv,
+    index,
+    load,
+    op,
+    reg,
+    substitute,
+    var,
+)
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
 from tilewright.lower.halo import Halo
@@ -26,6 +41,11 @@ __all__ = ["Packing"]
 
 KLoops = tuple[At, list[tuple[str, int]], At]  # indices of the k ranges, their loops, these loops' indices
 _SUMMED = 4  # vectors of columns added up at once
+_PASSES = {
+    4: (4,),
+    8: (4, 2),
+    16: (4, 4),
+}  # by lanes: every how many elements the passes of a transposition take
 
 
 class Packing:
@@ -370,11 +390,72 @@ class Packing:
         vector = min(reversed(ranges), key=score)
         ranges.remove(vector)
         if abs(position.coefficient(var(vector[0]))) != 1 and ranges and not self.uneven:
+            line = next((r for r in ranges if position.coefficient(var(r[0])) == 1), None)
+            if line is not None and line[1] >= t.lanes <= vector[1] and t.lanes in _PASSES:
+                ranges.remove(line)
+                return self.transposed_squares(body, vector, line, ranges)
             return self.transposing_loops(body, vector, ranges)
         body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
         for name, extent in reversed(ranges):
             body = self.loop_variable(name, extent, body)
         return body
+
+    def transposed_squares(
+        self,
+        body: list[Stmt],
+        vector: tuple[str, int],
+        line: tuple[str, int],
+        ranges: list[tuple[str, int]],
+    ) -> list[Stmt]:
+        """A copy from lines along ``vector`` to lines along ``line``, a square of vectors at a time.
+
+        A square that lies in one piece is transposed by taking every fourth (or second) element a few times: each pass rotates
+        the digits of a place by two bits (or one). Such reads are shuffles of whole vectors, while writing the elements
+        of a vector to places far apart takes a cycle for each. What no square covers is copied like that.
+        """
+        lanes, square = self.tiling.lanes, self.tiling.lanes**2
+        (along, n), (across, m) = vector, line
+        names = f"{along}b", f"{across}b", f"{across}l"
+        n_blocks, m_blocks = n // lanes, m // lanes
+        here = (self.space.loop(names[0], n_blocks) * lanes).expr()
+        there = (self.space.loop(names[1], m_blocks) * lanes).expr()
+        *checks, store = body
+        assert isinstance(store, Store)
+        kind = store.value.dtype
+        source, target = self.builder.area(kind, square), self.builder.area(kind, square)
+        lane, row = var("v"), var(names[2])
+        read = [renamed(s, {var(along): here + lane, var(across): there + row}) for s in (*checks, store)]
+        first = read.pop()
+        assert isinstance(first, Store)
+        read.append(Store(source, row * lanes + lane, first.value))
+        nest = self.loop_variable(
+            names[2], lanes, [Loop("v", index(0), index(lanes), tuple(read), "vector", lanes)]
+        )
+        *steps, last = _PASSES[lanes]
+        for step in steps:
+            part = square // step
+            taken = Store(target, var("r") * part + lane, load(source, lane * step + var("r"), kind))
+            inner = self.unrolled("r", step, [taken])
+            nest.append(Loop("v", index(0), index(part), tuple(inner), "vector", lanes))
+            source, target = target, source
+        taken_last = load(source, (row * lanes + lane) * last + var("r"), kind)
+        place = {var(along): here + var("r") * (lanes // last) + row, var(across): there + lane}
+        put = Store(store.buffer, substitute(store.index, place), taken_last)
+        final = Loop("v", index(0), index(lanes), tuple(self.unrolled("r", last, [put])), "vector", lanes)
+        nest += [Loop(names[2], index(0), index(lanes // last), (final,))]
+        nest = self.loop_variable(names[1], m_blocks, self.loop_variable(names[0], n_blocks, nest))
+        for name, extent in reversed(ranges):
+            nest = self.loop_variable(name, extent, nest)
+        if n % lanes:
+            start = n - n % lanes
+            rest = [renamed(s, {var(along): var(along) + start}) for s in body]
+            nest += self.transposing_loops(rest, (along, n % lanes), [*ranges, line])
+        if m % lanes:
+            start = m - m % lanes
+            place = {var(across): var(across) + start if m % lanes > 1 else index(start)}
+            rest = [renamed(s, place) for s in body]
+            nest += self.transposing_loops(rest, (along, n - n % lanes), [*ranges, (across, m % lanes)])
+        return nest
 
     def transposing_loops(
         self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, int]]

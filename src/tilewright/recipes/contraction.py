@@ -169,13 +169,16 @@ def _balanced(limit: int, unit: int, total: int) -> int:
     return _rounded(-(-total // -(-total // most)), unit, total) if most < total else total
 
 
-PACK_CYCLES = 2.5  # to transpose one element into a packed block
-ACROSS_CYCLES = 6.0  # to sum one register across its lanes and store the element
+PACK_CYCLES = 0.7  # to transpose one element into a packed block
+ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
+SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
 
 
-def inner_wins(machine: Machine, itemsize: int, m: int, k: int) -> bool:
-    """Whether lanes along k (a sum across lanes per result) cost less than packing B (per element), rows fitting in L1."""
-    return m * ACROSS_CYCLES < k * PACK_CYCLES and 10 * k * itemsize <= machine.l1
+def inner_wins(machine: Machine, itemsize: int, m: int, k: int, sums: bool = False) -> bool:
+    """Whether lanes along k (a sum across lanes per result) cost less than packing B (per element), rows fitting in L1. ``sums``:
+    columns are summed as well, to put right unsigned products of signed bytes."""
+    across = ACROSS_CYCLES + (SUM_CYCLES * k if sums else 0.0)
+    return m * across < k * PACK_CYCLES and 10 * k * itemsize <= machine.l1
 
 
 def choose_tiling(
@@ -241,7 +244,7 @@ def choose(machine: Machine, s: Situation) -> Tiling:
         s.inner
         and -(-s.tail // lanes) * lanes <= 1.35 * s.tail
         and (s.b != "plain" or s.n <= lanes // 4)
-        and inner_wins(machine, s.itemsize, s.m, s.k)
+        and inner_wins(machine, s.itemsize, s.m, s.k, s.element == "uint8.int8")
     )
     if inner:
         return _chosen(machine, s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner)
