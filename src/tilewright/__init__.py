@@ -102,7 +102,7 @@ _rows(
     log_softmax logsumexp relu sigmoid silu softmax gelu
     cumprod cumulative_prod diff nextafter
     argsort searchsorted sort unique_all unique_counts unique_inverse unique_values
-    astype bitcast can_cast finfo iinfo isdtype result_type einsum
+    astype bitcast can_cast finfo iinfo isdtype result_type einsum einsum_path
     addcdiv addcmul allclose angle array_equal array_equiv bitwise_count cbrt deg2rad divmod fabs float_power fmax fmin fmod
     frac frexp gcd heaviside isclose iscomplex isneginf isposinf isreal lcm ldexp lerp logaddexp2 modf nan_to_num rad2deg
     real_if_close sinc spacing
