@@ -103,7 +103,14 @@ class Executable:
         if settings.cache_dir is not None and not settings.deterministic:
             tuned = read_choices(database_path(settings.cache_dir, target.key), target.key)
         self.machine = Machine(
-            target.vector_bytes, target.registers, target.l1, target.l2, threads, target.dots, tuned
+            target.vector_bytes,
+            target.registers,
+            target.l1,
+            target.l2,
+            threads,
+            target.dots,
+            target.has_fma,
+            tuned,
         )
         steps = lower_groups(self.groups, self.machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)

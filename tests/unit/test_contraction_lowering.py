@@ -411,6 +411,16 @@ def test_complex_contractions_are_not_native() -> None:
     assert issubclass(Unsupported, Exception)
 
 
+def test_without_an_instruction_for_fma_products_are_rounded_first() -> None:
+    """Emulating the single rounding of fma costs thirty times the product and the sum."""
+    if not HOST.triple.startswith("x86_64"):
+        pytest.skip("the level without fma is x86-64's")
+    problems = [matmul(30, 40, 50, layout, kind) for layout in range(4) for kind in (dt.float32, dt.float64)]
+    assert "fma(" not in check(problems, "generic", 1).stage_text("kernels")
+    if HOST.has_fma:
+        assert "fma(" in check(problems, "host", 1).stage_text("kernels")
+
+
 # ---- packed elements ------------------------------------------------------------------------------------------------
 
 PACKED = [

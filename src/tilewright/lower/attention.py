@@ -34,7 +34,6 @@ from tilewright.kernel.ir import (
     Set,
     Stmt,
     Store,
-    fma,
     idiv,
     index,
     load,
@@ -148,7 +147,9 @@ class _Forward(AttentionNest):
 
     def add_total(self) -> Stmt:
         before, decay = self.at(self.totals, self.place), self.at(self.decays, self.panel_lane)
-        return Store(self.totals, self.place, fma(before, decay, reg("total", self.kind, var("j"))))
+        return Store(
+            self.totals, self.place, self.machine.accumulate(before, decay, reg("total", self.kind, var("j")))
+        )
 
     def mix_tile(self, vectors: int, first: Expr) -> list[Stmt]:
         """``mix[query, feature] = mix * decay[query] + sum over keys of weight[key, query] value[key, feature]``."""

@@ -20,7 +20,6 @@ from tilewright.kernel.ir import (
     Stmt,
     Store,
     const,
-    fma,
     idiv,
     imod,
     index,
@@ -66,6 +65,7 @@ class AttentionNest:
         anchor = group.anchor
         self.query, self.key, self.value = anchor.inputs[:3]
         self.operands = anchor.inputs
+        self.machine = machine
         self.results: dict[str, Value] = {
             v["result" if v.op == "attention" else "wrt"]: v for v in group.outputs
         }
@@ -248,7 +248,7 @@ class AttentionNest:
         out: list[Stmt] = [Reg(name, self.kind, self.number(0), (rows, vectors), self.tiling.lanes)]
         if start is not None:
             out.append(each([Set(name, start(i, column), (i, j))]))
-        step = Set(name, fma(a(i, var("s")), b(var("s"), column), here), (i, j))
+        step = Set(name, self.machine.accumulate(a(i, var("s")), b(var("s"), column), here), (i, j))
         out.append(Loop("s", index(0), index(steps), (each([step]),)))
         out.append(each(finish(i, column, here)))
         return out

@@ -34,7 +34,6 @@ from tilewright.kernel.ir import (
     Store,
     across,
     const,
-    fma,
     idiv,
     imod,
     index,
@@ -379,7 +378,7 @@ class Contraction(Packing):
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         if self.words is not None:
             return self.words.multiply(a, b, c)
-        return fma(a, b, c) if c.dtype.is_float else op("add", op("mul", a, b), c)
+        return self.machine.accumulate(a, b, c)
 
     def corrected(self, value: Expr, column: Affine, at: tuple[Expr, ...]) -> Expr:
         """A finished sum put right by its column's: packed columns have theirs in scratch, others in registers."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tilewright.kernel.ir import Expr, fma, op
+
 if TYPE_CHECKING:
     from tilewright.recipes.tuned import Choices
 
@@ -15,7 +17,8 @@ __all__ = ["Machine"]
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Sizes in bytes; ``registers``: vector registers; ``threads``: how many run a program; ``dots``: packed element types that
-    one instruction multiplies and adds up (``kernel.ir.DOTS``); ``tuned``: choices measured before; ``watch`` is shown every
+    one instruction multiplies and adds up (``kernel.ir.DOTS``); ``has_fma``: a*b + c in one instruction;
+    ``tuned``: choices measured before; ``watch`` is shown every
     contraction that is lowered."""
 
     vector_bytes: int
@@ -24,5 +27,10 @@ class Machine:
     l2: int
     threads: int
     dots: frozenset[str] = frozenset()
+    has_fma: bool = True
     tuned: Choices | None = field(default=None, compare=False)
     watch: Callable[[Any], None] | None = field(default=None, compare=False)
+
+    def accumulate(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """c + a*b, rounded once for floats where the machine has an instruction for that, twice where it would be emulated."""
+        return fma(a, b, c) if c.dtype.is_float and self.has_fma else op("add", op("mul", a, b), c)
