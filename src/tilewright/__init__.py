@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
     from tilewright.core.dtype import uint16 as uint16
     from tilewright.core.dtype import uint32 as uint32
     from tilewright.core.dtype import uint64 as uint64
+    from tilewright.core.size import Size
+    from tilewright.core.size import SymbolicSizeError as SymbolicSizeError
     from tilewright.functions import *  # noqa: F403
     from tilewright.jit import jit as jit
     from tilewright.random import manual_seed as manual_seed
@@ -44,11 +46,15 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
     from tilewright.runtime.team import set_num_threads as set_num_threads
     from tilewright.tensor import *  # noqa: F403
 
+    Dim = Size
+
 # Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another
 # name.
 _LAZY_NAMES: dict[str, str] = {
     "TilewrightError": "tilewright.core.diagnostics",
     "KynError": "tilewright.lang.errors",
+    "Dim": "tilewright.core.size:Size",
+    "SymbolicSizeError": "tilewright.core.size",
     "Tensor": "tilewright.functions.methods",  # where the class gets its operators and methods
     "autograd": "tilewright.functions",
     "fft": "tilewright.array_api",

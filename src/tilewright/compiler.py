@@ -26,16 +26,19 @@ import numpy as np
 from tilewright.codegen import llvm as emitter
 from tilewright.core.diagnostics import IndexingError
 from tilewright.core.settings import settings
-from tilewright.core.shape import is_static, product, static
+from tilewright.core.shape import Extent, is_static, static, total, upper
+from tilewright.core.size import SymbolicSizeError, bind
 from tilewright.graph import reference
 from tilewright.graph.bounds import describe_out_of_range
 from tilewright.graph.graph import Graph
-from tilewright.graph.ir import Value, keep_history
+from tilewright.graph.ir import Value, keep_history, topological
 from tilewright.kernel import digest as digest_module
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
 from tilewright.kernel.text import print_kernel
-from tilewright.lower.groups import Group, form_groups, unshaped
+from tilewright.lower.affine import Unsupported
+from tilewright.lower.calls import Call
+from tilewright.lower.groups import NESTS, Group, form_groups, unshaped
 from tilewright.lower.lowering import lower_groups
 from tilewright.lower.schedule import HostCall, LoopCall, Schedule, Step, SwitchCall, schedule
 from tilewright.passes.pipeline import run_passes
@@ -46,7 +49,7 @@ from tilewright.runtime.buffers import Buffer, size_class
 from tilewright.runtime.program import ArrayRef, Choice, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
-__all__ = ["STAGES", "Executable", "compile", "load_kernels"]
+__all__ = ["STAGES", "Executable", "NeedsNumbers", "compile", "load_kernels"]
 
 
 def _emitter_version() -> str:
@@ -84,19 +87,34 @@ def load_kernels(
     return names, library.compile(sources)
 
 
+class NeedsNumbers(Exception):
+    """A graph with symbolic sizes has a part that is compiled for known sizes only. ``code`` says which kind of part."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class Executable:
     """A compiled graph. ``run`` is all that most callers need; the rest explains it."""
 
-    def __init__(self, inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        donated: Mapping[int, int],
+        sizes: Mapping[str, Value],
+    ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.donated = frozenset(donated)
+        self.sizes = dict(sizes)
         self.library = jit.default_library()
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
         self.final = [unshaped(v) for v in run_passes(self.outputs)]
         keep_history((*self.outputs, *self.final))
-        self.groups: list[Group] = form_groups(self.final)
+        self.groups: list[Group] = []
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
         threads = DETERMINISTIC_THREADS if settings.deterministic else default_threads()
         tuned = None
@@ -112,7 +130,7 @@ class Executable:
             target.has_fma,
             tuned,
         )
-        steps = lower_groups(self.groups, self.machine)
+        steps = self._lowered(self.machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
         self.names, addresses = load_kernels(
             self.library, [k for step in self.schedule.steps for k in step.kernels()]
@@ -122,6 +140,27 @@ class Executable:
         self._plan_run()
         if settings.debug >= DEBUG_STAGES[0][0]:
             self._print_stages(settings.debug)
+
+    def _lowered(self, machine: Machine) -> list[Step]:
+        """The steps of all groups. Raises ``NeedsNumbers`` where one cannot run with symbolic sizes."""
+        if not self.sizes:
+            self.groups = form_groups(self.final)
+            return lower_groups(self.groups, machine)
+        for v in topological(self.final):
+            if v.op == "host_call" or v.dtype.is_complex:
+                what = v["function"] if v.op == "host_call" else "complex elements"
+                raise NeedsNumbers("host", f"computed by NumPy: {what}")
+            if v.op in NESTS:
+                raise NeedsNumbers("loop", "the plan of a loop is made for known sizes")
+        try:
+            self.groups = form_groups(self.final)
+            steps = lower_groups(self.groups, machine, self.sizes)
+        except (Unsupported, SymbolicSizeError) as reason:
+            raise NeedsNumbers("lowering", f"no loops over {reason}") from None
+        for step in steps:
+            if step.host is not None:
+                raise NeedsNumbers("lowering", f"no loops over {step.host.reason}")
+        return steps
 
     def _program(self, addresses: Mapping[str, int]) -> Program:
         plan = self.schedule
@@ -159,7 +198,7 @@ class Executable:
             for arg in call.args:
                 at = plan.locations[arg.place]
                 args.append((at.slot, at.offset + arg.offset * arg.place.dtype.itemsize))
-            segments.append(Segment(args, call.grid, call.chunk))
+            segments.append(Segment(args, upper(call.grid), call.chunk))
         first = step.calls[0]
         flops = sum(c.flops for c in step.calls)
         return Launch(addresses[self.names[first.kernel]], segments, step.wait_for, first.label, flops)
@@ -184,10 +223,12 @@ class Executable:
         position = {v: i for i, v in reversed(list(enumerate(self.inputs)))}
         first = {v: o for o, v in reversed(list(enumerate(self.final)))}
         plan = self.schedule
-        self._fresh: list[tuple[int, int, np.dtype[Any]]] = []
+        self._fresh: list[tuple[int, Extent, np.dtype[Any]]] = []
         for o in plan.fresh:
             v = self.final[o]
-            self._fresh.append((size_class(v.type.nbytes), product(v.shape), v.dtype.numpy))
+            self._fresh.append((size_class(v.type.nbytes), total(v.shape), v.dtype.numpy))
+        self._calls = [step.calls for step in plan.steps]
+        self._bound: tuple[tuple[int, ...], list[list[int]]] = ((), [])
         slot = {o: k for k, o in enumerate(plan.fresh)}
         self._results: list[tuple[bool, int]] = []  # (from the inputs?, number)
         for v in self.final:
@@ -198,17 +239,32 @@ class Executable:
             else:
                 self._results.append((False, slot[first[v]]))
 
-    def run(self, buffers: Sequence[Buffer]) -> list[Buffer]:
+    def run(self, buffers: Sequence[Buffer], numbers: Mapping[str, int] | None = None) -> list[Buffer]:
         """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's.
+        ``numbers`` are those of the symbolic sizes, which their leaves among the inputs hold as well.
 
         Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
-        fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]
         try:
-            self.program.run([b.address for b in (*buffers, *fresh)])
+            if not self.sizes:
+                fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]  # type: ignore[arg-type]
+                self.program.run([b.address for b in (*buffers, *fresh)])
+            else:
+                assert numbers is not None
+                fresh = [Buffer.allocate(bind(count, numbers), dtype) for _, count, dtype in self._fresh]
+                self.program.run([b.address for b in (*buffers, *fresh)], self._grids_for(numbers))
         except IndexingError as error:
             raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
+
+    def _grids_for(self, numbers: Mapping[str, int]) -> list[list[int]]:
+        """The grids of all calls, step by step; the same object while the numbers stay the same."""
+        key, grids = self._bound
+        now = tuple(numbers[name] for name in self.sizes)
+        if key != now:
+            grids = [[_grid(call, numbers) for call in calls] for calls in self._calls]
+            self._bound = now, grids
+        return grids
 
     def _explained(self, error: IndexingError, buffers: Sequence[Buffer]) -> IndexingError:
         """The error with the index that was out of range, as far as it can be found again."""
@@ -294,11 +350,18 @@ def _titled(nest: LoopCall | SwitchCall) -> list[tuple[str, Schedule]]:
     return [(f"loop {often}", nest.body)]
 
 
+def _grid(call: Call, numbers: Mapping[str, int]) -> int:
+    """The grid of a call where symbolic sizes have these numbers: empty where another version of the call runs."""
+    if any(not low <= bind(size, numbers) <= high for size, low, high in call.when):
+        return 0
+    return bind(call.grid, numbers)
+
+
 def _shares_work(step: Step) -> bool:
     """Whether a step, or one inside a loop, has more than one chunk."""
     if step.nest is not None:
         return any(_shares_work(inner) for plan in step.nest.plans for inner in plan.steps)
-    return any(c.grid > c.chunk for c in step.calls)
+    return any(upper(c.grid) > c.chunk for c in step.calls)
 
 
 def _source(kernel: Kernel, name: str, target: Any) -> Callable[[], str]:
@@ -321,11 +384,15 @@ class _Checks(dict[int, Any]):
 
 
 def compile(
-    inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int] | None = None
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    donated: Mapping[int, int] | None = None,
+    sizes: Mapping[str, Value] | None = None,
 ) -> Executable:
     """Compile the graph that computes ``outputs`` from the leaves ``inputs``.
 
     ``donated`` maps an input's position to the output that may take over its memory (same type and shape): parameters
-    and optimizer state that a step writes back.
+    and optimizer state that a step writes back. ``sizes`` maps the names of symbolic sizes to the inputs, ``int64[]``, that hold
+    their numbers; raises ``NeedsNumbers`` where the graph can be compiled for known sizes only.
     """
-    return Executable(inputs, outputs, donated or {})
+    return Executable(inputs, outputs, donated or {}, sizes or {})

@@ -27,13 +27,16 @@ from tilewright import compiler
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
+from tilewright.core.size import SymbolicSizeError
 from tilewright.core.trees import Structure, flatten, unflatten
-from tilewright.graph.ir import TensorType, Value, input_value
+from tilewright.graph.ir import TensorType, Value, constant, input_value, topological
+from tilewright.graph.sizes import is_symbolic, resolve, size_leaf
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import DTypeError, Tensor, execute, lazy, modes
 from tilewright.tensor.gradients import differentiable
 from tilewright.tensor.handle import from_buffer, from_leaf, from_value
 from tilewright.tensor.lazy import leaf_of
+from tilewright.tensor.sizes import DynamicSizes
 from tilewright.tensor.trace import Captured, Trace
 
 __all__ = ["Jitted", "jit"]
@@ -89,6 +92,18 @@ class _Variant:
         self.keep: list[Tensor] = []  # arguments told apart by identity
         self.grads: list[tuple[Tensor, int]] = []  # tensor, output position or -1 for None
         self.types: list[TensorType] = []  # of the program's outputs by position
+        self.symbolic = False  # whether some of them have symbolic sizes
+        self._numbers: dict[str, int] | None = None  # those that `_bound_types` is for
+        self._bound_types: list[TensorType] = []
+
+    def types_for(self, numbers: dict[str, int]) -> list[TensorType]:
+        """The types of the outputs where symbolic sizes have these numbers."""
+        if not self.symbolic:
+            return self.types
+        if self._numbers != numbers:
+            self._bound_types = [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
+            self._numbers = numbers
+        return self._bound_types
 
     def fits(self) -> bool:
         """Whether what the trace depended on besides its arguments is as it was."""
@@ -126,10 +141,11 @@ class _Direct:
         """Whether a variant is of this kind."""
         program = variant.program
         return (
-            not (variant.inline or variant.recorded or variant.written or variant.keep)
+            not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
             and not (variant.guards or variant.grad_guards or variant.captured_types or variant.grads)
             and program is not None
             and program.executable is not None
+            and not program.executable.sizes
             and all(kind in (_ARGUMENT, _FIXED) for kind, _, _, _ in variant.binds)
             and variant.structure.kind == "leaf"
             and variant.results[0][0] == _OUTPUT
@@ -137,14 +153,14 @@ class _Direct:
         )
 
 
-_CAPTURED, _GRADIENT, _ARGUMENT, _FIXED = range(4)  # kinds of inputs
+_CAPTURED, _GRADIENT, _ARGUMENT, _FIXED, _SIZE = range(5)  # kinds of inputs
 _OUTPUT, _RETURNED_ARGUMENT, _OBJECT = range(3)  # kinds of results
 
 
 class Jitted(Generic[P, R]):
     """A function compiled by ``tw.jit``. Call it like the function; ``explain`` shows what it became."""
 
-    def __init__(self, function: Callable[P, R], keep_grads: bool = False) -> None:
+    def __init__(self, function: Callable[P, R], keep_grads: bool = False, dynamic: Any = None) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._keep_grads = keep_grads
@@ -152,6 +168,9 @@ class Jitted(Generic[P, R]):
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
         self._direct: _Direct | None = None  # of the last call, when it was of that kind
+        self._sizes = None if dynamic is None else DynamicSizes(function, dynamic, self._name)
+        # Kinds of arguments whose sizes have to be known, and why: a code and a sentence
+        self.specialised: dict[Any, tuple[str, str]] = {}
 
     def __repr__(self) -> str:
         return f"<tw.jit of {self._name}>"
@@ -172,27 +191,61 @@ class Jitted(Generic[P, R]):
             if buffers is not None:
                 return _run_directly(direct, buffers)  # type: ignore[return-value]
         leaves, structure = _flat(args, kwargs)
-        key, dynamic = self._key(leaves, structure)
-        if key is None:
+        variant, dynamic, numbers = self._select(leaves, structure)
+        if variant is None or variant.inline or (variant.written and _aliased(variant, dynamic)):
             return self._function(*args, **kwargs)
-        for variant in self._variants.get(key, ()):
-            if variant.fits():
-                break
-        else:
-            variant = self._trace(key, leaves, structure, dynamic)
-        if variant.inline or (variant.written and _aliased(variant, dynamic)):
-            return self._function(*args, **kwargs)
-        if structure == len(args) == len(dynamic) and _Direct.fits(variant):
+        if self._sizes is None and structure == len(args) == len(dynamic) and _Direct.fits(variant):
             types = tuple(arg._value.type for arg in args if isinstance(arg, Tensor))
             if len(types) == len(args):
                 self._direct = _Direct(variant, types, (modes.grad, modes.products, settings.deterministic))
-        return self._run(variant, dynamic)  # type: ignore[no-any-return]
+        return self._run(variant, dynamic, numbers)  # type: ignore[no-any-return]
 
-    def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Any, list[Any]]:
-        """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside."""
+    def _select(
+        self, leaves: Sequence[Any], structure: Any
+    ) -> tuple[_Variant | None, list[Any], dict[str, int]]:
+        """The trace for a call, made now if there is none, the tensors and arrays among the leaves, and the numbers of its
+        symbolic sizes. No trace: gradients flow in from outside."""
+        if self._sizes is not None:
+            shapes, numbers = self._sizes(leaves, structure)
+            key, dynamic = self._key(leaves, structure, shapes)
+            if key is not None and key not in self.specialised:
+                if any(
+                    shape is not None and isinstance(leaf, Tensor) and leaf._requires_grad and modes.grad
+                    for leaf, shape in zip(leaves, shapes, strict=True)
+                ):
+                    self.specialised[key] = (
+                        "gradient-argument",
+                        "an argument of symbolic size requires gradients",
+                    )
+                else:
+                    try:
+                        return self._fitting(key, leaves, structure, dynamic, shapes), dynamic, numbers
+                    except compiler.NeedsNumbers as error:
+                        self.specialised[key] = (error.code, str(error))
+                    except SymbolicSizeError as error:
+                        if not error.inside:
+                            raise
+                        self.specialised[key] = ("trace", str(error).split("; one program", 1)[0])
+        key, dynamic = self._key(leaves, structure)
+        return None if key is None else self._fitting(key, leaves, structure, dynamic), dynamic, {}
+
+    def _fitting(
+        self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any], shapes: Any = None
+    ) -> _Variant:
+        for variant in self._variants.get(key, ()):
+            if variant.fits():
+                return variant
+        return self._trace(key, leaves, structure, dynamic, shapes)
+
+    def _key(
+        self, leaves: Sequence[Any], structure: Any, shapes: Sequence[Any] | None = None
+    ) -> tuple[Any, list[Any]]:
+        """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside.
+
+        ``shapes`` are those with symbolic sizes, None for a leaf without any."""
         key: list[Any] = [structure, modes.grad, modes.products, settings.deterministic]
         dynamic: list[Any] = []
-        for leaf in leaves:
+        for position, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
                 if leaf._trace is not None:
                     lazy.check_usable(leaf)
@@ -204,11 +257,11 @@ class Jitted(Generic[P, R]):
                     continue
                 type = leaf._value.type
                 key.append(type.dtype)
-                key.append(type.shape)
+                key.append(type.shape if shapes is None else shapes[position] or type.shape)
                 dynamic.append(leaf)
             elif isinstance(leaf, (np.ndarray, np.generic)):
                 key.append(leaf.dtype)
-                key.append(leaf.shape)
+                key.append(leaf.shape if shapes is None else shapes[position] or leaf.shape)
                 dynamic.append(leaf)
             else:
                 key.append(leaf.__class__)
@@ -226,13 +279,15 @@ class Jitted(Generic[P, R]):
 
     # ---- tracing ----------------------------------------------------------------------------------------------
 
-    def _trace(self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any]) -> _Variant:
+    def _trace(
+        self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any], shapes: Any = None
+    ) -> _Variant:
         self.traces += 1
         trace = Trace(self._name)
         modes.trace = trace
         grad, products = modes.grad, modes.products
         try:
-            arguments, placeholders = _stand_ins(leaves, dynamic)
+            arguments, placeholders = _stand_ins(leaves, dynamic, shapes)
             args, kwargs = _nested(structure, arguments)
             result = self._function(*args, **kwargs)
             variant = _Compiler(self, trace, leaves, arguments, placeholders).compile(result)
@@ -250,10 +305,10 @@ class Jitted(Generic[P, R]):
 
     # ---- running ----------------------------------------------------------------------------------------------
 
-    def _run(self, variant: _Variant, dynamic: Sequence[Any]) -> Any:
+    def _run(self, variant: _Variant, dynamic: Sequence[Any], numbers: dict[str, int]) -> Any:
         program = variant.program
         assert program is not None
-        bound = _standing_for(variant, dynamic) if variant.recorded else None
+        bound = _standing_for(variant, dynamic, numbers) if variant.recorded else None
         buffers: list[Buffer] = []
         arrays = False
         for kind, source, _, donated in variant.binds:
@@ -267,6 +322,9 @@ class Jitted(Generic[P, R]):
                     continue
             elif kind == _GRADIENT:
                 tensor = source._grad
+            elif kind == _SIZE:
+                buffers.append(Buffer.from_numpy(np.asarray(numbers[source])))
+                continue
             else:
                 buffers.append(source)
                 continue
@@ -283,12 +341,14 @@ class Jitted(Generic[P, R]):
             ):
                 buffer = buffer.copy()
             buffers.append(buffer)
-        computed = program.executable.run(buffers) if program.executable is not None else []
+        for size in program.sizes:
+            buffers.append(Buffer.from_numpy(np.asarray(numbers[size.name])))
+        computed = program.executable.run(buffers, numbers) if program.executable is not None else []
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         if arrays:  # the caller may write an array again, so no result shares its memory
             outputs = [o if o.owned else o.copy() for o in outputs]
         del buffers, computed
-        return self._deliver(variant, outputs, dynamic, bound)
+        return self._deliver(variant, outputs, dynamic, bound, numbers)
 
     def _deliver(
         self,
@@ -296,8 +356,9 @@ class Jitted(Generic[P, R]):
         outputs: list[Buffer],
         dynamic: Sequence[Any],
         bound: dict[Value, Value] | None,
+        numbers: dict[str, int],
     ) -> Any:
-        types = variant.types
+        types = variant.types_for(numbers)
         for tensor, position in variant.writes:
             value = tensor._value
             if value.op == "input" and getrefcount(value) <= _SOLE:
@@ -318,7 +379,7 @@ class Jitted(Generic[P, R]):
             if kind == _OUTPUT:
                 type = types[item]
                 if bound is not None and item in variant.recorded:
-                    leaves.append(_recorded(outputs[item], type, variant.recorded[item], bound))
+                    leaves.append(_recorded(outputs[item], type, variant.recorded[item], bound, numbers))
                     continue
                 leaves.append(from_leaf(leaf_of(outputs[item], type)))
             elif kind == _RETURNED_ARGUMENT:
@@ -336,11 +397,7 @@ class Jitted(Generic[P, R]):
         None when the call runs as ordinary lazy code, or computes nothing.
         """
         leaves, structure = _flat(args, kwargs)
-        key, dynamic = self._key(leaves, structure)
-        variant = None
-        if key is not None:
-            fitting = (v for v in self._variants.get(key, ()) if v.fits())
-            variant = next(fitting, None) or self._trace(key, leaves, structure, dynamic)
+        variant, _, _ = self._select(leaves, structure)
         return (
             None
             if variant is None or variant.inline or variant.program is None
@@ -350,16 +407,30 @@ class Jitted(Generic[P, R]):
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Every stage of the program that a call with these arguments runs, as text. Traces, but does not run."""
         leaves, structure = _flat(args, kwargs)
-        key, dynamic = self._key(leaves, structure)
-        variant = None
-        if key is not None:
-            fitting = (v for v in self._variants.get(key, ()) if v.fits())
-            variant = next(fitting, None) or self._trace(key, leaves, structure, dynamic)
+        variant, _, numbers = self._select(leaves, structure)
         if variant is None or variant.inline:
             return f"`{self._name}` runs as ordinary lazy code here: its results require gradients outside of it."
         if variant.program is None or variant.program.executable is None:
             return f"`{self._name}` computes nothing: every result is an argument or a constant."
-        return str(variant.program.executable.explain())
+        return self._about_sizes(leaves, structure, numbers) + str(variant.program.executable.explain())
+
+    def _about_sizes(self, leaves: Sequence[Any], structure: Any, numbers: dict[str, int]) -> str:
+        """Whether one program serves the range of every symbolic size, and if not, why."""
+        if self._sizes is None:
+            return ""
+        lines = ["== sizes =="]
+        if numbers:
+            lines += [
+                f"{n}: {s.low} to {s.high}, one program"
+                for n, s in sorted(self._sizes.sizes.items())
+                if n in numbers
+            ]
+        else:
+            shapes, numbers = self._sizes(leaves, structure)
+            code, text = self.specialised[self._key(leaves, structure, shapes)[0]]
+            sizes = ", ".join(f"{n} = {number}" for n, number in numbers.items())
+            lines.append(f"compiled for {sizes} alone [{code}]: {text}")
+        return "\n".join(lines) + "\n\n"
 
 
 def _direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list[Buffer] | None:
@@ -416,19 +487,20 @@ def _hashable(item: Any) -> bool:
     return True
 
 
-def _stand_ins(leaves: Sequence[Any], dynamic: Sequence[Any]) -> tuple[list[Any], list[Value]]:
-    """The arguments with tensors and arrays replaced by traced tensors, and their placeholders in order."""
+def _stand_ins(
+    leaves: Sequence[Any], dynamic: Sequence[Any], shapes: Sequence[Any] | None
+) -> tuple[list[Any], list[Value]]:
+    """The arguments with tensors and arrays replaced by traced tensors, and their placeholders in order. ``shapes``: those with
+    symbolic sizes, None for a leaf without any."""
     positions = {id(leaf): None for leaf in dynamic}
     arguments: list[Any] = []
     placeholders: list[Value] = []
-    for leaf in leaves:
+    for position, leaf in enumerate(leaves):
         if id(leaf) not in positions:
             arguments.append(leaf)
             continue
-        if isinstance(leaf, Tensor):
-            value = input_value(leaf.dtype, leaf.shape)
-        else:
-            value = input_value(_dtype_of_array(leaf), leaf.shape)
+        shape = leaf.shape if shapes is None else shapes[position] or leaf.shape
+        value = input_value(leaf.dtype if isinstance(leaf, Tensor) else _dtype_of_array(leaf), shape)
         placeholders.append(value)
         arguments.append(from_value(value))
     return arguments, placeholders
@@ -451,10 +523,13 @@ def _aliased(variant: _Variant, dynamic: Sequence[Any]) -> bool:
     return False
 
 
-def _standing_for(variant: _Variant, dynamic: Sequence[Any]) -> dict[Value, Value]:
+def _standing_for(variant: _Variant, dynamic: Sequence[Any], numbers: dict[str, int]) -> dict[Value, Value]:
     """The leaf that each placeholder of a trace stands for in a call, before anything is written back."""
     bound: dict[Value, Value] = {}
     for placeholder, kind, source in variant.placeholders:
+        if kind == _SIZE:
+            bound[placeholder] = constant(numbers[source], dt.int64)
+            continue
         tensor = source if kind == _CAPTURED else source._grad if kind == _GRADIENT else dynamic[source]
         if not isinstance(tensor, Tensor):
             tensor = Tensor(tensor)
@@ -463,10 +538,12 @@ def _standing_for(variant: _Variant, dynamic: Sequence[Any]) -> dict[Value, Valu
     return bound
 
 
-def _recorded(buffer: Buffer, type: TensorType, value: Value, bound: dict[Value, Value]) -> Tensor:
+def _recorded(
+    buffer: Buffer, type: TensorType, value: Value, bound: dict[Value, Value], numbers: dict[str, int]
+) -> Tensor:
     """A result that can be differentiated: its graph is written out when it is."""
     fresh = leaf_of(buffer, type)
-    lazy.register_role(fresh, lazy.Deferred(value, bound))
+    lazy.register_role(fresh, lazy.Deferred(value, bound, numbers))
     return from_value(fresh, (), True)
 
 
@@ -527,6 +604,17 @@ class _Compiler:
             by_placeholder[entry.placeholder] = self._source(entry)
             if entry.owner is None:
                 variant.handles.add(id(entry.tensor))
+        if self.jitted._sizes is not None:
+            for size in self.jitted._sizes.sizes.values():
+                by_placeholder[size_leaf(size)] = (_SIZE, size.name)
+        if (
+            variant.recorded
+            and self.jitted._sizes is not None
+            and any(v.op == "custom" for v in topological(self.values))
+        ):  # a rule of the user's may hold shapes
+            raise compiler.NeedsNumbers(
+                "rule", "a result that is differentiated later has a derivative of its own"
+            )
         if variant.recorded:
             variant.placeholders = [(p, *source) for p, source in by_placeholder.items()]
         planned = execute.plan(self.values, eager=False, bound=by_placeholder)
@@ -536,6 +624,7 @@ class _Compiler:
             kind, source = by_placeholder.get(leaf, (_FIXED, leaf.buffer))
             variant.binds.append((kind, source, leaf.type, donated.get(position, -1)))
         variant.types = [v.type for v in self.values]
+        variant.symbolic = any(is_symbolic(t.shape) for t in variant.types)
         variant.captured_types = [
             (e.tensor, e.placeholder.type, e.required_grad)
             for e in trace.captured.values()
@@ -626,16 +715,31 @@ class _Compiler:
 
 
 @overload
-def jit(function: Callable[P, R], *, keep_grads: bool = False) -> Jitted[P, R]: ...
+def jit(function: Callable[P, R], *, keep_grads: bool = False, dynamic: Any = None) -> Jitted[P, R]: ...
 @overload
-def jit(function: None = None, *, keep_grads: bool = False) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
-def jit(function: Callable[P, R] | None = None, *, keep_grads: bool = False) -> Any:
+def jit(
+    function: None = None, *, keep_grads: bool = False, dynamic: Any = None
+) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
+def jit(function: Callable[P, R] | None = None, *, keep_grads: bool = False, dynamic: Any = None) -> Any:
     """Compile a function over tensors as one program. Use it as ``@tw.jit`` or ``@tw.jit(keep_grads=True)``.
 
     Arguments are tensors, NumPy arrays (bound anew at each call) and other Python values (constants of the trace), also
     nested in tuples, lists, dicts, named tuples and dataclasses. The function is traced once for each combination of
     structure, shapes, types and constants. Reading a tensor's elements inside raises ``TracedValueError``. Gradients that
     the function leaves in ``.grad`` are dropped (None afterwards) unless ``keep_grads``.
+
+    ``dynamic`` names axes whose size may change from call to call within a range: one program then serves them all. It maps an
+    argument (by name, position, or path such as ``"batch.images"``) to ``{axis: size}`` or a tuple with a size or None for
+    each axis. While the function is traced, ``x.shape`` holds the size itself, for shapes and for arithmetic with tensors.
+    Raises ``ShapeError`` for a size outside its range, ``SymbolicSizeError`` where Python code asks for the number. Where a
+    program cannot do without it, each size is compiled for itself, and ``explain`` says why.
+
+    >>> from tilewright import Dim
+    >>> @jit(dynamic={"x": {0: Dim("batch", 1, 64)}})
+    ... def centred(x):
+    ...     return x - x.mean(0)
+    >>> [centred(Tensor(x)).tolist() for x in ([1.0], [1.0, 3.0])], centred.traces
+    ([[0.0], [-1.0, 1.0]], 1)
 
     >>> @jit
     ... def double(x):
@@ -644,5 +748,5 @@ def jit(function: Callable[P, R] | None = None, *, keep_grads: bool = False) -> 
     [2.0, 4.0]
     """
     if function is None:
-        return lambda f: Jitted(f, keep_grads)
-    return Jitted(function, keep_grads)
+        return lambda f: Jitted(f, keep_grads, dynamic)
+    return Jitted(function, keep_grads, dynamic)

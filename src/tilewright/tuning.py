@@ -20,6 +20,7 @@ from tilewright.codegen.llvm import scratch_bytes
 from tilewright.compiler import Executable, load_kernels
 from tilewright.core.diagnostics import TilewrightError
 from tilewright.core.settings import settings
+from tilewright.core.shape import upper
 from tilewright.lower.calls import Call
 from tilewright.lower.contraction import Contraction
 from tilewright.lower.lowering import lower_groups
@@ -78,7 +79,7 @@ class _Runner:
                 slot = slots.setdefault(arg.place, len(slots) + 1)
                 args.append((slot, arg.offset * arg.place.dtype.itemsize))
             address = addresses[names[call.kernel]]
-            launches.append(Launch(address, [Segment(args, call.grid, call.chunk)], n - 1))
+            launches.append(Launch(address, [Segment(args, upper(call.grid), call.chunk)], n - 1))
         scratch = max(scratch_bytes(c.kernel) for c in calls)
         self.program = Program(launches, slots=len(slots) + 1, scratch_bytes=scratch, checks=_Silent())
         self.buffers = [_filled(place, memory) for place in slots]

@@ -1,4 +1,4 @@
-"""Shapes: tuples of ``Dim``, a non-negative integer or a bounded symbolic size.
+"""Shapes: tuples of ``Extent``, a non-negative integer or a symbolic size.
 
 Nothing here assumes that a size is an integer; code that does asks ``static(shape)`` first.
 """
@@ -6,66 +6,69 @@ Nothing here assumes that a size is an integer; code that does asks ``static(sha
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-__all__ = ["Dim", "Shape", "Size", "broadcast_shapes", "dim_equal", "is_static", "product", "static", "upper"]
+from tilewright.core.size import Size, SymbolicSizeError
 
+__all__ = [
+    "Extent", "Shape", "Size", "broadcast_shapes", "dim_equal", "is_static", "lower_bound", "product", "static", "total", "upper",
+]  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A symbolic size with inclusive bounds. Two sizes are the same size when their names are."""
-
-    name: str
-    low: int
-    high: int
-
-    def __repr__(self) -> str:
-        return f"{self.name}:{self.low}..{self.high}"
+Extent = int | Size
+Shape = tuple[Extent, ...]
 
 
-Dim = int | Size
-Shape = tuple[Dim, ...]
-
-
-def is_static(shape: Iterable[Dim]) -> bool:
+def is_static(shape: Iterable[Extent]) -> bool:
     """Whether every size is a known integer."""
     return all(isinstance(d, int) for d in shape)
 
 
-def static(shape: Iterable[Dim]) -> tuple[int, ...]:
-    """The shape as integers; ``ValueError`` when a size is symbolic."""
+def static(shape: Iterable[Extent]) -> tuple[int, ...]:
+    """The shape as integers; ``SymbolicSizeError`` when a size is symbolic."""
     out = []
     for dim in shape:
         if not isinstance(dim, int):
-            raise ValueError(f"size {dim!r} is symbolic where a known size is needed")
+            raise SymbolicSizeError(f"size {dim!r} is symbolic where a known size is needed", True)
         out.append(dim)
     return tuple(out)
 
 
-def upper(dim: Dim) -> int:
+def upper(dim: Extent) -> int:
     """The largest value a size can take."""
     return dim if isinstance(dim, int) else dim.high
 
 
-def dim_equal(a: Dim, b: Dim) -> bool:
+def lower_bound(dim: Extent) -> int:
+    """The smallest value a size can take."""
+    return dim if isinstance(dim, int) else dim.low
+
+
+def dim_equal(a: Extent, b: Extent) -> bool:
     """Whether two sizes are known to be the same."""
     return a == b
 
 
-def product(shape: Iterable[Dim]) -> int:
+def product(shape: Iterable[Extent]) -> int:
     """Number of elements (the upper bound where sizes are symbolic)."""
-    total = 1
+    count = 1
     for dim in shape:
-        total *= upper(dim)
-    return total
+        count *= upper(dim)
+    return count
+
+
+def total(shape: Iterable[Extent]) -> Extent:
+    """Number of elements, an expression where sizes are symbolic."""
+    count: Extent = 1
+    for dim in shape:
+        count = count * dim
+    return count
 
 
 def broadcast_shapes(shapes: Sequence[Shape]) -> Shape:
     """NumPy's broadcasting of several shapes; ``ValueError`` names the shapes that do not fit."""
     rank = max((len(s) for s in shapes), default=0)
-    out: list[Dim] = []
+    out: list[Extent] = []
     for axis in range(-rank, 0):
-        dim: Dim = 1
+        dim: Extent = 1
         for shape in shapes:
             if len(shape) < -axis or shape[axis] == 1:
                 continue

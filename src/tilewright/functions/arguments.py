@@ -14,8 +14,10 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.diagnostics import suggest
 from tilewright.core.dtype import DType
-from tilewright.core.shape import broadcast_shapes
+from tilewright.core.shape import Extent, broadcast_shapes
+from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, make
+from tilewright.graph.sizes import size_value
 from tilewright.tensor import (
     ArgumentError,
     AxisError,
@@ -31,7 +33,7 @@ from tilewright.tensor import (
 
 __all__ = [
     "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "concrete",
-    "dtype_of",
+    "count_of", "dtype_of", "extent",
     "filled", "float_tensor", "inexact", "is_scalar", "pair", "shape_of", "together",
 ]  # fmt: skip
 
@@ -43,7 +45,7 @@ _NUMBERS = (bool, int, float, complex)
 def is_scalar(x: Any) -> bool:
     """Whether ``x`` is a Python number, which takes the type of the tensor beside it. So does ``np.float64``, which is one
     too: what ``np.mean`` gives must not turn a float32 model into float64."""
-    return isinstance(x, _NUMBERS)
+    return isinstance(x, (*_NUMBERS, Size))
 
 
 def as_tensor(x: TensorLike, function: str, name: str = "x", dtype: DType | None = None) -> Tensor:
@@ -102,7 +104,7 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
     """A shape from an integer or a sequence of integers."""
     items = shape if isinstance(shape, (tuple, list)) else (shape,)
     try:
-        out = tuple(operator.index(d) for d in items)
+        out = tuple(extent(d) for d in items)
     except TypeError:
         raise DTypeError(
             f"{function}: `{name}` is an integer or a sequence of integers, got {shape!r}"
@@ -110,6 +112,20 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
     if any(d < 0 for d in out):
         raise ShapeError(f"{function}: `{name}` {out} has a negative size")
     return out
+
+
+def extent(size: Any) -> int:
+    """An integer, or a symbolic size of a function that is being traced, which goes for one."""
+    return size if isinstance(size, Size) else operator.index(size)  # type: ignore[return-value]
+
+
+def count_of(shape: Sequence[Extent], dtype: DType) -> Any:
+    """How many elements a shape has, as an operand of arithmetic in ``dtype``: a number, or a tensor where the shape has
+    symbolic sizes."""
+    count: Extent = 1
+    for d in shape:
+        count = count * d
+    return from_value(size_value(count, dtype)) if isinstance(count, Size) else count
 
 
 def pair(x: Any, count: int, function: str, name: str) -> tuple[int, ...]:
@@ -145,7 +161,7 @@ def broadcast_to_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def filled(number: Any, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A graph constant of one number repeated to a shape."""
-    value = constant(number, dtype)
+    value = size_value(number, dtype) if isinstance(number, Size) else constant(number, dtype)
     return make("broadcast", (value,), shape=shape) if shape else value
 
 
@@ -174,7 +190,7 @@ def common_type(function: str, items: Sequence[Any]) -> DType:
         raise DTypeError(f"{function}: {dt.only_stored(found)}")
     for x in items:
         if not isinstance(x, Tensor):
-            alone = dt.of_scalar(x, found)
+            alone = dt.of_scalar(1 if isinstance(x, Size) else x, found)
             found = alone if found is None else dt.promote(found, alone)
     if found is None:
         raise DTypeError(f"{function}: needs at least one operand")
@@ -244,6 +260,9 @@ def common_shape(function: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int,
 
 def number_value(number: Any, dtype: DType, shape: tuple[int, ...], function: str) -> Value:
     """A graph constant of one Python number repeated to a shape; an error when the type cannot hold it."""
+    if isinstance(number, Size):
+        value = size_value(number, dtype)
+        return make("broadcast", (value,), shape=shape) if shape else value
     if dtype.kind in "biu":
         if isinstance(number, (float, complex)) and not isinstance(number, bool):
             raise DTypeError(f"{function}: the number {number!r} does not fit a tensor of {dtype}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -230,9 +231,10 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
         start, stop = 0, start
     if step == 0:
         raise ArgumentError("arange: `step` is not 0")
-    integral = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
+    integral = all(isinstance(v, (int, np.integer, Size)) for v in (start, stop, step))
     kind = dtype_of(dtype, "arange") if dtype is not None else dt.int64 if integral else dt.float32
-    count = max(0, math.ceil((stop - start) / step))
+    count: Any = -((start - stop) // step) if integral else math.ceil((stop - start) / step)
+    count = 0 if count <= 0 else count if isinstance(count, Size) else int(count)
     if not kind.is_integer and not integral:
         wide = iota((count,))
         out = add(multiply(cast(wide, dt.float64), float(step)), float(start))
@@ -241,7 +243,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     if step != 1:
         out = multiply(out, int(step))
     if start != 0:
-        out = add(out, int(start))
+        out = add(out, start if isinstance(start, Size) else int(start))
     return cast(out, kind)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -162,8 +163,16 @@ def _basic(items: Sequence[Any], shape: tuple[int, ...]) -> _Plan:
         if item is None:
             plan.shape.append(1)
             continue
-        size = shape[axis]
+        size: Any = shape[axis]
         if isinstance(item, slice):
+            if isinstance(size, Size):
+                start, stop, step = _symbolic_slice(item, size)
+                plan.start.append(start)
+                plan.stop.append(stop)
+                plan.step.append(step)
+                plan.shape.append(stop if (start, step) == (0, 1) else -(-(stop - start) // step))
+                axis += 1
+                continue
             try:
                 first, last, step = item.indices(size)
             except TypeError:
@@ -183,12 +192,25 @@ def _basic(items: Sequence[Any], shape: tuple[int, ...]) -> _Plan:
                 raise IndexingError(
                     f"index: {item} is out of range for axis {axis} of size {size} (shape {shape})"
                 )
-            plan.start.append(item % size)
-            plan.stop.append(item % size + 1)
+            at = item if item >= 0 else size + item
+            plan.start.append(at)
+            plan.stop.append(at + 1)
             plan.step.append(1)
             plan.dropped.append(axis)
         axis += 1
     return plan
+
+
+def _symbolic_slice(item: slice, size: Any) -> tuple[int, Any, int]:
+    """Start, stop and positive step of a slice of an axis whose size is symbolic; other slices need its number."""
+    start, stop, step = (default if v is None else v for v, default in zip(
+        (item.start, item.stop, item.step), (0, size, 1), strict=True
+    ))  # fmt: skip
+    if not isinstance(start, int) or not isinstance(step, int) or start < 0 or step < 1 or start > size:
+        operator.index(size)
+    if stop < 0:
+        stop = size + stop
+    return start, size if stop >= size else stop if stop >= start else start, step
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:

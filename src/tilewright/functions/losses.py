@@ -18,6 +18,7 @@ from tilewright.functions.arguments import (
     broadcast_to_shape,
     cast,
     common_shape,
+    count_of,
     float_tensor,
 )
 from tilewright.functions.creation import iota
@@ -61,6 +62,12 @@ def _reduced(loss: Tensor, reduction: str, function: str) -> Tensor:
     if reduction == "none":
         return loss
     raise ArgumentError(f"{function}: `reduction` is 'mean', 'sum' or 'none', got {reduction!r}")
+
+
+def _examples(shape: tuple[int, ...], loss: Tensor) -> float | Tensor:
+    """How many examples a loss is divided by: at least one."""
+    count = count_of(shape, loss.dtype)
+    return count if isinstance(count, Tensor) else float(max(count, 1))
 
 
 def _pair(input: TensorLike, target: TensorLike, function: str) -> tuple[Tensor, Tensor]:
@@ -199,7 +206,7 @@ def kl_div(
         safe = where(equal(t, 0), 1.0, t)
         loss = multiply(t, subtract(log(safe), x))
     if reduction == "batchmean":
-        return divide(sum_over(loss), float(max(x.shape[0], 1) if x.ndim else 1))
+        return divide(sum_over(loss), _examples(x.shape[:1], loss))
     return _reduced(loss, reduction, "kl_div")
 
 
@@ -374,5 +381,5 @@ def _soft_cross_entropy(
         logs = multiply(logs, reshape(w, (w.size, *(1,) * (x.ndim - axis - 1))))
     loss = negative(sum_over(multiply(logs, t), axis))
     if reduction == "mean":
-        return divide(sum_over(loss), float(max(loss.size, 1)))
+        return divide(sum_over(loss), _examples(loss.shape, loss))
     return _reduced(loss, reduction, "cross_entropy")

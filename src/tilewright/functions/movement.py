@@ -22,6 +22,7 @@ from tilewright.functions.arguments import (
     cast,
     common_shape,
     concrete,
+    extent,
     pair,
     shape_of,
     tensors_of,
@@ -43,7 +44,7 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
     """
     x = as_tensor(x, "reshape")
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    sizes = [int(d) for d in wanted]
+    sizes = [extent(d) for d in wanted]
     if sizes.count(-1) == 1:
         known = math.prod(d for d in sizes if d != -1)
         if known <= 0 or x.size % known:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
-from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, float_tensor
+from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, count_of, float_tensor
 from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, subtract
 from tilewright.functions.movement import reshape
@@ -122,7 +122,11 @@ def batch_norm(
         distance, center, variance = _moments(wide, axes)
         if training and running_mean is not None and running_var is not None:
             with no_grad():
-                unbiased = multiply(variance, count / (count - 1))
+                if isinstance(count, int):
+                    unbiased = multiply(variance, count / (count - 1))
+                else:
+                    number = count_of([x.shape[a] for a in axes], wide.dtype)
+                    unbiased = multiply(variance, divide(number, subtract(number, 1.0)))
                 _move(running_mean, reshape(center, running_mean.shape), momentum)
                 _move(running_var, reshape(unbiased, running_var.shape), momentum)
     else:

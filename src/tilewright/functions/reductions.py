@@ -7,6 +7,7 @@ in int64 (uint64 for unsigned ones); means and variances of integers are float32
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
@@ -17,10 +18,20 @@ from tilewright.functions.arguments import (
     axes_of,
     axis_of,
     cast,
+    count_of,
     dtype_of,
     float_tensor,
 )
-from tilewright.functions.elementwise import divide, equal, multiply, not_equal, sqrt, subtract, where
+from tilewright.functions.elementwise import (
+    divide,
+    equal,
+    maximum,
+    multiply,
+    not_equal,
+    sqrt,
+    subtract,
+    where,
+)
 from tilewright.tensor import DTypeError, ShapeError, Tensor, apply
 from tilewright.tensor.composite import composite
 
@@ -97,8 +108,19 @@ def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     return _extreme("min", x, axis, keepdims)
 
 
-def _count(x: Tensor, axes: tuple[int, ...]) -> int:
+def _count(x: Tensor, axes: tuple[int, ...]) -> Any:
+    """Elements over ``axes``; a symbolic size where one of them is."""
     return math.prod(x.shape[a] for a in axes)
+
+
+def _divide_by_count(total: Tensor, x: Tensor, axes: tuple[int, ...], correction: float = 0.0) -> Tensor:
+    """The total divided by the number of elements over ``axes``, less a correction."""
+    count = _count(x, axes)
+    if isinstance(count, int):
+        rest = count - correction
+        return divide(total, float(rest) if rest > 0 else 0.0)
+    number = count_of([x.shape[a] for a in axes], total.dtype)
+    return divide(total, maximum(subtract(number, correction), 0.0) if correction else number)
 
 
 @composite
@@ -108,9 +130,9 @@ def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     axes = axes_of(axis, x.ndim, "mean")
     total = _reduce("reduce_sum", _wide(x), axes, keepdims)
     count = _count(x, axes)
-    return cast(
-        multiply(total, 1.0 / count) if count and _exact(count) else divide(total, float(count)), x.dtype
-    )
+    if isinstance(count, int) and count and _exact(count):
+        return cast(multiply(total, 1.0 / count), x.dtype)
+    return cast(_divide_by_count(total, x, axes), x.dtype)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -139,9 +161,8 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
         squared = multiply(from_mean, from_mean)
     else:
         squared = multiply(distance, distance)
-    count = _count(x, axes) - correction
     total = _reduce("reduce_sum", squared, axes, keepdims)
-    return cast(divide(total, float(count) if count > 0 else 0.0), given.dtype)
+    return cast(_divide_by_count(total, x, axes, correction), given.dtype)
 
 
 @composite

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Dim, Shape, broadcast_shapes, product, static
+from tilewright.core.shape import Extent, Shape, broadcast_shapes, product, static
 from tilewright.graph.ir import Value, constant, make
 
 __all__ = [
@@ -120,7 +120,9 @@ def permute(x: Value, axes: Sequence[int]) -> Value:
     return x if axes == tuple(range(x.type.rank)) else make("permute", (x,), axes=axes)
 
 
-def slice_(x: Value, start: Sequence[int], stop: Sequence[Dim], step: Sequence[int] | None = None) -> Value:
+def slice_(
+    x: Value, start: Sequence[int], stop: Sequence[Extent], step: Sequence[int] | None = None
+) -> Value:
     step = (1,) * x.type.rank if step is None else tuple(step)
     if not any(start) and tuple(stop) == x.shape and all(s == 1 for s in step):
         return x

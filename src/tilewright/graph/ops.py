@@ -1,7 +1,7 @@
 """The op table: every graph operation with its operands, static arguments, type rule and meaning in one line.
 
 Elementwise operations come from the scalar vocabulary; their operands have one shape (``broadcast`` is
-explicit) and the types the scalar row asks for. Shapes are lists of ``Dim``; rules that need a known size say
+explicit) and the types the scalar row asks for. Shapes are lists of ``Extent``; rules that need a known size say
 so through ``static``. Notation: B batch, M N K contraction ranges, n image, c channel, s spatial axes.
 """
 
@@ -14,7 +14,7 @@ from tilewright.core import dtype as dt
 from tilewright.core import shape as shapes
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, ScalarOp, result_dtype
-from tilewright.core.shape import Dim, Shape
+from tilewright.core.shape import Extent, Shape
 from tilewright.graph.body import Body
 from tilewright.graph.host import FUNCTIONS as HOST_FUNCTIONS
 from tilewright.graph.ir import OPS, Op, TensorType
@@ -50,7 +50,7 @@ def _check_axes(op: str, axes: Sequence[int], rank: int) -> None:
 
 
 def _check_shape(op: str, shape: Shape) -> None:
-    if any(isinstance(d, int) and d < 0 for d in shape):
+    if any(d < 0 for d in shape):
         raise ValueError(f"{op}: a size is not negative, got shape {shape}")
 
 
@@ -206,11 +206,9 @@ def _host_call(types: Types, attrs: Attrs) -> TensorType:
 def _reshape(types: Types, attrs: Attrs) -> TensorType:
     shape: Shape = attrs["shape"]
     _check_shape("reshape", shape)
-    known = shapes.is_static(shape) and shapes.is_static(types[0].shape)
-    if known and shapes.product(shape) != types[0].size:
-        raise ValueError(
-            f"reshape: {types[0].size} elements of shape {types[0].shape} do not fill shape {shape}"
-        )
+    count = shapes.total(types[0].shape)
+    if shapes.total(shape) != count:
+        raise ValueError(f"reshape: {count} elements of shape {types[0].shape} do not fill shape {shape}")
     return TensorType(types[0].dtype, shape)
 
 
@@ -236,9 +234,9 @@ def _broadcast(types: Types, attrs: Attrs) -> TensorType:
 @_row("slice", 1, ("start", "stop", "step"), "start, stop (exclusive) and positive step for every axis")
 def _slice(types: Types, attrs: Attrs) -> TensorType:
     _check_lengths("slice", types[0].rank, attrs, "start", "stop", "step")
-    out: list[Dim] = []
+    out: list[Extent] = []
     for dim, a, b, s in zip(types[0].shape, attrs["start"], attrs["stop"], attrs["step"], strict=True):
-        if not 0 <= a <= b <= shapes.upper(dim) or s < 1:
+        if not 0 <= a <= b <= dim or s < 1:
             raise ValueError(f"slice: {a}:{b}:{s} does not lie in an axis of size {dim}")
         out.append(dim if (a, b, s) == (0, dim, 1) else -(-(b - a) // s))
     return TensorType(types[0].dtype, tuple(out))
@@ -254,7 +252,7 @@ def _pad(types: Types, attrs: Attrs) -> TensorType:
     if types[1] != TensorType(types[0].dtype, ()):
         raise TypeError(f"pad: the fill value is {types[0].dtype}[], got {types[1]}")
     _check_lengths("pad", types[0].rank, attrs, "low", "high", "interior")
-    out: list[Dim] = []
+    out: list[Extent] = []
     for dim, low, high, gap in zip(
         types[0].shape, attrs["low"], attrs["high"], attrs["interior"], strict=True
     ):
@@ -263,8 +261,7 @@ def _pad(types: Types, attrs: Attrs) -> TensorType:
         if low == high == gap == 0:
             out.append(dim)
         else:
-            (size,) = shapes.static((dim,))
-            out.append(low + high + size + gap * max(size - 1, 0))
+            out.append(low + high + dim + gap * (dim - 1 if dim > 0 else 0))
     return TensorType(types[0].dtype, tuple(out))
 
 
@@ -281,13 +278,13 @@ def _concat(types: Types, attrs: Attrs) -> TensorType:
         raise ValueError("concat: needs at least one operand")
     first = types[0]
     _check_axis("concat", axis, first.rank)
-    total = 0
+    total: Extent = 0
     for t in types:
         if t.dtype is not first.dtype or t.rank != first.rank:
             raise TypeError(f"concat: {first} and {t} differ in type or rank")
         if any(i != axis and a != b for i, (a, b) in enumerate(zip(first.shape, t.shape, strict=True))):
             raise ValueError(f"concat: shapes {first.shape} and {t.shape} differ off axis {axis}")
-        total += shapes.static((t.shape[axis],))[0]
+        total = total + t.shape[axis]
     return TensorType(first.dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 
@@ -303,7 +300,7 @@ def _window(types: Types, attrs: Attrs) -> TensorType:
     _check_lengths("window", len(axes), attrs, "size", "stride", "dilation")
     out = list(types[0].shape)
     for axis, k, s, d in zip(axes, attrs["size"], attrs["stride"], attrs["dilation"], strict=True):
-        (size,) = shapes.static((out[axis],))
+        size = out[axis]
         if k < 1 or s < 1 or d < 1:
             raise ValueError("window: size, stride and dilation are at least 1")
         if size < (k - 1) * d + 1:
@@ -495,9 +492,9 @@ def _conv(types: Types, attrs: Attrs) -> TensorType:
             f"conv: {channels} input and {filters} output channels in {groups} groups do not match a kernel "
             f"of shape {rhs.shape}"
         )
-    out: list[Dim] = [lhs.shape[0], filters]
+    out: list[Extent] = [lhs.shape[0], filters]
     for size, k, s, (low, high), ld, rd in zip(
-        shapes.static(lhs.shape[2:]), shapes.static(rhs.shape[2:]), attrs["stride"], attrs["padding"],
+        lhs.shape[2:], shapes.static(rhs.shape[2:]), attrs["stride"], attrs["padding"],
         attrs["lhs_dilation"], attrs["rhs_dilation"], strict=True,
     ):  # fmt: skip
         spread = 0 if size == 0 else (size - 1) * ld + 1

@@ -20,6 +20,7 @@ from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
 from tilewright.core.shape import Shape, Size
+from tilewright.core.size import bind
 from tilewright.graph import host
 from tilewright.graph.ir import Value, topological
 
@@ -68,8 +69,10 @@ def _bind_sizes(value: Value, array: Array, sizes: dict[str, int]) -> None:
         isinstance(array, np.ndarray) and array.dtype == value.dtype.numpy and array.ndim == value.type.rank
     )
     for dim, actual in zip(value.shape, array.shape, strict=True) if fits else ():
-        if isinstance(dim, Size):
+        if isinstance(dim, Size) and dim.is_named:
             fits = fits and dim.low <= actual <= dim.high and sizes.setdefault(dim.name, actual) == actual
+        elif isinstance(dim, Size):
+            fits = fits and dim.low <= actual <= dim.high
         else:
             fits = fits and dim == actual
     if not fits:
@@ -82,9 +85,10 @@ def _resolve(item: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(item, tuple):
         return tuple(_resolve(i, sizes) for i in item)
     if isinstance(item, Size):
-        if item.name not in sizes:
-            raise ValueError(f"size {item!r} is not known from the bound arrays")
-        return sizes[item.name]
+        unknown = [name for name in item.names() if name not in sizes]
+        if unknown:
+            raise ValueError(f"size {unknown[0]} is not known from the bound arrays")
+        return bind(item, sizes)
     return item
 
 

@@ -8,7 +8,8 @@
 
 Every binder carries its type. Interior values are numbered in the order of computation, behind the inputs,
 which may have names. Static arguments follow the operands as ``name=value``: integers, words, and lists in
-brackets; a symbolic size is ``name:low..high``. A constant shows its number instead.
+brackets; a symbolic size is ``name:low..high``, or an expression of such: ``3*name:1..64+2``. A constant
+shows its number instead.
 
 The body of a loop stands in braces on its line, its statements apart by semicolons; those of branches in a list:
 
@@ -29,6 +30,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape, Size
+from tilewright.core.size import parse_size, spell
 from tilewright.graph.body import Body
 from tilewright.graph.ir import OPS, TensorType, Value, constant, input_value, make, topological
 
@@ -93,7 +95,7 @@ def format_attribute(item: Any) -> str:
     if isinstance(item, DType):
         return item.name
     if isinstance(item, Size):
-        return f"{item.name}:{item.low}..{item.high}"
+        return spell(item)
     if isinstance(item, bool):
         return "true" if item else "false"
     if isinstance(item, str):
@@ -269,7 +271,7 @@ def _parse_number(word: str, dtype: DType) -> bool | int | float | complex:
 class _Reader:
     """The tokens of a piece of a line."""
 
-    TOKEN = re.compile(r"\s*(%[\w.]+|[A-Za-z_]\w*:\d+\.\.\d+|-?\d+|[A-Za-z_]\w*|[\[\],=:])")
+    TOKEN = re.compile(r"\s*(%[\w.]+|[-\w:.*+/()]*:\d+\.\.\d+[-\w:.*+/()]*|-?\d+|[A-Za-z_]\w*|[\[\],=:])")
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []
@@ -333,8 +335,7 @@ class _Reader:
         if re.fullmatch(r"-?\d+", token):
             return int(token)
         if ".." in token:
-            name, low, high = re.split(r":|\.\.", token)
-            return Size(name, int(low), int(high))
+            return parse_size(token)
         if not token[0].isalpha():
             raise ValueError(f"expected a value, found {token!r}")
         return token

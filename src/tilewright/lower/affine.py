@@ -10,9 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from tilewright.core.shape import Extent, upper
 from tilewright.kernel.ir import Expr, const, idiv, imod, op, var
 
-__all__ = ["Affine", "Space"]
+__all__ = ["Affine", "Space", "Unsupported"]
+
+
+class Unsupported(Exception):
+    """This value has no native lowering; the reason is reported and the value is computed by the reference."""
 
 
 class Affine:
@@ -71,14 +76,16 @@ class Space:
 
     def __init__(self) -> None:
         self.ranges: dict[Expr, tuple[int, int]] = {}
+        self.extents: dict[Expr, Extent] = {}  # of loop variables
         self._split: dict[Expr, tuple[str, Affine, int]] = {}  # atom -> (idiv|imod, operand, divisor)
 
-    def loop(self, name: str, extent: int) -> Affine:
+    def loop(self, name: str, extent: Extent) -> Affine:
         """A fresh loop variable ``0 <= name < extent``; a size-1 range is the constant 0."""
         if extent == 1:
             return Affine.of(0)
         atom = var(name)
-        self.ranges[atom] = (0, max(extent - 1, 0))
+        self.ranges[atom] = (0, max(upper(extent) - 1, 0))
+        self.extents[atom] = extent
         return Affine({atom: 1})
 
     def atom(self, expr: Expr, low: int, high: int) -> Affine:
@@ -152,20 +159,29 @@ class Space:
                     return self.recombine(rest + operand * k)
         return a
 
-    def linear(self, index: Sequence[Affine], shape: Sequence[int]) -> Affine:
-        """Row-major position of an index."""
+    def linear(self, index: Sequence[Affine], shape: Sequence[Extent]) -> Affine:
+        """Row-major position of an index. Raises ``Unsupported`` where a stride is a symbolic size."""
         total = Affine.of(0)
-        stride = 1
+        stride: Extent = 1
         for i, size in zip(reversed(index), reversed(shape), strict=True):
-            total = total + i * stride
-            stride *= size
+            if isinstance(stride, int):
+                total = total + i * stride
+            elif i.terms or i.constant:
+                raise Unsupported(f"an axis outside the symbolic size {stride}")
+            stride = stride * size
         return self.recombine(total)
 
-    def unravel(self, flat: Affine, shape: Sequence[int]) -> list[Affine]:
-        """The index of a row-major position."""
+    def unravel(self, flat: Affine, shape: Sequence[Extent]) -> list[Affine]:
+        """The index of a row-major position. Raises ``Unsupported`` where it takes a division by a symbolic size."""
         out: list[Affine] = []
-        for size in reversed(shape[1:]):
-            flat, digit = self.divmod(flat, max(size, 1))
+        for k in range(len(shape) - 1, 0, -1):
+            size = shape[k]
+            if isinstance(size, int):
+                flat, digit = self.divmod(flat, max(size, 1))
+            elif all(s == 1 for s in shape[:k]):
+                flat, digit = Affine.of(0), flat
+            else:
+                raise Unsupported(f"an axis outside the symbolic size {size}")
             out.append(digit)
         if shape:
             out.append(flat)

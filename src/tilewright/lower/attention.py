@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.core.shape import product, static
+from tilewright.core.shape import product
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -212,9 +212,7 @@ class _Backward(AttentionNest):
         t = self.tiling
         digits, head, piece, grid = self.decode(self.pieces)
         none = Affine.of(0)
-        self.corner = (
-            self.space.linear((*head, none, none), static(self.key.shape)) + piece * self.key.type.size
-        )
+        self.corner = self.space.linear((*head, none, none), self.key.shape) + piece * self.key.type.size
         task = self.clear_padding([(self.keys, t.block), (self.rows, t.queries), (self.g_rows, t.queries)])
         for place in self.sums.values():
             target = self.builder.buffer(place, "rw")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Extent, lower_bound, product, static, total
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     Expr,
@@ -21,7 +21,6 @@ from tilewright.kernel.ir import (
     Store,
     const,
     idiv,
-    imod,
     index,
     load,
     op,
@@ -30,6 +29,7 @@ from tilewright.kernel.ir import (
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, take_checks
+from tilewright.lower.extents import digits
 from tilewright.lower.groups import Group
 from tilewright.lower.read import Reader
 from tilewright.recipes.attention import choose_attention_tiling
@@ -70,11 +70,12 @@ class AttentionNest:
             v["result" if v.op == "attention" else "wrt"]: v for v in group.outputs
         }
         self.scale, self.causal = float(anchor["scale"]), bool(anchor["causal"])
-        *self.heads, self.t, self.d = static(self.query.shape)
-        self.s = static(self.key.shape)[-2]
+        self.heads = self.query.shape[:-2]
+        self.t, self.d = static(self.query.shape[-2:])
+        (self.s,) = static(self.key.shape[-2:-1])
         self.kind = anchor.dtype
         self.tiling = choose_attention_tiling(
-            machine, self.kind.itemsize, product(self.heads), self.t, self.s, self.d
+            machine, self.kind.itemsize, product(map(lower_bound, self.heads)), self.t, self.s, self.d
         )
         lanes = self.tiling.lanes
         self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
@@ -108,18 +109,12 @@ class AttentionNest:
     def panel_lane(self) -> Expr:
         return var("j") * self.tiling.lanes + var("v")
 
-    def decode(self, blocks: int) -> tuple[list[Stmt], list[Affine], Affine, int]:
+    def decode(self, blocks: int) -> tuple[list[Stmt], list[Affine], Affine, Extent]:
         """The task number as the head's index and the number of a block (or piece) of queries; the grid."""
-        digits: list[Stmt] = []
-        at: list[Affine] = []
-        grid = product(self.heads) * blocks
-        stride = grid
-        for k, extent in enumerate([*self.heads, blocks]):
-            stride //= extent
-            at.append(self.space.loop(f"h{k}", extent))
-            if extent != 1:
-                digits.append(Let(f"h{k}", imod(idiv(var("g"), stride), extent)))
-        return digits, at[:-1], at[-1], grid
+        extents = (*self.heads, blocks)
+        names = [f"h{k}" for k in range(len(extents))]
+        at = [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)]
+        return digits(names, extents), at[:-1], at[-1], total(extents)
 
     # ---- copies into scratch ----
 
@@ -134,14 +129,16 @@ class AttentionNest:
         scale: float = 1.0,
     ) -> list[Stmt]:
         """Rows ``first`` .. ``stop`` of [.., N, D] as ``area[row][self.row]``; zero up to a multiple of ``size`` rows."""
-        position, feature = self.space.loop("n", static(x.shape)[-2]), self.space.loop("c", self.d)
+        position, feature = self.space.loop("n", static(x.shape[-2:-1])[0]), self.space.loop("c", self.d)
         value = self.scaled(self.reader.read(x, (*head, position, feature)), scale)
         here = (position.expr() - first) * self.row
         copied = [*take_checks(self.reader), Store(area, here + feature.expr(), value)]
         rest = [Store(area, var("n") * self.row + var("c"), self.number(0))]
         count = stop - first
         out: list[Stmt] = [
-            self.over_positions(first, stop, static(x.shape)[-2], [self.vector(0, self.d, copied, "c")]),
+            self.over_positions(
+                first, stop, static(x.shape[-2:-1])[0], [self.vector(0, self.d, copied, "c")]
+            ),
             Loop("n", count, block_count(count, size) * size, (self.vector(0, self.d, rest, "c"),)),
         ]
         return out
@@ -338,7 +335,7 @@ class AttentionNest:
     def result(self, name: str, head: Sequence[Affine], at: Sequence[Affine], value: Expr) -> Store:
         """A store to one of the group's results."""
         v = self.results[name]
-        position = self.space.linear((*head, *at), static(v.shape))
+        position = self.space.linear((*head, *at), v.shape)
         return Store(self.builder.buffer(v, "w"), position.expr(), value)
 
     def write_rows(self, name: str, head: Sequence[Affine], value: Element) -> list[Stmt]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tilewright.core.dtype import DType
+from tilewright.core.shape import Extent, Size, upper
 from tilewright.graph.ir import Value
-from tilewright.kernel.ir import Buf, Check, Kernel, Scratch, Stmt
-from tilewright.lower.read import Reader
+from tilewright.kernel.ir import Buf, Check, Expr, Kernel, Scratch, Stmt
 
 __all__ = ["Arg", "Builder", "Call", "Temporary"]
 
@@ -25,6 +26,12 @@ class Temporary:
 
 
 Place = Value | Temporary
+
+
+class Checked(Protocol):
+    """What collects bounds checks: a ``Reader``."""
+
+    checks: list[tuple[Expr, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,14 @@ class Call:
 
     kernel: Kernel
     args: list[Arg]
-    grid: int
+    grid: Extent
     chunk: int
     inplace: list[tuple[int, int]] = field(default_factory=list)
     label: str = ""
     flops: int = 0
+    when: list[tuple[Size, int, int]] = field(
+        default_factory=list
+    )  # it runs where these sizes are in these ranges
 
 
 class Builder:
@@ -78,7 +88,7 @@ class Builder:
         self.scratch.append(Scratch(name, dtype, size))
         return name
 
-    def call(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str, flops: int = 0) -> Call:
+    def call(self, body: tuple[Stmt, ...], grid: Extent, chunk: int, label: str, flops: int = 0) -> Call:
         """The finished call."""
         bufs = tuple(Buf(name, dtype, access) for name, dtype, access, _ in self.places.values())
         args = [Arg(place, access, offset) for (place, _), (_, _, access, offset) in self.places.items()]
@@ -86,13 +96,13 @@ class Builder:
             Kernel(bufs, body, tuple(self.scratch)),
             args,
             grid,
-            max(1, min(chunk, grid)),
+            max(1, min(chunk, upper(grid))),
             label=label,
             flops=flops,
         )
 
 
-def take_checks(reader: Reader) -> list[Stmt]:
+def take_checks(reader: Checked) -> list[Stmt]:
     """The bounds checks collected since the last call, as statements. The code is the axis size + 1."""
     out: list[Stmt] = [Check(good, min(size, 2**31 - 2) + 1) for good, size in dict.fromkeys(reader.checks)]
     reader.checks.clear()

@@ -18,9 +18,12 @@ Where the machine multiplies and adds up several small elements at once, k runs 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tilewright.core import dtype as dt
-from tilewright.core.shape import product, static
+from tilewright.core.dtype import DType
+from tilewright.core.shape import Extent, Size, is_static, lower_bound, product, static, total, upper
+from tilewright.core.size import narrowed
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -34,8 +37,6 @@ from tilewright.kernel.ir import (
     Store,
     across,
     const,
-    idiv,
-    imod,
     index,
     load,
     op,
@@ -44,12 +45,14 @@ from tilewright.kernel.ir import (
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
 from tilewright.lower.packing import Packing
 from tilewright.lower.problem import (
     Analysis,
     At,
+    Problem,
     Side,
     conv_problem,
     dot_problem,
@@ -72,7 +75,14 @@ MIN_REUSE = 4  # multiplications an element of overlapping windows, times taps a
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
-KLoops = tuple[At, list[tuple[str, int]], Affine]  # indices of the k ranges, their loops, the flat k
+SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
+ROWS = (
+    1,
+    2,
+    4,
+    8,
+    32,
+)  # from each of these on another version computes M rows: its tiles have no more than there are
 
 
 def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, ...]:
@@ -84,6 +94,48 @@ def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, .
             s = Loop(s.var, s.start, end, _stopped(s.body, names, stop), s.kind, s.lanes)
         out.append(s)
     return tuple(out)
+
+
+Ranges = dict[str, tuple[int, int]]  # bounds of named sizes
+
+
+def contraction_problem(anchor: Value, total_kind: DType | None = None) -> Problem:
+    """A contraction's problem, turned so that lanes have a long range and tiles of rows a symbolic one."""
+    problem = dot_problem(anchor, total_kind) if anchor.op == "dot" else conv_problem(anchor)
+    if total_kind is None:
+        problem = problem.squeezed()
+    if product(problem.n) == 1 and product(problem.m) > 1 and is_static(problem.m):
+        return problem.swapped()
+    if not is_static(problem.n) and is_static(problem.m) and lower_bound(total(problem.n)) < SHORT_N:
+        return problem.swapped()
+    return problem
+
+
+def versions(problem: Problem) -> list[Ranges]:
+    """The bounds of symbolic sizes for which a problem has kernels of their own: few or many rows, short or long sums."""
+    m, k = total(problem.m), total(problem.k)
+    ms, ks = [Ranges()], [Ranges()]
+    if isinstance(m, Size):
+        ms = _cut(m, [r for r in ROWS if m.low < r <= m.high])
+    if isinstance(k, Size) and k.low <= LONG_K < k.high:
+        ks = _cut(k, [LONG_K + 1])
+    found = []
+    for a in ms:
+        for b in ks:
+            both = {n: (max(a[n][0], b[n][0]), min(a[n][1], b[n][1])) for n in a.keys() & b.keys()}
+            if all(low <= high for low, high in both.values()):
+                found.append({**a, **b, **both})
+    return found
+
+
+def _cut(size: Size, starts: Sequence[int]) -> list[Ranges]:
+    """The ranges of the one name of ``size`` in which it is below the first start, from it on, and so on."""
+    ((monomial, factor),) = size.terms.items() if len(size.terms) == 1 else (((), 0),)
+    if len(monomial) != 1 or len(monomial[0]) != 3:
+        return [{}]
+    name, low, high = monomial[0]
+    ends = sorted({low, *(-(-s // factor) for s in starts if low < -(-s // factor) <= high)})
+    return [{name: (a, b - 1)} for a, b in zip(ends, [*ends[1:], high + 1], strict=True)]
 
 
 class Contraction(Packing):
@@ -98,16 +150,20 @@ class Contraction(Packing):
         stored: Callable[[Value], bool],
         machine: Machine,
         tiling: Tiling | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         self.group, self.stored, self.machine = group, stored, machine
         anchor = group.anchor
         self.words = self.packing(anchor)
-        if self.words is not None:
-            problem = dot_problem(anchor, self.words.total)
-        else:
-            problem = (dot_problem(anchor) if anchor.op == "dot" else conv_problem(anchor)).squeezed()
-        if product(problem.n) == 1 and product(problem.m) > 1:
-            problem = problem.swapped()
+        problem = contraction_problem(anchor, self.words.total if self.words is not None else None)
+        self.when: list[tuple[Size, int, int]] = []
+        if ranges:
+            sizes = {
+                n: s for e in (*problem.m, *problem.k) if isinstance(e, Size) for n, s in e.names().items()
+            }
+            self.when = [(sizes[n], *bounds) for n, bounds in ranges.items()]
+            m, n, k = (tuple(narrowed(e, ranges) for e in side) for side in (problem.m, problem.n, problem.k))
+            problem = replace(problem, m=m, n=n, k=k)
         self.problem = problem
         self.analysis = Analysis(group, problem, stored)
         self.m, self.n = self.analysis.m, self.analysis.n
@@ -115,7 +171,7 @@ class Contraction(Packing):
         self.stored_kind = dt.uint32 if self.words else problem.kind
         self.all_k = (*problem.k[:-1], -(-problem.k[-1] // self.step)) if problem.k else ()
         self.k = product(self.all_k)
-        self.pieces = 1
+        self.pieces: Extent = 1
         self.partial: Temporary | None = None
         self.situation = self.look()
         self.note = ""
@@ -126,7 +182,10 @@ class Contraction(Packing):
         words = words_of(anchor, self.machine)
         if words is None:
             return None
-        sizes = static(tuple(anchor.inputs[0].shape[a] for a in anchor["lhs_contract"]))
+        extents = tuple(anchor.inputs[0].shape[a] for a in anchor["lhs_contract"])
+        if not is_static(extents):
+            return None
+        sizes = static(extents)
         # only a task that reaches to the end of k can tell that the last word is not whole
         if sizes[-1] < words.size or (sizes[-1] % words.size and product(sizes) > words.size * LONG_K):
             return None
@@ -136,7 +195,7 @@ class Contraction(Packing):
         """How the operands can be read, and the sizes: what the choice of parameters depends on."""
         look, p, words = self.analysis, self.problem, self.words
         self.split_k()
-        whole = words is None or p.k[-1] % self.step == 0
+        whole = words is None or upper(p.k[-1]) % self.step == 0
         if words is None:
             plain_a, plain_b = look.direct("a"), look.direct("b", "free")
             contiguous_k = look.streams("a", "k") and look.streams("b", "k")
@@ -153,27 +212,30 @@ class Contraction(Packing):
             element=words.dots if words is not None else str(p.kind),
             itemsize=p.kind.itemsize,
             outer=product(self.outer),
-            m=self.m.size,
-            n=self.n.size,
+            m=self.m.most,
+            n=self.n.most,
             k=self.k,
             a="along" if along_a else "plain" if plain_a else "computed",
             b="plain" if plain_b else "along" if along_b else "computed",
             inner=(contiguous_k or k is not None)
             and (p.kind.is_float or words is not None)
-            and self.local_k[-1:] > (1,),
+            and product(self.local_k[-1:]) > 1,
             whole=whole,
             # columns that only whole blocks hold: those of one place, or all taps of a channel
             unit=product(self.n.inner[1:]) if flat else 1,
             inner_unit=product(self.n.extents[k.tap :]) if k else 1,
             packed_k=self.k // n.taps * n.phases if n else 0,
             packed_inner=k is not None,
-            tail=product(self.local_k[k.place :]) if k else self.all_k[-1] if p.k else 1,
-            long=epilogue_cost(self.group) > LONG_EPILOGUE and self.pieces == 1,
+            tail=product(self.local_k[k.place :]) if k else upper(self.all_k[-1]) if p.k else 1,
+            long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
+            least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
+            least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
         )
 
     def chosen(self) -> Tiling:
         """The tuned parameters for this problem, or the cost model's."""
-        found = self.machine.tuned and self.machine.tuned.find(self.situation, self.machine)
+        static = not (self.when or self.situation.least_m or self.situation.least_n)
+        found = static and self.machine.tuned and self.machine.tuned.find(self.situation, self.machine)
         if not found:
             return choose(self.machine, self.situation)
         self.note = found.reason
@@ -195,11 +257,11 @@ class Contraction(Packing):
         if self.words is not None:
             return None
         halo = find_halo(self.analysis, "n")
-        if halo is None or halo.place < self.n.cut or (halo.tap == 0 and self.pieces > 1):
+        if halo is None or halo.place < self.n.cut or (halo.tap == 0 and upper(self.pieces) > 1):
             return None
         lanes = self.machine.vector_bytes // self.problem.kind.itemsize
         narrow = halo.place > self.n.cut and product(self.n.extents[halo.place :]) < 8 * lanes
-        if narrow or self.m.size * halo.taps < MIN_REUSE:
+        if narrow or self.m.most * halo.taps < MIN_REUSE:
             return None
         self.n = self.analysis.n = Side(self.n.extents, halo.place)
         return halo
@@ -217,6 +279,9 @@ class Contraction(Packing):
         """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
         first = self.all_k[0] if self.all_k else 1
         room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
+        if isinstance(first, Size):
+            self.split_symbolic_k(first, room)
+            return
         extent = first
         if self.k > LONG_K:
             fitting = [d for d in range(2, min(first, room) + 1) if first % d == 0]
@@ -232,12 +297,24 @@ class Contraction(Packing):
         if self.pieces > 1:
             self.partial = Temporary(self.problem.kind, self.pieces * self.group.anchor.type.size)
 
+    def split_symbolic_k(self, first: Size, room: int) -> None:
+        """Pieces of a fixed length, as many as the run-time K has."""
+        rest = max(product(self.all_k[1:]), 1)
+        self.uneven, self.local_k = False, self.all_k
+        length = max(LONG_K // rest, -(-first.high // room), 1)
+        if self.k <= LONG_K or length >= first.high:
+            return
+        self.pieces, self.uneven = -(-first // length), True
+        self.k = length * rest
+        self.local_k = (length, *self.all_k[1:])
+        self.partial = Temporary(self.problem.kind, -(-first.high // length) * self.group.anchor.type.size)
+
     def shortened(self, body: Sequence[Stmt]) -> tuple[Stmt, ...]:
         """The loops over the outermost k range, stopped where the problem ends."""
         if not self.uneven:
             return tuple(body)
-        size = self.local_k[0]
-        rest = op("sub", const(self.all_k[0]), (self.piece * size).expr())
+        size = upper(self.local_k[0])
+        rest = op("sub", extent(self.all_k[0]), (self.piece * size).expr())
         return _stopped(body, {"k0", "p0"}, op("minimum", const(size), rest))
 
     def calls(self) -> list[Call]:
@@ -249,15 +326,17 @@ class Contraction(Packing):
         calls = [self.main_call(label, flops)]
         if self.partial is not None:
             calls.append(self.sum_call(label))
+        for call in calls:
+            call.when = self.when
         return calls
 
     def sum_call(self, label: str) -> Call:
         """Add the pieces' partial results, always in the same order, and run the epilogue."""
         assert self.partial is not None
         self.start()
-        shape, kind = static(self.group.anchor.shape), self.problem.kind
+        shape, kind = self.group.anchor.shape, self.problem.kind
         size = product(shape)
-        flat = self.space.loop("e", size)
+        flat = self.space.loop("e", total(shape))
         at = self.space.unravel(flat, shape)
         source = self.builder.buffer(self.partial, "r")
         number = self.space.loop("s", self.pieces)
@@ -269,7 +348,7 @@ class Contraction(Packing):
         ]
         kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.builder.call((loop,), size, 1 << 14, f"sum of pieces: {label}")
+        return self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
 
     def start(self) -> None:
         self.builder = Builder()
@@ -279,14 +358,23 @@ class Contraction(Packing):
     def main_call(self, label: str, flops: int) -> Call:
         self.start()
         t, p = self.tiling, self.problem
-        blocks_m, blocks_n = -(-self.m.size // t.mc), -(-self.n.size // t.nc)
+        blocks_m: Extent = 1 if t.mc >= self.m.most else -(-self.m.size // t.mc)
+        blocks_n: Extent = 1 if t.nc >= self.n.most else -(-self.n.size // t.nc)
         extents = (self.pieces, *self.outer, blocks_m, blocks_n)
-        grid = product(extents)
-        digits, at = self.decode(extents, grid)
+        names = [f"t{position}" for position in range(len(extents))]
+        lets, at = (
+            digits(names, extents),
+            [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)],
+        )
         self.piece = at[0]
         batch, mo, no = self.cut(at[1:])
-        m_block = self.block(at[-2], t.mc, self.m.size)
-        n_block = self.block(at[-1], t.nc, self.n.size)
+        self.height = t.mc
+        if lower_bound(self.m.size) < t.mc:  # a block of a range that may be shorter holds what there is
+            rows = extent(self.m.size)
+            lets.append(Let("rows", rows if t.mc >= self.m.most else op("minimum", const(t.mc), rows)))
+            self.height = var("rows")
+        m_block = self.block(at[-2], t.mc, self.m.size, self.height)
+        n_block = self.block(at[-1], t.nc, self.n.size, t.nc)
         task: list[Stmt] = []
         if self.pack_b:
             task += self.packed_b(batch, no, n_block)
@@ -301,23 +389,8 @@ class Contraction(Packing):
         )
         if self.long:
             task += self.long_epilogue(batch, mo, no, m_block, n_block)
-        body = (Loop("g", LO, HI, (*digits, *self.shortened(task))),)
-        return self.builder.call(body, grid, 1, label, flops)
-
-    def decode(self, extents: Sequence[int], grid: int) -> tuple[list[Stmt], At]:
-        """The task number as an index over outer ranges and blocks."""
-        flat, digits, at = var("g"), list[Stmt](), list[Affine]()
-        stride = grid
-        for position, extent in enumerate(extents):
-            stride //= extent
-            if extent == 1:
-                at.append(Affine.of(0))
-                continue
-            digit = idiv(flat, stride)
-            first = all(e == 1 for e in extents[:position])
-            digits.append(Let(f"t{position}", digit if first else imod(digit, extent)))
-            at.append(self.space.loop(f"t{position}", extent))
-        return digits, at
+        body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
+        return self.builder.call(body, total(extents), 1, label, flops)
 
     def cut(self, at: At) -> tuple[At, At, At]:
         b, mo = len(self.problem.batch), len(self.m.outer)
@@ -328,10 +401,9 @@ class Contraction(Packing):
     def column_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
         t, p = self.tiling, self.problem
         width = min(t.nr * t.lanes, t.nc)
-        m_start, m_count = self.tiles("mt", t.mr, t.mc)
+        m_start, number, m_count = self.row_tiles("mt")
         n_start, n_count = self.tiles("nt", width, t.nc)
         k, loops, local = self.k_loops()
-        number = self.space.loop("mt", m_count)
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
@@ -370,8 +442,8 @@ class Contraction(Packing):
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
-        for loop_name, extent in reversed(loops):
-            step = self.loop_variable(loop_name, extent, step)
+        for loop_name, length in reversed(loops):
+            step = self.loop_variable(loop_name, length, step)
         tile += [*step, *self.unrolled("i", t.mr, done)]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
@@ -399,8 +471,7 @@ class Contraction(Packing):
         at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
         if self.partial is not None:
             position = (
-                self.space.linear(at, static(self.group.anchor.shape))
-                + self.piece * self.group.anchor.type.size
+                self.space.linear(at, self.group.anchor.shape) + self.piece * self.group.anchor.type.size
             )
             return [Store(self.builder.buffer(self.partial, "w"), position.expr(), value)]
         return epilogue(self.group, self.reader, at, value, self.builder)
@@ -413,13 +484,13 @@ class Contraction(Packing):
         body = epilogue(self.group, self.reader, at, value, self.builder)
         lanes = t.lanes
         vector = [Loop("en", index(0), index(t.nc), tuple(body), "vector", lanes)]
-        return self.loop_variable("em", t.mc, vector)
+        return self.loop_variable("em", self.height if t.mc > 1 else 1, vector)
 
     # ---- tiles with lanes along k ----
 
     def inner_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
         t, p = self.tiling, self.problem
-        m_start, m_count = self.tiles("mt", t.mr, t.mc)
+        m_start, _, m_count = self.row_tiles("mt")
         n_start, n_count = self.tiles("nt", t.nr, t.nc)
         k, loops, local = self.k_loops(flat_from=self.k_flat)
         acc = "acc"
@@ -446,15 +517,15 @@ class Contraction(Packing):
             tile.append(Reg("columns", p.kind, const(0, p.kind), (t.nr,), t.lanes))
             step += self.unrolled("j", t.nr, [self.summed_column(b, at[1:])])
         last = loops[-1]
-        step = [Loop(last[0], index(0), index(last[1]), tuple(step), "vector", t.lanes)]
-        for name, extent in reversed(loops[:-1]):
-            step = self.loop_variable(name, extent, step)
-        total = across("add", reg(acc, p.kind, *at))
+        step = [Loop(last[0], index(0), extent(last[1]), tuple(step), "vector", t.lanes)]
+        for name, length in reversed(loops[:-1]):
+            step = self.loop_variable(name, length, step)
+        summed = across("add", reg(acc, p.kind, *at))
         if words is not None and words.correction:
             column_total = across("add", reg("columns", p.kind, *at[1:]))
-            total = op("add", total, op("mul", column_total, const(words.correction, p.kind)))
+            summed = op("add", summed, op("mul", column_total, const(words.correction, p.kind)))
         done = self.finish(batch, mo, no, m_block, n_block, m_start + row, n_start + column, var("c", p.kind))
-        tile += [*step, *self.unrolled("i", t.mr, self.unrolled("j", t.nr, [Let("c", total), *done]))]
+        tile += [*step, *self.unrolled("i", t.mr, self.unrolled("j", t.nr, [Let("c", summed), *done]))]
         # the taller side of the tile stays in L1 while the other streams by
         return self.loop_variable("mt", m_count, self.loop_variable("nt", n_count, tile))
 
@@ -465,8 +536,13 @@ def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Ma
         raise Unsupported("complex elements")
     if all(v.type.size == 0 for v in group.outputs):
         return []
-    contraction = Contraction(group, stored, machine)
-    group.reason = contraction.note
-    if machine.watch is not None:
-        machine.watch(contraction)
-    return contraction.calls()
+    calls: list[Call] = []
+    for ranges in versions(contraction_problem(group.anchor)):
+        contraction = Contraction(group, stored, machine, ranges=ranges)
+        group.reason = contraction.note
+        if machine.watch is not None and is_static(
+            (*group.anchor.inputs[0].shape, *group.anchor.inputs[1].shape)
+        ):
+            machine.watch(contraction)
+        calls += contraction.calls()
+    return calls

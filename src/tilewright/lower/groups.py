@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.core.scalar import SCALAR_OPS
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Shape, is_static, product
 from tilewright.graph.ir import Value, topological
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.read import (
@@ -93,7 +93,7 @@ def _nest_operands(v: Value) -> list[Value]:
 
 def is_small_reduction(v: Value) -> bool:
     """A pooling window or its adjoint, small enough to write out."""
-    if v.op not in COMBINE or product(reduced_shape(v)) > INLINE_REDUCTION:
+    if v.op not in COMBINE or product(reduced_shape(v)) > INLINE_REDUCTION or not is_static(reduced_shape(v)):
         return False
     if v.op == "fold":
         return True
@@ -122,7 +122,7 @@ class Group:
     number: int
     kind: str
     anchor: Value
-    dims: tuple[int, ...]
+    dims: Shape
     reduced: frozenset[int]
     space: Space
     loops: Index
@@ -197,7 +197,7 @@ class _Former:
     # ---- placing one value ----
 
     def open(self, kind: str, v: Value, reason: str = "") -> Group:
-        shape = static(v.shape)
+        shape = v.shape
         group = Group(len(self.groups), kind, v, shape, frozenset(), Space(), (), reason=reason)
         group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(shape))
         self.groups.append(group)
@@ -299,7 +299,7 @@ class _Former:
 
     def candidates(self, v: Value, group: Group) -> Iterable[Index]:
         """Indices at which ``v`` might be computed in the group: its loops, their outer part, or a member's index pushed on."""
-        shape = static(v.shape)
+        shape = v.shape
         if shape == group.dims:
             yield group.loops
         if group.kind == "row" and shape == tuple(
@@ -334,8 +334,7 @@ class _Former:
             if inner is None:
                 continue
             if x.op == "reshape":
-                flat = group.space.linear(inner, static(y.shape))
-                return tuple(group.space.unravel(flat, static(x.shape)))
+                return tuple(group.space.unravel(group.space.linear(inner, y.shape), x.shape))
             if x.op == "permute":
                 return tuple(inner[a] for a in x["axes"])
             if x.op == "broadcast":
@@ -383,10 +382,10 @@ class _Former:
         """Join a row group over the same rows, turn a map group over the same elements into one, or open a new one."""
         x = v.inputs[0]
         if v.op == "fold":
-            dims = (*static(v.shape), *reduced_shape(v))
+            dims = (*v.shape, *reduced_shape(v))
             axes = frozenset(range(len(v.shape), len(dims)))
         else:
-            dims, axes = static(x.shape), frozenset(v["axes"])
+            dims, axes = x.shape, frozenset(v["axes"])
             for group in reversed(self.groups[max(self.newest[v], 0) :]):
                 if self.joins_rows(v, x, group, dims, axes):
                     return
@@ -396,9 +395,7 @@ class _Former:
         group.reductions.append(v)
         self.place(group, v, group.outer())
 
-    def joins_rows(
-        self, v: Value, x: Value, group: Group, dims: tuple[int, ...], axes: frozenset[int]
-    ) -> bool:
+    def joins_rows(self, v: Value, x: Value, group: Group, dims: Shape, axes: frozenset[int]) -> bool:
         if group.dims != dims or group.kind not in ("row", "map"):
             return False
         if group.kind == "row" and group.reduced != axes:

@@ -61,6 +61,8 @@ def find_halo(look: Analysis, places_in: str) -> Halo | None:
     other = "k" if places_in == "n" else "n"
     for tap, count in enumerate(taps):
         for place, extent in enumerate(places):
+            if not isinstance(count, int) or not isinstance(extent, int):
+                continue  # known at run time only
             if count == 1 or extent < count:  # more places than taps: otherwise the two trade names
                 continue
             names = var(f"{places_in}{place}"), var(f"{other}{tap}")
@@ -86,6 +88,7 @@ def _holds(look: Analysis, halo: Halo, places_in: str) -> bool:
     k = [space.loop(f"k{i}", e) for i, e in enumerate(p.k)]
     places, taps = (n, k) if places_in == "n" else (k, n)
     extent = (p.n if places_in == "n" else p.k)[halo.place]
+    assert isinstance(extent, int)
     row = space.loop("u", extent + halo.reach)
     q = space.loop("q", (halo.taps - 1) // halo.step + 1)
     r = space.loop("r", halo.phases)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Extent, product, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -37,6 +37,7 @@ from tilewright.kernel.ir import (
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.extents import extent
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.read import COMBINE, Access, Index, Reader, accumulator, identity, reduction_terms
 
@@ -52,7 +53,7 @@ MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 @dataclass(slots=True)
 class _Dim:
     name: str
-    extent: int
+    extent: Extent
     reduced: bool
     at: Affine = field(default_factory=lambda: Affine.of(0))
 
@@ -124,6 +125,7 @@ class _Nest:
 
         def origin(nest: _View) -> list[Affine]:
             place = m - 1
+            assert isinstance(b.extent, int)
             high, low = nest.space.divmod(nest.dims[place].at, b.extent)
             views = [*nest.dims]
             views[place] = _Dim(b.name, b.extent, b.reduced, low)
@@ -150,7 +152,7 @@ def _accesses(group: Group, nest: _Nest, stored: Callable[[Value], bool]) -> lis
         at = nest.index(v)
         if v not in group.reductions:
             reader.read(v, at)
-        reader.accesses.append(Access(v, nest.space.linear(at, static(v.shape))))
+        reader.accesses.append(Access(v, nest.space.linear(at, v.shape)))
     return reader.accesses
 
 
@@ -192,7 +194,7 @@ def _find_split(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
                 continue
             operand, base = atom.args[0], atom.args[1].attr
             for k, dim in enumerate(nest.dims):
-                if dim.at.terms == {operand: 1} and 1 < base < dim.extent and dim.extent % base == 0:
+                if dim.at.terms == {operand: 1} and 1 < base < upper(dim.extent) and dim.extent % base == 0:
                     return k, base
     return None
 
@@ -210,6 +212,8 @@ def _find_merge(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
 
 
 def _mergeable(a: Affine, outer: _Dim, inner: _Dim) -> bool:
+    if not isinstance(inner.extent, int):
+        return False
     if outer.extent == 1 or inner.extent == 1:
         return True
     (x,), (y,) = outer.at.terms, inner.at.terms
@@ -230,10 +234,10 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
             c = access.position.coefficient(atom)
             inside = any(a.op != "var" and mentions(a, {atom}) for a in access.position.terms)
             cost += 10 if inside else stride_cost(c)
-        blocks = -(-dim.extent // width)
-        cost *= blocks * width / max(dim.extent, 1)
+        most = upper(dim.extent)
+        cost *= -(-most // width) * width / max(most, 1)
         if dim.reduced:
-            cost += 24.0 / max(dim.extent, 1) * len(nest.group.reductions)
+            cost += 24.0 / max(most, 1) * len(nest.group.reductions)
         cost -= k * 1e-3
         if cost < best:
             best, choice = cost, k
@@ -318,11 +322,12 @@ class _Emitter:
         if self.vector is None:
             return 1
         lanes = max(1, width // itemsize)
-        while lanes > 4 and lanes >= 2 * self.vector.extent:
+        most = upper(self.vector.extent)
+        while lanes > 4 and lanes >= 2 * most:
             lanes //= 2  # a short range fills a shorter vector
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
         wide = 4 if self.group.reductions and self.cost <= 24 else 2 if self.cost <= 40 else 1
-        while wide > 1 and lanes * wide > max(self.vector.extent, lanes):
+        while wide > 1 and lanes * wide > max(most, lanes):
             wide //= 2
         return lanes * wide
 
@@ -412,7 +417,7 @@ class _Emitter:
             at = self.nest.index(v)
             value = self.reader.read(v, at)
             named += take_checks(self.reader)
-            position = self.nest.space.linear(at, static(v.shape)).expr()
+            position = self.nest.space.linear(at, v.shape).expr()
             if len(values) > 1:
                 self.named += 1
                 name = f"o{self.named}"
@@ -425,9 +430,9 @@ class _Emitter:
         body = tuple(inside)
         if self.by_rows:
             assert self.vector is not None
-            body = (Loop(self.vector.name, index(0), index(self.vector.extent), body, "vector", self.lanes),)
+            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         for dim in reversed(self.inner):
-            body = (Loop(dim.name, index(0), index(dim.extent), body),)
+            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
         return list(body)
 
     # ---- the whole kernel ----
@@ -439,35 +444,50 @@ class _Emitter:
             if not self.outer:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
-                per_item = max(1, per_item // max(self.vector.extent, 1))
+                per_item = max(1, per_item // max(upper(self.vector.extent), 1))
                 chunk = -(-CHUNK_COST // per_item // self.lanes) * self.lanes
                 return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
-            body = (Loop(self.vector.name, index(0), index(self.vector.extent), body, "vector", self.lanes),)
+            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         return self.over_grid(body, per_item, label)
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
-        grid_dims, rest = list(self.outer), list[_Dim]()
-        while len(grid_dims) > 1 and product([d.extent for d in grid_dims[:-1]]) >= 64:
-            rest.insert(0, grid_dims.pop())
+        grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):
-            body = (Loop(dim.name, index(0), index(dim.extent), body),)
-        grid = product([d.extent for d in grid_dims])
+            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+        grid = total(d.extent for d in grid_dims)
         if len(grid_dims) == 1:
             body = (Loop(grid_dims[0].name, LO, HI, body),)
         else:
             flat = var("g")
             digits: list[Stmt] = []
-            stride = grid
             for position, dim in enumerate(grid_dims):
-                stride //= dim.extent
-                digit = idiv(flat, stride)
-                digits.append(Let(dim.name, digit if position == 0 else imod(digit, dim.extent)))
+                digit = idiv(flat, product(d.extent for d in grid_dims[position + 1 :]))
+                digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
-        chunk = max(1, CHUNK_COST * grid // max(work, 1))
+        chunk = max(1, CHUNK_COST * upper(grid) // max(work, 1))
         return self.finish(body, grid, chunk, label)
 
-    def finish(self, body: tuple[Stmt, ...], grid: int, chunk: int, label: str) -> Call:
+    def shared_dims(self, work: int) -> tuple[list[_Dim], list[_Dim]]:
+        """The outer dims that the grid runs over, outermost first, and those that are loops inside a piece of work.
+
+        A symbolic dim leads the grid: finding the others' digits takes divisions, by constants only.
+        """
+        symbolic = [d for d in self.outer if not isinstance(d.extent, int)]
+        grid_dims, rest = [d for d in self.outer if d not in symbolic[:1]], list[_Dim]()
+        rest, grid_dims = symbolic[1:], [*symbolic[:1], *(d for d in grid_dims if d not in symbolic)]
+        inside = product(d.extent for d in rest)
+        work //= max(product(d.extent for d in self.outer), 1)
+        while len(grid_dims) > 1:
+            tasks = product(d.extent for d in grid_dims[:-1])
+            # where the outer range may be short at run time, a piece of work is no longer than it has to be
+            if tasks < 64 or (symbolic and work * inside * upper(grid_dims[-1].extent) > CHUNK_COST):
+                break
+            inside *= upper(grid_dims[-1].extent)
+            rest.insert(0, grid_dims.pop())
+        return grid_dims, rest
+
+    def finish(self, body: tuple[Stmt, ...], grid: Extent, chunk: int, label: str) -> Call:
         call = self.builder.call(body, grid, chunk, label)
         call.inplace = self.inplace_pairs(call)
         return call
@@ -491,9 +511,7 @@ class _Emitter:
 
 def lower_loops(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
     """The kernel call of a map or row group. ``width``: bytes of a vector register."""
-    if any(n == 0 for v in group.outputs for n in static(v.shape)) and all(
-        v.type.size == 0 for v in group.outputs
-    ):
+    if all(v.type.size == 0 for v in group.outputs):
         return []
     ops = ", ".join(dict.fromkeys(v.op for v in group.members))
     label = f"{group.kind} {ops} {list(group.dims)}"

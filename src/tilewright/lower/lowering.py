@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tilewright.graph.ir import Value
 from tilewright.lower.attention import lower_attention
 from tilewright.lower.bodies import lower_loop, lower_switch
 from tilewright.lower.calls import Call
 from tilewright.lower.contraction import lower_contraction
+from tilewright.lower.extents import bind_sizes
 from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
@@ -19,8 +20,10 @@ from tilewright.recipes.machine import Machine
 __all__ = ["lower_groups"]
 
 
-def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
-    """The steps that compute every group, in order."""
+def lower_groups(
+    groups: Sequence[Group], machine: Machine, sizes: Mapping[str, Value] | None = None
+) -> list[Step]:
+    """The steps that compute every group, in order. ``sizes``: the leaves that hold the numbers of symbolic sizes."""
     home = {v: g for g in groups for v in g.outputs}
     steps: list[Step] = []
     for group in groups:
@@ -43,6 +46,8 @@ def lower_groups(groups: Sequence[Group], machine: Machine) -> list[Step]:
             group.reason = str(reason)
             steps.append(_host(group, stored, str(reason)))
             continue
+        for call in calls:
+            bind_sizes(call, sizes or {})
         steps += [Step([call]) for call in calls]
     return steps
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.shape import product
+from tilewright.core.shape import Extent, Shape, product, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     Expr,
@@ -31,6 +31,7 @@ from tilewright.kernel.ir import (
 )
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
+from tilewright.lower.extents import extent
 from tilewright.lower.halo import Halo
 from tilewright.lower.problem import At, Problem, Side, renamed
 from tilewright.lower.read import Reader
@@ -39,7 +40,8 @@ from tilewright.recipes.contraction import Tiling
 
 __all__ = ["Packing"]
 
-KLoops = tuple[At, list[tuple[str, int]], At]  # indices of the k ranges, their loops, these loops' indices
+Ranges = Sequence[tuple[str, Extent]]  # loops: their variables and extents
+KLoops = tuple[At, list[tuple[str, Extent]], At]  # indices of the k ranges, their loops, these loops' indices
 _SUMMED = 4  # vectors of columns added up at once
 _PASSES = {
     4: (4,),
@@ -50,14 +52,15 @@ _PASSES = {
 
 class Packing:
     """What one contraction copies. ``k``: the size of K in a task, a ``piece`` of ``local_k``; ``unit``: columns that only whole
-    blocks hold; ``halo``: the overlap of B's windows, along n or (``inner``) along k."""
+    blocks hold; ``height``: rows of the task's block; ``halo``: the overlap of B's windows, along n or (``inner``) along k."""
 
     problem: Problem
     m: Side
     n: Side
     k: int
-    local_k: tuple[int, ...]
-    pieces: int
+    local_k: Shape
+    pieces: Extent
+    height: int | Expr
     piece: Affine
     uneven: bool
     words: Words | None
@@ -74,32 +77,45 @@ class Packing:
     area_b: str
     area_sums: str
 
-    def block(self, number: Affine, size: int, total: int) -> Affine:
-        """Where a block starts; the last one ends with the range and may overlap the one before."""
-        if size >= total:
+    def block(self, number: Affine, size: int, range: Extent, length: int | Expr) -> Affine:
+        """Where a block of ``size`` starts in a range; the last one ends with the range and may overlap the one before.
+        ``length``: what the block holds, less than its size in a range that is shorter."""
+        most = upper(range)
+        if size >= most:
             return Affine.of(0)
         start = number * size
-        if total % size == 0:
-            return start
-        return self.space.atom(op("minimum", start.expr(), const(total - size)), 0, total - size)
+        if isinstance(range, int):
+            if range % size == 0:
+                return start
+            return self.space.atom(op("minimum", start.expr(), const(range - size)), 0, range - size)
+        last = op("sub", extent(range), length if isinstance(length, Expr) else const(length))
+        return self.space.atom(op("minimum", start.expr(), last), 0, most - 1)
 
-    def tiles(self, name: str, size: int, total: int) -> tuple[Affine, int]:
+    def tiles(self, name: str, size: int, length: int) -> tuple[Affine, int]:
         """The start of a tile within a block and how many tiles there are."""
-        count = -(-total // size)
-        number = self.space.loop(name, count)
-        return self.block(number, size, total), count
+        number = self.space.loop(name, -(-length // size))
+        return self.block(number, size, length, size), -(-length // size)
+
+    def row_tiles(self, name: str) -> tuple[Affine, Affine, int | Expr]:
+        """The start and number of a tile of rows within the block, and how many there are."""
+        t, height = self.tiling, self.height
+        number = self.space.loop(name, -(-t.mc // t.mr))
+        if isinstance(height, int) or t.mc <= t.mr:
+            return self.block(number, t.mr, t.mc, t.mr), number, -(-t.mc // t.mr)
+        start = op("minimum", (number * t.mr).expr(), op("sub", height, const(t.mr)))
+        return self.space.atom(start, 0, t.mc - 1), number, idiv(height + (t.mr - 1), t.mr)
 
     def full(self, side: Side, outer: At, flat: Affine) -> At:
         return [*outer, *(self.space.unravel(flat, side.inner) if side.inner else [])]
 
     def k_loops(
-        self, prefix: str = "k", extents: Sequence[int] | None = None, flat_from: int | None = None
+        self, prefix: str = "k", extents: Shape | None = None, flat_from: int | None = None
     ) -> KLoops:
         """Indices of the k ranges (of a word's first element), their loops, and the loops' indices within the task's piece.
         Ranges from ``flat_from`` on run as one loop."""
         extents = self.local_k if extents is None else tuple(extents)
         cut = len(extents) if flat_from is None else flat_from
-        sizes = extents[:cut] if cut == len(extents) else (*extents[:cut], product(extents[cut:]))
+        sizes = extents[:cut] if cut == len(extents) else (*extents[:cut], total(extents[cut:]))
         local = [self.space.loop(f"{prefix}{i}", e) for i, e in enumerate(sizes)]
         loops = [(f"{prefix}{i}", e) for i, e in enumerate(sizes) if e != 1]
         at = local if cut == len(extents) else [*local[:cut], *self.space.unravel(local[-1], extents[cut:])]
@@ -108,8 +124,8 @@ class Packing:
     def in_piece(self, local: At) -> At:
         """Indices of the k ranges from those within the task's piece."""
         at = list(local)
-        if self.pieces > 1:
-            at[0] = at[0] + self.piece * self.local_k[0]
+        if upper(self.pieces) > 1:
+            at[0] = at[0] + self.piece * upper(self.local_k[0])
         if self.words is not None:
             at[-1] = at[-1] * self.step
         return at
@@ -127,7 +143,7 @@ class Packing:
     def flat_loops(self, local: At) -> Affine:
         """The flat k of loops that run flat from ``k_flat`` on."""
         first = self.k_flat
-        return self.space.linear(local, (*self.local_k[:first], product(self.local_k[first:])))
+        return self.space.linear(local, (*self.local_k[:first], total(self.local_k[first:])))
 
     def flat_k(self, local: At) -> Affine:
         return self.space.linear(local, self.local_k)
@@ -143,7 +159,7 @@ class Packing:
 
     def packing_loops(self) -> list[tuple[KLoops, int]]:
         """The loops over k that pack: all of it, or its whole words and then the last one, with how many elements a round has."""
-        count, rest = divmod(self.problem.k[-1], self.step) if self.words else (0, 0)
+        count, rest = divmod(upper(self.problem.k[-1]), self.step) if self.words else (0, 0)
         if not rest:
             return [(self.k_loops("p"), self.step)]
         at, loops, local = self.k_loops("p", (*self.local_k[:-1], 1))
@@ -166,15 +182,16 @@ class Packing:
         return self.words.flipped(word) if which == "a" else word
 
     def loop_variable(
-        self, name: str, extent: int, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
+        self, name: str, count: Extent | Expr, body: Sequence[Stmt], kind: str = "serial", lanes: int = 0
     ) -> list[Stmt]:
         """A loop, or its body alone where the variable is the constant 0."""
-        if extent == 1 and kind == "serial":
+        if isinstance(count, int) and count == 1 and kind == "serial":
             return list(body)
-        return [Loop(name, index(0), index(extent), tuple(body), kind, lanes)]
+        stop = count if isinstance(count, Expr) else extent(count)
+        return [Loop(name, index(0), stop, tuple(body), kind, lanes)]
 
-    def unrolled(self, name: str, extent: int, body: Sequence[Stmt]) -> list[Stmt]:
-        return self.loop_variable(name, extent, body, "unroll") if extent > 1 else list(body)
+    def unrolled(self, name: str, count: int, body: Sequence[Stmt]) -> list[Stmt]:
+        return self.loop_variable(name, count, body, "unroll") if count > 1 else list(body)
 
     # ---- copies ----
 
@@ -204,7 +221,7 @@ class Packing:
             rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(inner[1:])]
             at = [*no, first + rows, *rest]
             within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
-            lines = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
+            lines: Ranges = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
             value = self.read("b", batch, at, k, count)
             return self.copy_loops(value, self.area_b, flat_k * self.pitch + within_block, loops, lines)
         column = self.space.loop("q", t.nc)
@@ -228,7 +245,7 @@ class Packing:
     def rows(self) -> int:
         """Places of a block and those that its taps reach beyond."""
         assert self.halo is not None
-        places = self.local_k[self.halo.place] if self.inner else self.tiling.nc // self.unit
+        places = upper(self.local_k[self.halo.place]) if self.inner else self.tiling.nc // self.unit
         return places + self.halo.reach
 
     def overlapping_n(self, h: Halo, batch: At, no: At, n_block: Affine) -> list[Stmt]:
@@ -247,8 +264,8 @@ class Packing:
         position = (flat * h.phases + phase) * self.line + self.space.linear(
             [row, *rest], [self.rows, *after]
         )
-        outer = [*((f"p{i}", self.local_k[i]) for i in others), ("ph", h.phases)]
-        lines = [("q0", self.rows), *((f"q{i + 1}", e) for i, e in enumerate(after))]
+        outer: Ranges = [*((f"p{i}", self.local_k[i]) for i in others), ("ph", h.phases)]
+        lines: Ranges = [("q0", self.rows), *((f"q{i + 1}", e) for i, e in enumerate(after))]
         return self.copy_loops(value, self.area_b, position, outer, lines)
 
     def overlapping_k(self, h: Halo, batch: At, no: At, n_block: Affine) -> list[Stmt]:
@@ -268,17 +285,17 @@ class Packing:
         at = [*no, *lead, *column[tap:]]
         value = self.problem.b(self.reader, batch, at, self.in_piece(local))
         copy = self.space.linear([c for i, c in enumerate(column) if i != tap], others)
-        copy = self.space.linear([copy, *local[: h.place]], [product(others), *before])
+        copy = self.space.linear([copy, *local[: h.place]], [product(others), *map(upper, before)])
         position = (copy * h.phases + phase) * self.line + self.space.linear(
             local[h.place :], [self.rows, *after]
         )
-        outer = [(f"q{i}", e) for i, e in enumerate(shape) if i != tap]
+        outer: list[tuple[str, Extent]] = [(f"q{i}", e) for i, e in enumerate(shape) if i != tap]
         outer += [*((f"p{i}", e) for i, e in enumerate(before)), ("ph", h.phases)]
-        lines = [("u", self.rows), *((f"p{h.place + 1 + i}", e) for i, e in enumerate(after))]
+        lines: Ranges = [("u", self.rows), *((f"p{h.place + 1 + i}", e) for i, e in enumerate(after))]
         return self.copy_loops(value, self.area_b, position, outer, lines)
 
     @property
-    def block_shape(self) -> tuple[tuple[int, ...], int]:
+    def block_shape(self) -> tuple[Shape, int]:
         """The extents of a block of columns whose taps overlap, ranges before the taps run as one; and the number of the taps."""
         assert self.halo is not None
         tap = self.halo.tap - self.n.cut
@@ -291,14 +308,14 @@ class Packing:
         others = [e for i, e in enumerate(shape) if i != tap]
         before = self.local_k[: h.place]
         copy = self.space.linear([c for i, c in enumerate(at) if i != tap], others)
-        copy = self.space.linear([copy, *local[:-1]], [product(others), *before])
+        copy = self.space.linear([copy, *local[:-1]], [product(others), *map(upper, before)])
         return copy * (h.phases * self.line) + h.start(self.space, at[tap], self.line, self.row) + local[-1]
 
     def _block_rows(self, n_block: Affine) -> Affine:
         """The first row of a block whose start is a multiple of the row length."""
         quotient, rest = self.space.divmod(n_block, self.unit)
         if rest != Affine.of(0):  # min(number * size, total - size): both are multiples of the row length
-            quotient = self.space.atom(idiv(n_block.expr(), self.unit), 0, self.n.size // self.unit)
+            quotient = self.space.atom(idiv(n_block.expr(), self.unit), 0, self.n.most // self.unit)
         return quotient
 
     def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
@@ -310,18 +327,22 @@ class Packing:
             k, loops, local = self.k_loops("p", flat_from=self.k_flat)
             value = self.read("a", batch, self.full(self.m, mo, m_block + row), k)
             position = row * self.k_line + self.flat_loops(local)
-            return self.copy_loops(value, self.area_a, position, [("r", t.mc)], loops)
-        start, tiles = self.tiles("pt", t.mr, t.mc)
-        self.area_a = self.builder.area(self.stored_kind, tiles * self.k * t.mr)
+            if isinstance(self.height, int):
+                return self.copy_loops(value, self.area_a, position, [("r", t.mc)], loops)
+            return self.loop_variable(
+                "r", self.height if t.mc > 1 else 1, self.copy_loops(value, self.area_a, position, [], loops)
+            )
+        start, number, tiles = self.row_tiles("pt")
+        self.area_a = self.builder.area(self.stored_kind, -(-t.mc // t.mr) * self.k * t.mr)
         row = self.space.loop("r", t.mr)
         at = self.full(self.m, mo, m_block + start + row)
-        number = self.space.loop("pt", tiles)
         out: list[Stmt] = []
+        within = [("pt", tiles)] if isinstance(tiles, int) else []
         for (k, loops, local), count in self.packing_loops():
             value = self.read("a", batch, at, k, count)
             position = (number * self.k + self.flat_k(local)) * t.mr + row
-            out += self.copy_loops(value, self.area_a, position, [("pt", tiles), *loops], [("r", t.mr)])
-        return out
+            out += self.copy_loops(value, self.area_a, position, [*within, *loops], [("r", t.mr)])
+        return out if within else self.loop_variable("pt", tiles, out)
 
     def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
         """Add a word of B to its column's sum."""
@@ -346,8 +367,8 @@ class Packing:
             column = start + lane + vector * t.lanes
             word = load(self.area_b, (k * self.pitch + column).expr(), dt.uint32)
             at = (vector.expr(),)
-            total = reg("columns", kind, *at)
-            put = Store(self.area_sums, column.expr(), op("mul", total, const(words.correction, kind)))
+            summed = reg("columns", kind, *at)
+            put = Store(self.area_sums, column.expr(), op("mul", summed, const(words.correction, kind)))
             for out, s in ((step, self.summed_column(word, at)), (done, put)):
                 out += self.unrolled("j", count, [Loop("c", index(0), index(lanes), (s,), "vector", t.lanes)])
         tile = [
@@ -362,20 +383,20 @@ class Packing:
         value: Expr,
         area: str,
         position: Affine,
-        outer: list[tuple[str, int]],
-        lines: list[tuple[str, int]],
+        outer: Ranges,
+        lines: Ranges,
     ) -> list[Stmt]:
         """Loops that copy into scratch; the vector loop is the one along which the source is contiguous."""
         t = self.tiling
         body: list[Stmt] = [*take_checks(self.reader), Store(area, position.expr(), value)]
-        ranges = [(n, e) for n, e in (*outer, *lines) if e != 1]
+        ranges: list[tuple[str, Extent]] = [(n, e) for n, e in (*outer, *lines) if e != 1]
         if not ranges:
             return body
         vector = ranges[-1]
         positions = [a.position for a in self.reader.accesses]
         self.reader.accesses.clear()
 
-        def score(item: tuple[str, int]) -> float:
+        def score(item: tuple[str, Extent]) -> float:
             atom = var(item[0])
             cost = 0.0
             for a in positions:
@@ -384,20 +405,24 @@ class Packing:
                 else:
                     cost += {0: 0.5, 1: 1.0}.get(a.coefficient(atom), 8.0)
             cost += {0: 0.5, 1: 1.0}.get(position.coefficient(atom), 6.0)
-            blocks = -(-item[1] // t.lanes)
-            return cost * blocks * t.lanes / item[1]
+            most = upper(item[1])
+            return cost * -(-most // t.lanes) * t.lanes / most
 
         vector = min(reversed(ranges), key=score)
         ranges.remove(vector)
-        if abs(position.coefficient(var(vector[0]))) != 1 and ranges and not self.uneven:
+        name, length = vector
+        far = abs(position.coefficient(var(name))) != 1
+        if far and ranges and not self.uneven and isinstance(length, int):
             line = next((r for r in ranges if position.coefficient(var(r[0])) == 1), None)
-            if line is not None and line[1] >= t.lanes <= vector[1] and t.lanes in _PASSES:
-                ranges.remove(line)
-                return self.transposed_squares(body, vector, line, ranges)
-            return self.transposing_loops(body, vector, ranges)
-        body = [Loop(vector[0], index(0), index(vector[1]), tuple(body), "vector", t.lanes)]
-        for name, extent in reversed(ranges):
-            body = self.loop_variable(name, extent, body)
+            if line is not None and t.lanes in _PASSES and isinstance(line[1], int):
+                across, m = line[0], line[1]
+                if m >= t.lanes <= length:
+                    ranges.remove(line)
+                    return self.transposed_squares(body, (name, length), (across, m), ranges)
+            return self.transposing_loops(body, (name, length), ranges)
+        body = [Loop(name, index(0), extent(length), tuple(body), "vector", t.lanes)]
+        for name, length in reversed(ranges):
+            body = self.loop_variable(name, length, body)
         return body
 
     def transposed_squares(
@@ -405,7 +430,7 @@ class Packing:
         body: list[Stmt],
         vector: tuple[str, int],
         line: tuple[str, int],
-        ranges: list[tuple[str, int]],
+        ranges: list[tuple[str, Extent]],
     ) -> list[Stmt]:
         """A copy from lines along ``vector`` to lines along ``line``, a square of vectors at a time.
 
@@ -444,8 +469,8 @@ class Packing:
         final = Loop("v", index(0), index(lanes), tuple(self.unrolled("r", last, [put])), "vector", lanes)
         nest += [Loop(names[2], index(0), index(lanes // last), (final,))]
         nest = self.loop_variable(names[1], m_blocks, self.loop_variable(names[0], n_blocks, nest))
-        for name, extent in reversed(ranges):
-            nest = self.loop_variable(name, extent, nest)
+        for name, length in reversed(ranges):
+            nest = self.loop_variable(name, length, nest)
         if n % lanes:
             start = n - n % lanes
             rest = [renamed(s, {var(along): var(along) + start}) for s in body]
@@ -458,14 +483,14 @@ class Packing:
         return nest
 
     def transposing_loops(
-        self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, int]]
+        self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, Extent]]
     ) -> list[Stmt]:
         """A copy whose vectors go to places far apart: one vector's worth of lines stays in L1 while the other ranges run."""
-        (name, extent), lanes = vector, self.tiling.lanes
+        (name, length), lanes = vector, self.tiling.lanes
         out: list[Stmt] = []
         for blocks, start, active in (
-            (extent // lanes, 0, lanes),
-            (1, extent - extent % lanes, extent % lanes),
+            (length // lanes, 0, lanes),
+            (1, length - length % lanes, length % lanes),
         ):
             if not blocks or not active:
                 continue

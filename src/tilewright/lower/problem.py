@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.core.dtype import DType
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Extent, Shape, product, static, total
 from tilewright.graph.ir import Value, topological
 from tilewright.kernel.ir import Check, Expr, Stmt, Store, cast, const, op, substitute
 from tilewright.lower.affine import Affine, Space, mentions
@@ -30,10 +30,10 @@ Read = Callable[[Reader, At, At, At], Expr]
 class Problem:
     """Extents of the batch, M, N and K ranges, the operands' elements, and the output's index."""
 
-    batch: tuple[int, ...]
-    m: tuple[int, ...]
-    n: tuple[int, ...]
-    k: tuple[int, ...]
+    batch: Shape
+    m: Shape
+    n: Shape
+    k: Shape
     a: Read  # (reader, batch, m, k)
     b: Read  # (reader, batch, n, k)
     out: Callable[[At, At, At], Index]  # (batch, m, n)
@@ -91,9 +91,9 @@ def dot_problem(v: Value, total: DType | None = None) -> Problem:
 
         return read
 
-    sizes = static(lhs.shape)
+    sizes = lhs.shape
     return Problem(
-        tuple(sizes[a] for a in lb), tuple(sizes[a] for a in lf), static(tuple(rhs.shape[a] for a in rf)),
+        tuple(sizes[a] for a in lb), tuple(sizes[a] for a in lf), tuple(rhs.shape[a] for a in rf),
         tuple(sizes[a] for a in lc), operand(lhs, lb, lf, lc), operand(rhs, rb, rf, rc),
         lambda b, m, n: (*b, *m, *n), kind=kind,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def conv_problem(v: Value) -> Problem:
     """M: filters of a group; N: images and output positions; K: channels of a group and kernel positions."""
     x, w = v.inputs
     groups: int = v["groups"]
-    xs, ws, os = static(x.shape), static(w.shape), static(v.shape)
+    xs, ws, os = x.shape, static(w.shape), v.shape
     filters, channels = ws[0] // groups, ws[1]
     kind = accumulator(v.dtype)
 
@@ -144,19 +144,24 @@ def conv_problem(v: Value) -> Problem:
 class Side:
     """The free ranges of one operand: ``outer`` ones are tasks, ``inner`` ones run as one flat range of ``size``."""
 
-    extents: tuple[int, ...]
+    extents: Shape
     cut: int
 
     @property
-    def outer(self) -> tuple[int, ...]:
+    def outer(self) -> Shape:
         return self.extents[: self.cut]
 
     @property
-    def inner(self) -> tuple[int, ...]:
+    def inner(self) -> Shape:
         return self.extents[self.cut :]
 
     @property
-    def size(self) -> int:
+    def size(self) -> Extent:
+        return total(self.inner)
+
+    @property
+    def most(self) -> int:
+        """The largest number ``size`` can be."""
         return product(self.inner)
 
 
@@ -289,7 +294,7 @@ def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Buil
     for v in group.outputs:
         moved = tuple(_move(i, mapping, reader.space) for i in group.members[v])
         result = reader.read(v, moved)
-        position = reader.space.linear(moved, static(v.shape))
+        position = reader.space.linear(moved, v.shape)
         if builder is None:
             reader.load(v, "x", moved, None)  # the analysis counts the store as an access
         else:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Extent, Shape, product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel import math as scalar_math
 from tilewright.kernel.ir import Expr, bitcast, cast, const, load, op
-from tilewright.lower.affine import Affine, Space
+from tilewright.lower.affine import Affine, Space, Unsupported
+from tilewright.lower.extents import extent
 
 __all__ = ["COMBINE", "Access", "Reader", "Unsupported", "accumulator", "identity", "reduction_terms"]
 
@@ -31,10 +32,6 @@ COMBINE = {
     "reduce_min": "minimum",
     "fold": "add",
 }
-
-
-class Unsupported(Exception):
-    """This value has no native lowering; the reason is reported and the value is computed by the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,7 @@ class Reader:
         return rule(self, value, index, mask)
 
     def load(self, value: Value, name: str, index: Index, mask: Expr | None) -> Expr:
-        position = self.space.linear(index, static(value.shape))
+        position = self.space.linear(index, value.shape)
         self.accesses.append(Access(value, position))
         if mask is None:
             return load(name, position.expr(), value.dtype)
@@ -127,12 +124,17 @@ def conjunction(*conditions: Expr | None) -> Expr | None:
     return out
 
 
-def within(space: Space, a: Affine, size: int) -> Expr | None:
+def within(space: Space, a: Affine, size: Extent) -> Expr | None:
     """The condition ``0 <= a < size``, or None where the ranges already say so."""
     low, high = space.range(a)
     lower = op("ge", a.expr(), const(0)) if low < 0 else None
-    upper = op("lt", a.expr(), const(size)) if high >= size else None
-    return conjunction(lower, upper)
+    if isinstance(size, int):
+        known = high < size
+    else:  # a loop that ends there stays below it
+        known = high < size.low or (
+            a.constant <= 0 and [*a.terms.values()] == [1] and space.extents.get(next(iter(a.terms))) == size
+        )
+    return conjunction(lower, None if known else op("lt", a.expr(), extent(size)))
 
 
 # ---- rules --------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def _random_bits(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
     key, start = v.inputs
     lead = key.type.rank - 1
     k0, k1 = (r.read(key, (*index[:lead], Affine.of(i)), mask) for i in (0, 1))
-    shape = static(v.shape[lead:])
+    shape = v.shape[lead:]
     n = r.space.linear(index[lead:], shape).expr()
     low = cast(op("bitand", n, const(0xFFFFFFFF)), dt.uint32)
     high = const(0, dt.uint32) if product(shape) < 1 << 32 else cast(op("shr", n, const(32)), dt.uint32)
@@ -176,7 +178,7 @@ def _same(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
     return r.read(v.inputs[0], index, mask)
 
 
-def reshaped_index(space: Space, index: Index, new: tuple[int, ...], old: tuple[int, ...]) -> Index:
+def reshaped_index(space: Space, index: Index, new: Shape, old: Shape) -> Index:
     """The index before a reshape: axes that stay at either end keep their indices, those between run flat."""
     last = 0
     while last < min(len(new), len(old)) and new[-1 - last] == old[-1 - last]:
@@ -190,7 +192,7 @@ def rewrite_index(space: Space, v: Value, index: Index) -> Index:
     """The operand's index that a mask-free movement operation reads."""
     x = v.inputs[0]
     if v.op == "reshape":
-        return reshaped_index(space, index, static(v.shape), static(x.shape))
+        return reshaped_index(space, index, v.shape, x.shape)
     if v.op == "permute":
         out: list[Affine] = [Affine.of(0)] * len(index)
         for i, axis in zip(index, v["axes"], strict=True):
@@ -202,10 +204,9 @@ def rewrite_index(space: Space, v: Value, index: Index) -> Index:
     if v.op == "slice":
         return tuple(i * s + a for i, a, s in zip(index, v["start"], v["step"], strict=True))
     if v.op == "flip":
-        shape = static(v.shape)
         return tuple(
-            i * -1 + (n - 1) if k in v["axes"] else i
-            for k, (i, n) in enumerate(zip(index, shape, strict=True))
+            i * -1 + (static((n,))[0] - 1) if k in v["axes"] else i
+            for k, (i, n) in enumerate(zip(index, v.shape, strict=True))
         )
     if v.op == "window":
         rank = len(x.shape)
@@ -227,7 +228,7 @@ def padded_index(space: Space, v: Value, index: Index) -> tuple[Index, Expr | No
     """The operand's index under a pad and the condition that it exists."""
     conditions: list[Expr | None] = []
     out = []
-    for i, low, gap, size in zip(index, v["low"], v["interior"], static(v.inputs[0].shape), strict=True):
+    for i, low, gap, size in zip(index, v["low"], v["interior"], v.inputs[0].shape, strict=True):
         moved = i - low
         if gap:
             if space.range(moved)[0] < 0:
@@ -329,12 +330,12 @@ def _disjoint_fold(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr
     return value if condition is None else op("where", condition, value, const(0, value.dtype))
 
 
-def reduced_shape(v: Value) -> tuple[int, ...]:
+def reduced_shape(v: Value) -> Shape:
     """The sizes of the ranges that a reduction runs over."""
     x = v.inputs[0]
     if v.op == "fold":
         return static(x.shape[len(v.shape) :])
-    return static(tuple(x.shape[a] for a in v["axes"]))
+    return tuple(x.shape[a] for a in v["axes"])
 
 
 def _inline_reduction(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
@@ -342,7 +343,7 @@ def _inline_reduction(r: Reader, v: Value, index: Index, mask: Expr | None) -> E
     if is_disjoint_fold(v):
         return _disjoint_fold(r, v, index, mask)
     total: Expr | None = None
-    for inner in itertools.product(*[range(n) for n in reduced_shape(v)]):
+    for inner in itertools.product(*[range(n) for n in static(reduced_shape(v))]):
         term = reduction_terms(r, v, index, tuple(Affine.of(i) for i in inner), mask)
         total = term if total is None else op(COMBINE[v.op], total, term)
     if total is None:

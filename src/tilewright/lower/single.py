@@ -5,15 +5,14 @@ Each fuses with what it reads, through ``read``, and stands alone towards its re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from tilewright.core.shape import product, static
+from tilewright.core.shape import Extent, Shape, product, static, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
     LO,
     Expr,
-    Let,
     Loop,
     Reg,
     Set,
@@ -21,16 +20,14 @@ from tilewright.kernel.ir import (
     Store,
     cast,
     const,
-    idiv,
-    imod,
     index,
     load,
     op,
     reg,
-    var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.read import Reader, accumulator, index_atom
 
@@ -49,47 +46,38 @@ class _Single:
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
 
     def outer(
-        self, sizes: Sequence[int], vector_last: bool
-    ) -> tuple[list[Affine], Callable[[list[Stmt]], tuple[Stmt, ...]], int]:
+        self, sizes: Shape, vector_last: bool
+    ) -> tuple[list[Affine], Callable[[list[Stmt]], tuple[Stmt, ...]], Extent]:
         """Loops over ``sizes``: the grid runs over all of them or, with ``vector_last``, all but a vector loop over the last."""
         at = [self.space.loop(f"i{k}", n) for k, n in enumerate(sizes)]
         count = len(sizes) - 1 if vector_last else len(sizes)
-        grid = product(sizes[:count])
+        names = [f"i{k}" for k in range(count)]
 
         def wrap(body: list[Stmt]) -> tuple[Stmt, ...]:
             inner = tuple(body)
             if vector_last:
-                inner = (Loop(f"i{count}", index(0), index(sizes[-1]), inner, "vector", self.lanes),)
+                inner = (Loop(f"i{count}", index(0), extent(sizes[-1]), inner, "vector", self.lanes),)
                 if sizes[-1] == 1:
                     inner = tuple(body)
-            digits: list[Stmt] = []
-            stride, flat = grid, var("g")
-            for k in range(count):
-                stride //= max(sizes[k], 1)
-                if sizes[k] != 1:
-                    digit = idiv(flat, stride)
-                    digits.append(Let(f"i{k}", imod(digit, sizes[k])))
-            return (Loop("g", LO, HI, (*digits, *inner)),)
+            return (Loop("g", LO, HI, (*digits(names, sizes[:count]), *inner)),)
 
-        return at, wrap, grid
+        return at, wrap, total(sizes[:count])
 
-    def finish(self, body: tuple[Stmt, ...], grid: int, work: int) -> Call:
-        chunk = max(1, CHUNK_ELEMENTS * grid // max(work, 1))
-        return self.builder.call(
-            body, grid, chunk, f"{self.value.op} {list(static(self.value.inputs[0].shape))}"
-        )
+    def finish(self, body: tuple[Stmt, ...], grid: Extent, work: int) -> Call:
+        chunk = max(1, CHUNK_ELEMENTS * upper(grid) // max(work, 1))
+        return self.builder.call(body, grid, chunk, f"{self.value.op} {list(self.value.inputs[0].shape)}")
 
 
 def _cumsum(s: _Single) -> list[Call]:
     """A running sum along one axis; other axes run in parallel, the last one across lanes."""
     v = s.value
     x, axis = v.inputs[0], v["axis"]
-    shape = static(x.shape)
-    rest = [n for k, n in enumerate(shape) if k != axis]
-    by_lanes = axis != len(shape) - 1 and bool(rest) and rest[-1] > 1
+    shape = x.shape
+    rest = tuple(n for k, n in enumerate(shape) if k != axis)
+    by_lanes = axis != len(shape) - 1 and bool(rest) and upper(rest[-1]) > 1
     at, wrap, grid = s.outer(rest, by_lanes)
     step = s.space.loop("k", shape[axis])
-    along = step * -1 + (shape[axis] - 1) if v["reverse"] else step
+    along = step * -1 + (static(shape[axis : axis + 1])[0] - 1) if v["reverse"] else step
     full = (*at[:axis], along, *at[axis:])
     kind = accumulator(v.dtype)
     total = reg("total", kind)
@@ -99,7 +87,9 @@ def _cumsum(s: _Single) -> list[Call]:
         Set("total", op("add", total, term)),
         Store(s.builder.buffer(v, "w"), s.space.linear(full, shape).expr(), cast(total, v.dtype)),
     ]
-    run: list[Stmt] = [Loop("k", index(0), index(shape[axis]), tuple(loop))] if shape[axis] > 1 else loop
+    run: list[Stmt] = (
+        [Loop("k", index(0), extent(shape[axis]), tuple(loop))] if upper(shape[axis]) > 1 else loop
+    )
     return [s.finish(wrap([Reg("total", kind, const(0, kind)), *run]), grid, product(shape))]
 
 
@@ -112,28 +102,28 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     v = group.anchor
     x, updates, *indices = v.inputs
     copy = _Single(group, stored, lanes)
-    shape = static(x.shape)
-    total = product(shape)
-    element = copy.space.loop("i", total)
+    shape = x.shape
+    most = product(shape)
+    element = copy.space.loop("i", total(shape))
     value = copy.reader.read(x, tuple(copy.space.unravel(element, shape)))
     body = [*take_checks(copy.reader), Store(copy.builder.buffer(v, "w"), element.expr(), value)]
     loop = Loop("i", LO, HI, tuple(body), "vector", lanes)
     calls = [
         copy.builder.call(
-            (loop,) if total > 1 else tuple(body), total, CHUNK_ELEMENTS, f"scatter: copy {list(shape)}"
+            (loop,) if most > 1 else tuple(body), total(shape), CHUNK_ELEMENTS, f"scatter: copy {list(shape)}"
         )
     ]
     count = product(indices[0].shape)
-    if not count or not total:
+    if not count or not most:
         return calls
 
     s = _Single(group, stored, lanes)
     axes = v["axes"]
     rest = [n for k, n in enumerate(shape) if k not in axes]
     at = [s.space.loop(f"r{k}", n) for k, n in enumerate(rest)]
-    where = [s.space.loop(f"j{k}", n) for k, n in enumerate(static(indices[0].shape))]
+    where = [s.space.loop(f"j{k}", n) for k, n in enumerate(indices[0].shape)]
     chosen = {
-        a: index_atom(s.reader, s.reader.read(i, tuple(where)), shape[a], None)
+        a: index_atom(s.reader, s.reader.read(i, tuple(where)), static(shape[a : a + 1])[0], None)
         for a, i in zip(axes, indices, strict=True)
     }
     good: Expr | None = None
@@ -152,40 +142,40 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
         from_memory = load(name, target, v.dtype)
         result = cast(op(_SCATTER[v["mode"]], cast(from_memory, kind), cast(update, kind)), v.dtype)
     inner: list[Stmt] = [*take_checks(s.reader), Store(name, target, result, good)]
-    if rest and rest[-1] > 1:
+    grid: Extent = 1
+    if rest and upper(rest[-1]) > 1:
         # lanes and threads run over the last axis that is not indexed
         last = len(rest) - 1
         inner = [Loop(f"r{last}", LO, HI, tuple(inner), "vector", lanes)]
         for k in reversed(range(last)):
-            inner = [Loop(f"r{k}", index(0), index(rest[k]), tuple(inner))] if rest[k] > 1 else inner
+            inner = [Loop(f"r{k}", index(0), extent(rest[k]), tuple(inner))] if rest[k] != 1 else inner
         grid = rest[-1]
     else:
         for k in reversed(range(len(rest))):
-            inner = [Loop(f"r{k}", index(0), index(rest[k]), tuple(inner))] if rest[k] > 1 else inner
-        grid = 1
-    for k, n in reversed(list(enumerate(static(indices[0].shape)))):
-        inner = [Loop(f"j{k}", index(0), index(n), tuple(inner))] if n > 1 else inner
+            inner = [Loop(f"r{k}", index(0), extent(rest[k]), tuple(inner))] if rest[k] != 1 else inner
+    for k, n in reversed(list(enumerate(indices[0].shape))):
+        inner = [Loop(f"j{k}", index(0), extent(n), tuple(inner))] if n != 1 else inner
     if grid == 1:
         inner = [Loop("g", LO, HI, tuple(inner))]
-    chunk = max(lanes, -(-grid // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else grid
-    calls.append(
-        s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(static(updates.shape))}")
-    )
+    most = upper(grid)
+    chunk = max(lanes, -(-most // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else most
+    calls.append(s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(updates.shape)}"))
     return calls
 
 
 def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[Call]:
     """Every operand is written to its place."""
     v = group.anchor
-    axis, shape = v["axis"], static(v.shape)
+    axis, shape = v["axis"], v.shape
+    inside = static(shape[axis:])
     calls, start = [], 0
     for x in v.inputs:
-        sizes = static(x.shape)
+        sizes = x.shape
         s = _Single(group, stored, lanes)
         # with the trailing axes as one, each operand's part of a row is contiguous
         tail = product(sizes[axis:])
-        rows = product(sizes[:axis])
-        if tail and rows:
+        rows = total(sizes[:axis])
+        if tail and upper(rows):
             row, column = s.space.loop("g", rows), s.space.loop("c", tail)
             at = (
                 [*s.space.unravel(row, sizes[:axis]), *s.space.unravel(column, sizes[axis:])]
@@ -193,7 +183,7 @@ def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[C
                 else s.space.unravel(column, sizes)
             )
             value = s.reader.read(x, tuple(at))
-            position = row * product(shape[axis:]) + column + start
+            position = row * product(inside) + column + start
             body: tuple[Stmt, ...] = (
                 *take_checks(s.reader),
                 Store(s.builder.buffer(v, "w"), position.expr(), value),
@@ -203,7 +193,7 @@ def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[C
                 calls.append(s.builder.call(body, tail, CHUNK_ELEMENTS, f"concat {list(sizes)}"))
             else:
                 body = (Loop("c", index(0), index(tail), body, "vector", lanes),) if tail > 1 else body
-                calls.append(s.finish((Loop("g", LO, HI, body),), rows, rows * tail))
+                calls.append(s.finish((Loop("g", LO, HI, body),), rows, upper(rows) * tail))
         start += tail
     return calls
 

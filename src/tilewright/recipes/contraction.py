@@ -49,6 +49,7 @@ class Situation:
     blocks of n are multiples of it where B is packed (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
+    ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
     """
 
     element: str
@@ -67,6 +68,8 @@ class Situation:
     packed_inner: bool
     tail: int
     long: bool
+    least_m: int = 0
+    least_n: int = 0
 
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
@@ -195,16 +198,20 @@ def choose_tiling(
     packed_k: int,
     few_rows: bool,
     unit: int,
+    least_m: int = 0,
+    least_n: int = 0,
 ) -> Tiling:
     """The tiling for ``outer`` contractions of ``m x n x k``.
 
     ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows; ``few_rows``: rows of A compete for one
-    cache set; ``unit``: blocks of n are multiples of it (1: free).
+    cache set; ``unit``: blocks of n are multiples of it (1: free). Tiles have no more rows than ``least_m``, blocks no more
+    columns than ``least_n`` (0: m and n).
     """
+    least_m, least_n = least_m or m, least_n or n
     lanes = max(1, machine.vector_bytes // itemsize)
     wide = machine.registers >= 32
     if inner:
-        mr, nr = (_rows(m, 6), _rows(n, 4)) if wide else (_rows(m, 3), _rows(n, 4))
+        mr, nr = min(_rows(m, 6 if wide else 3), least_m), min(_rows(n, 4), least_n)
         mc, nc = m, n
         unit_m, unit_n = mr, unit if unit > 1 else nr
     else:
@@ -213,7 +220,7 @@ def choose_tiling(
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
             nr = min(vectors, (8, 8, 5, 4)[m - 1] if wide else 4 // m)
         most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
-        mr = _rows(m, most)
+        mr = min(_rows(m, most), least_m)
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
         mc, nc = m, n
         if packs_b:
@@ -232,6 +239,8 @@ def choose_tiling(
             mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
         else:
             break
+    if nc > least_n:  # every block of a range that may be short is whole
+        nc = least_n // unit_n * unit_n if least_n >= unit_n else least_n
     # a block narrowed for more tasks may hold less than the tile was meant to have
     nr = min(nr, nc if inner else -(-nc // lanes))
     return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, packs_a, packs_b)
@@ -244,7 +253,10 @@ def choose(machine: Machine, s: Situation) -> Tiling:
         s.inner
         and -(-s.tail // lanes) * lanes <= 1.35 * s.tail
         and (s.b != "plain" or s.n <= lanes // 4)
-        and inner_wins(machine, s.itemsize, s.m, s.k, s.element == "uint8.int8")
+        and (
+            inner_wins(machine, s.itemsize, s.m, s.k, s.element == "uint8.int8")
+            or (0 < s.least_m < s.m and s.n <= lanes // 4)
+        )
     )
     if inner:
         return _chosen(machine, s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner)
@@ -264,5 +276,5 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
     return choose_tiling(
         machine, s.itemsize, s.outer, s.m, s.n, s.k, inner=inner, packs_a=pack_a, packs_b=pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
-        unit=s.inner_unit if inner else s.unit if pack_b else 1,
+        unit=s.inner_unit if inner else s.unit if pack_b else 1, least_m=s.least_m, least_n=s.least_n,
     )  # fmt: skip

@@ -25,7 +25,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ _WORD = 0xFFFFFFFFFFFFFFFF  # negative numbers in a table of unsigned words
 # Makes the exception for a failed check from the four status words (the code first).
 Check = Callable[[tuple[int, int, int, int]], BaseException]
 Pointers = Sequence[int] | npt.NDArray[np.uint64]
+Grids = Sequence[Sequence[int]]  # for each step, those of its segments
 
 
 class KernelCheckError(RuntimeError):
@@ -156,6 +157,8 @@ class _Part:
     tables: list[Any] = field(default_factory=list)
     call: Callable[[int], int] | None = None
     entry: str = "run_serial"  # the driver's function behind `call`
+    records: int = 0  # where the launch records begin in `memory`
+    pieces: list[int] = field(default_factory=list)  # where each launch's segments begin
 
     def width(self) -> int:
         """How many chunks can be in flight at once: those of launches that do not wait for each other."""
@@ -267,22 +270,29 @@ class Program:
         self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
         self._only_address = 0
         self._launch_count = 0
+        self._grids: Grids | None = None  # those in the tables, when a run has given some
         self._turn = threading.RLock()  # whole runs of a program with host steps
         self._running = False
         _live_programs.add(self)
 
-    def run(self, pointers: Pointers) -> None:
+    def run(self, pointers: Pointers, grids: Grids | None = None) -> None:
         """Execute every step with `pointers` in slots 1, 2, …; returns when all are complete.
 
         `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them
-        must stay alive during the call. Raises what `checks` makes of a non-zero status, ValueError for a
-        wrong number of pointers.
+        must stay alive during the call. `grids` gives the segments of every step other grids than the steps
+        name; a program that takes them consists of launches only. Raises what `checks` makes of a non-zero
+        status, ValueError for a wrong number of pointers.
         """
         if profiler.active() or settings.debug:
-            self._run_profiled(pointers)
+            with state.lock if grids is not None else nullcontext():
+                if grids is not None and grids is not self._grids:
+                    self._resize(grids)
+                self._run_profiled(pointers)
             return
         lock = state.lock
         with lock:
+            if grids is not None and grids is not self._grids:
+                self._resize(grids)
             if self._generation != state.generation:
                 self._attach()
             call = self._only
@@ -442,6 +452,30 @@ class Program:
             self._whole = self._sequence(native, team)
             self._only, self._only_address = team.driver.sequence, self._whole.address
 
+    def _resize(self, grids: Grids) -> None:
+        """Give the segments other grids. Holds the lock; no run is active, and a worker that comes late from an earlier run must
+        not find tables in change: where one still looks at them, new ones are made."""
+        if not all(isinstance(step, Launch) for step in self.steps):
+            raise ValueError(f"{self.name}: only a program of launches alone takes grids")
+        if self._generation == state.generation and self._team is not None:
+            (part,) = self._parts()
+            if part.entry == "run_serial" or self._team.is_free(part.address):
+                _write_grids(part, grids)
+                self._attach_part(part, self._team)
+                self._only = part.call
+                self._grids = grids
+                return
+        steps = []
+        for step, sizes in zip(self.steps, grids, strict=True):
+            assert isinstance(step, Launch)
+            segments = [replace(s, grid=n) for s, n in zip(step.segments, sizes, strict=True)]
+            steps.append(replace(step, segments=segments))
+        self.steps = tuple(steps)
+        _check_steps(self.steps, self.slots, self.kernels)
+        self._release()
+        self._generation = -1
+        self._grids = grids
+
     def _parts(self) -> list[_Part]:
         """The native parts, those inside loops included."""
         return [
@@ -527,7 +561,7 @@ class Program:
 
     def _build_part(self, launches: list[Launch], first_step: int, slots_at: int, stride: int) -> _Part:
         """Lay out one part's tables in one block: header, launches, states, segments, arguments."""
-        segments = [[piece for piece in launch.segments if piece.grid > 0] for launch in launches]
+        segments = [list(launch.segments) for launch in launches]
         chunks = [sum(-(-piece.grid // piece.chunk) for piece in pieces) for pieces in segments]
         args = [arg for pieces in segments for piece in pieces for arg in piece.args]
         layout = _Layout()
@@ -538,7 +572,7 @@ class Program:
         which, starts, resolved = (layout.add(8 * len(args)) for _ in range(3))
         memory = Memory(layout.size, zero=True)
         base = memory.address
-        part = _Part(launches, first_step, memory, base, chunks, stride)
+        part = _Part(launches, first_step, memory, base, chunks, stride, records=records)
         for at, value in (
             (offsets.LAUNCH_COUNT, len(launches)),
             (offsets.LAUNCHES, base + records),
@@ -560,6 +594,7 @@ class Program:
             state_at = base + states + offsets.LINE * (1 + stride) * number
             record[:] = [self._kernel(launch), chunks[number], base + pieces_at, wait, state_at]
             first = 0
+            part.pieces.append(pieces_at)
             for piece in pieces:
                 memory.words(pieces_at, 4)[:] = [first, piece.grid, piece.chunk, arg_at]
                 pieces_at += offsets.SEGMENT_BYTES
@@ -592,6 +627,22 @@ class _Layout:
         start = self.size
         self.size += -(-nbytes // offsets.LINE) * offsets.LINE
         return start
+
+
+def _write_grids(part: _Part, grids: Grids) -> None:
+    """Other grids in a part's tables: the chunks of its launches and where each segment's begin."""
+    words = part.memory.words(0, part.memory.nbytes // 8)
+    launch_words, segment_words = offsets.LAUNCH_BYTES // 8, offsets.SEGMENT_BYTES // 8
+    record = part.records // 8 + 1
+    for number, (launch, sizes) in enumerate(zip(part.launches, grids, strict=True)):
+        at, first = part.pieces[number] // 8, 0
+        for piece, grid in zip(launch.segments, sizes, strict=True):
+            words[at], words[at + 1] = first, grid
+            first += -(-grid // piece.chunk)
+            at += segment_words
+        words[at] = first
+        words[record] = part.chunks[number] = first
+        record += launch_words
 
 
 def _read_timings(part: _Part, table: Memory) -> list[profiler.LaunchTiming]:

@@ -10,21 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tilewright.graph.ir import Value, make, topological
+from tilewright.graph.sizes import is_symbolic, resolve
 from tilewright.tensor import lazy
 
 __all__ = ["expand", "substitute"]
 
 
-def substitute(outputs: Iterable[Value], replaced: Mapping[Value, Value]) -> dict[Value, Value]:
-    """Every value below ``outputs`` that changes when some are replaced, with what it becomes.
+def substitute(
+    outputs: Iterable[Value], replaced: Mapping[Value, Value], numbers: Mapping[str, int] | None = None
+) -> dict[Value, Value]:
+    """Every value below ``outputs`` that changes when some are replaced and symbolic sizes get numbers, with what it becomes.
 
     A value and what it becomes hold the same elements, so memory in which one was computed serves the other.
     """
     changed: dict[Value, Value] = dict(replaced)
     for value in topological(outputs):
-        if value in changed or not any(i in changed for i in value.inputs):
+        sized = numbers and any(is_symbolic(item) for _, item in value.attrs)
+        if value in changed or not (sized or any(i in changed for i in value.inputs)):
             continue
-        new = make(value.op, [changed.get(i, i) for i in value.inputs], **dict(value.attrs))
+        attrs = {name: resolve(item, numbers) if sized and numbers else item for name, item in value.attrs}
+        new = make(value.op, [changed.get(i, i) for i in value.inputs], **attrs)
         if new.buffer is None:
             new.buffer = value.buffer
         changed[value] = new
@@ -41,7 +46,7 @@ def expand(outputs: list[Value], order: list[Value], inserted: Mapping[Value, Va
         if value.op == "input":
             role = lazy.role_of(value)
             if isinstance(role, lazy.Deferred):
-                graph = substitute([role.value], role.bound)[role.value]
+                graph = substitute([role.value], role.bound, role.numbers)[role.value]
                 if graph.buffer is None and graph.op != "input":
                     graph.buffer = value.buffer
                 found[value] = graph

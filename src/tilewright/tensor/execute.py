@@ -21,9 +21,12 @@ from typing import Any
 import numpy as np
 
 from tilewright import compiler
+from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
+from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.runtime.buffers import Buffer
 
 __all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "leaf_buffer", "plan", "program", "transparent"]
@@ -116,12 +119,13 @@ def changes(value: Value) -> bool:
 @dataclass(slots=True)
 class Program:
     """A compiled canonical graph. ``results[i]`` is where output i comes from: a leaf's position or, negative, ~position
-    among the executable's outputs."""
+    among the executable's outputs. ``sizes`` are the symbolic sizes whose numbers are inputs behind the plan's leaves."""
 
     executable: compiler.Executable | None
     results: list[int]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    sizes: tuple[Size, ...] = ()
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()
@@ -158,6 +162,17 @@ def _compile(planned: Plan, donated: Mapping[int, int]) -> Program:
             operands = [canonical[planned.numbers[i]] for i in value.inputs]
             canonical.append(make(value.op, operands, **dict(value.attrs)))
     inputs = tuple(canonical[n] for n in planned.leaf_of)
+    sizes = sizes_of(canonical)
+    places: dict[str, Value] = {}
+    missing: list[Size] = []
+    for name, size in sizes.items():  # every size's number is an input, also where only loops want to know it
+        number_of = planned.numbers.get(size_leaf(size))
+        if number_of is None:
+            places[name] = input_value(dt.int64, (), id=len(inputs))
+            inputs = (*inputs, places[name])
+            missing.append(size)
+        else:
+            places[name] = canonical[number_of]
     computed: dict[Value, int] = {}
     results: list[int] = []
     for number in planned.outputs:
@@ -171,8 +186,8 @@ def _compile(planned: Plan, donated: Mapping[int, int]) -> Program:
     for leaf, output in donated.items():
         if results[output] < 0 and ~results[output] not in gifts.values():
             gifts[leaf] = ~results[output]
-    executable = compiler.compile(inputs, outputs, gifts) if outputs else None
-    return Program(executable, results, inputs, outputs)
+    executable = compiler.compile(inputs, outputs, gifts, places) if outputs else None
+    return Program(executable, results, inputs, outputs, tuple(missing))
 
 
 def leaf_buffer(leaf: Value) -> Buffer:

@@ -19,7 +19,10 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import cast_numpy
+from tilewright.core.shape import total
+from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, make
+from tilewright.graph.sizes import size_value
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import gradients, hooks, lazy
@@ -139,14 +142,17 @@ class Tensor(Methods):
     @property
     def size(self) -> ElementCount:
         """Number of elements, an integer; called, the shape or the size of one axis (PyTorch's ``x.size(0)``)."""
-        count = ElementCount(self._value.type.size)
+        number = total(self._value.type.shape)
+        if not isinstance(number, int):
+            return number  # type: ignore[return-value]
+        count = ElementCount(number)
         count.shape = self._value.type.shape  # type: ignore[assignment]
         return count
 
     @property
     def nbytes(self) -> int:
         """Bytes of the elements."""
-        return self._value.type.nbytes
+        return self.size * self._value.type.dtype.itemsize
 
     @property
     def device(self) -> str:
@@ -568,7 +574,9 @@ def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
 
 
 def literal(data: Any, dtype: DType | None) -> Value:
-    """A leaf that holds a copy of Python numbers, nested sequences of them or a NumPy array."""
+    """A leaf that holds a copy of Python numbers, nested sequences of them or a NumPy array; a symbolic size's number."""
+    if isinstance(data, Size):
+        return size_value(data, dtype or dt.int64)
     if (
         not (dtype is not None and dtype.is_storage)
         and isinstance(data, (bool, int, float, complex))

@@ -54,16 +54,20 @@ marks = itertools.count()  # identities of marked values
 
 
 class Deferred:
-    """A result of a compiled call: ``value`` in terms of placeholders, and the leaves ``bound`` to those.
+    """A result of a compiled call: ``value`` in terms of placeholders, the leaves ``bound`` to those, and the ``numbers`` of its
+    symbolic sizes.
 
     Its graph is written out when it is differentiated (``deferred``).
     """
 
-    __slots__ = ("bound", "value")
+    __slots__ = ("bound", "numbers", "value")
 
-    def __init__(self, value: Value, bound: Mapping[Value, Value]) -> None:
+    def __init__(
+        self, value: Value, bound: Mapping[Value, Value], numbers: Mapping[str, int] | None = None
+    ) -> None:
         self.value = value
         self.bound = bound
+        self.numbers = numbers
 
 
 def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
