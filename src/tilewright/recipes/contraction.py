@@ -13,6 +13,7 @@ with the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from tilewright.recipes.machine import Machine
 
@@ -174,7 +175,19 @@ def _balanced(limit: int, unit: int, total: int) -> int:
 
 PACK_CYCLES = 0.7  # to transpose one element into a packed block
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
+COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
+START_CYCLES = 600.0  # to claim a task and begin it
+DELAY = 0.25  # tasks for which a run waits because threads do not keep step
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
+
+
+def _halves(size: int, unit: int, total: int) -> list[int]:
+    """A block's size, its half, quarter and so on down to a unit."""
+    sizes = [size]
+    while (tiles := -(-sizes[-1] // unit)) > 1 and len(sizes) < 12:
+        sizes.append(_rounded(-(-tiles // 2) * unit, unit, total))
+    return sizes
 
 
 def inner_wins(machine: Machine, itemsize: int, m: int, k: int, sums: bool = False) -> bool:
@@ -200,12 +213,15 @@ def choose_tiling(
     unit: int,
     least_m: int = 0,
     least_n: int = 0,
+    pack_a_cycles: float = PACK_CYCLES,
+    pack_b_cycles: float = PACK_CYCLES,
 ) -> Tiling:
     """The tiling for ``outer`` contractions of ``m x n x k``.
 
     ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows; ``few_rows``: rows of A compete for one
     cache set; ``unit``: blocks of n are multiples of it (1: free). Tiles have no more rows than ``least_m``, blocks no more
-    columns than ``least_n`` (0: m and n).
+    columns than ``least_n`` (0: m and n). ``pack_a_cycles``, ``pack_b_cycles``: what copying an element costs. Blocks fit in
+    half of L2; among those, the split that takes the least time on all threads.
     """
     least_m, least_n = least_m or m, least_n or n
     lanes = max(1, machine.vector_bytes // itemsize)
@@ -227,18 +243,22 @@ def choose_tiling(
             nc = _balanced(machine.l2 // 2 // (itemsize * max(packed_k, 1)), unit_n, n)
         if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
             mc = _balanced(machine.l2 // 2 // (k * itemsize), mr, m)
-    flops = 2.0 * outer * m * n * k
-    want = 1 if flops < 2e5 else machine.threads if flops < 2e6 else 4 * machine.threads
-    if machine.threads == 1:
-        want = 1
-    while outer * -(-m // mc) * -(-n // nc) < want:
-        tiles_m, tiles_n = -(-mc // unit_m), -(-nc // unit_n)
-        if tiles_n > 1 and (packs_b or tiles_n >= tiles_m):
-            nc = _rounded(-(-tiles_n // 2) * unit_n, unit_n, n)
-        elif tiles_m > 1:
-            mc = _rounded(-(-tiles_m // 2) * unit_m, unit_m, m)
-        else:
-            break
+    far_a, far_b = (size * k * itemsize > machine.l2 // 2 for size in (m, n))
+
+    def cost(block: tuple[int, int]) -> float:
+        rows, columns = block
+        tile_n = nr if inner else nr * lanes
+        work = -(-rows // mr) * mr * -(-columns // tile_n) * tile_n * k
+        copied = columns * max(packed_k, 1) * pack_b_cycles * packs_b + rows * k * pack_a_cycles * packs_a
+        fetched = (rows * far_a + columns * far_b) * k * itemsize / FAR_BYTES
+        task = START_CYCLES + work / (2 * lanes) + copied + fetched
+        tasks = outer * -(-m // rows) * -(-n // columns)
+        if machine.threads == 1:
+            return tasks * task
+        # The last round is waited for; a thread that was held up makes the others wait for part of a task.
+        return (-(-tasks // machine.threads) + DELAY) * task
+
+    mc, nc = min(product(_halves(mc, unit_m, m), _halves(nc, unit_n, n)), key=cost)
     if nc > least_n:  # every block of a range that may be short is whole
         nc = least_n // unit_n * unit_n if least_n >= unit_n else least_n
     # a block narrowed for more tasks may hold less than the tile was meant to have
@@ -277,4 +297,6 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
         machine, s.itemsize, s.outer, s.m, s.n, s.k, inner=inner, packs_a=pack_a, packs_b=pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
         unit=s.inner_unit if inner else s.unit if pack_b else 1, least_m=s.least_m, least_n=s.least_n,
+        pack_a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES,
+        pack_b_cycles=PACK_CYCLES if s.b == "computed" else COPY_CYCLES,
     )  # fmt: skip
