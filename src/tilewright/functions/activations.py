@@ -21,6 +21,7 @@ from tilewright.functions.elementwise import (
     log1p,
     multiply,
     negative,
+    reciprocal,
     subtract,
     tanh,
     where,
@@ -183,7 +184,8 @@ def softsign(x: TensorLike) -> Tensor:
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along ``axis``: positive numbers that add up to 1.
 
-    The largest element is subtracted first, without a derivative, since the result does not depend on it.
+    The largest element is subtracted first, without a derivative, since the result does not depend on it. The sum is at
+    least 1 then, so that its reciprocal, which a row needs once, is as good as a division of every element.
 
     >>> softmax(Tensor([0.0, 0.0])).tolist()
     [0.5, 0.5]
@@ -191,7 +193,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     x = float_tensor(x, "softmax")
     at = axis_of(axis, x.ndim, "softmax")
     powers = exp(subtract(x, maximum_over(x, at, keepdims=True).detach()))
-    return divide(powers, sum_over(powers, at, keepdims=True))
+    return multiply(powers, reciprocal(sum_over(powers, at, keepdims=True)))
 
 
 @composite

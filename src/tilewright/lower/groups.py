@@ -58,10 +58,17 @@ WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element
 def own_cost(v: Value) -> int:
     """A rough count of cheap instructions for one element."""
     if v.op in SCALAR_OPS:
-        return 1 if v.op in _CHEAP else _COSTS.get(v.op, 14)
+        return operation_cost(v.op)
     if v.op == "cast" and v.dtype.is_float and v.dtype.bits == 16:
         return 6  # rounding is several integer operations
     return _COSTS.get(v.op, 1 if v.op in ("cast", "bitcast") else 0)
+
+
+def operation_cost(op: str) -> int:
+    """The same for a scalar operation, or an expression's other operations."""
+    if op in _CHEAP or op not in SCALAR_OPS:
+        return 1
+    return _COSTS.get(op, 14)
 
 
 def reads(v: Value) -> tuple[Value, ...]:

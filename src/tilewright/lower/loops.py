@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, product, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -38,7 +39,7 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, Call, take_checks
 from tilewright.lower.extents import extent
-from tilewright.lower.groups import Group, own_cost
+from tilewright.lower.groups import Group, operation_cost, own_cost
 from tilewright.lower.read import COMBINE, Access, Index, Reader, accumulator, identity, reduction_terms
 
 __all__ = ["lower_loops"]
@@ -47,6 +48,7 @@ CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
+WIDE_COLUMNS = 8
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
@@ -211,6 +213,13 @@ def _find_merge(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
     return None
 
 
+def mentions_loop(position: Affine, atom: Expr) -> bool:
+    """Whether an access moves with a loop."""
+    return bool(position.coefficient(atom)) or any(
+        a.op != "var" and mentions(a, {atom}) for a in position.terms
+    )
+
+
 def _mergeable(a: Affine, outer: _Dim, inner: _Dim) -> bool:
     if not isinstance(inner.extent, int):
         return False
@@ -242,6 +251,21 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
         if cost < best:
             best, choice = cost, k
     return choice
+
+
+def work_of(stmts: list[Stmt], atom: Expr) -> int:
+    """A rough count of cheap instructions for one element of a loop over ``atom``: what is the same in every iteration is
+    computed before the loop, and what is in several expressions once."""
+    moves: dict[Expr, bool] = {}
+    stack = [s.value for s in stmts if isinstance(s, (Let, Set, Store))]
+    while stack:
+        e = stack[-1]
+        missing = [a for a in e.args if a not in moves]
+        if e in moves or not missing:
+            stack.pop()
+            moves[e] = e is atom or e.op == "reg" or any(moves[a] for a in e.args)
+        stack.extend(missing)
+    return sum(operation_cost(e.op) for e, moving in moves.items() if moving and e.args and e.dtype.is_float)
 
 
 def stride_cost(c: int) -> float:
@@ -312,24 +336,39 @@ class _Emitter:
         itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
         choice = _vector_dim(self.nest, self.accesses, max(1, width // itemsize))
         self.vector = None if choice is None else self.nest.dims[choice]
+        if self.vector is not None:  # what is the same in all lanes takes no vector
+            (atom,) = self.vector.at.terms
+            moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
+            itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
         self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
-        self.lanes = self.choose_lanes(width, itemsize)
+        self.register = max(1, width // itemsize)  # lanes of one
+        self.lanes = self.choose_lanes(self.cost)
 
-    def choose_lanes(self, width: int, itemsize: int) -> int:
+    def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
+        """Lanes of a vector loop whose body does this much for an element: one register's or several times that many."""
         if self.vector is None:
             return 1
-        lanes = max(1, width // itemsize)
-        most = upper(self.vector.extent)
+        lanes, most = self.register, upper(self.vector.extent)
         while lanes > 4 and lanes >= 2 * most:
             lanes //= 2  # a short range fills a shorter vector
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
-        wide = 4 if self.group.reductions and self.cost <= 24 else 2 if self.cost <= 40 else 1
-        while wide > 1 and lanes * wide > max(most, lanes):
+        reduces = bool(self.group.reductions) if reduces is None else reduces
+        wide = 4 if reduces and cost <= 12 else 2 if cost <= 40 else 1
+        if reduces and not self.by_rows and cost <= 8:
+            wide = WIDE_COLUMNS  # each row of a strip of columns is a run of its own in memory
+        least = -(-most // lanes) * lanes  # what is computed, the last vector's idle lanes included
+        while wide > 1 and 4 * (-(-most // (lanes * wide)) * lanes * wide) > 5 * least:
             wide //= 2
         return lanes * wide
+
+    def phase_lanes(self, inside: list[Stmt], reduces: bool) -> int:
+        """Lanes of one pass over a row."""
+        assert self.vector is not None
+        (atom,) = self.vector.at.terms
+        return self.choose_lanes(work_of(inside, atom), reduces)
 
     # ---- statements ----
 
@@ -349,17 +388,18 @@ class _Emitter:
             for v in keeps:
                 inside += self.keep(v, kept)
             inside += self.store(stores)
+            regs: list[tuple[str, DType, Expr]] = []
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-                body.append(
-                    Reg(name, kind, identity(COMBINE[v.op], kind), (), self.lanes if self.by_rows else 0)
-                )
+                regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
                 inside += take_checks(reader)
                 inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
+            lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
+            body += [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
             if inside:
-                body += self.reduced_loops(inside)
+                body += self.reduced_loops(inside, lanes)
             for number, v in enumerate(reductions):
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 result: Expr = reg(f"acc{d}_{number}", kind)
@@ -426,11 +466,11 @@ class _Emitter:
             stores.append(Store(self.builder.buffer(v, "w"), position, value))
         return [*named, *stores]
 
-    def reduced_loops(self, inside: list[Stmt]) -> list[Stmt]:
+    def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
         body = tuple(inside)
         if self.by_rows:
             assert self.vector is not None
-            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
+            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes),)
         for dim in reversed(self.inner):
             body = (Loop(dim.name, index(0), extent(dim.extent), body),)
         return list(body)

@@ -16,7 +16,8 @@ from tilewright.graph.ir import Value, make, topological
 __all__ = ["split_reductions"]
 
 MIN_ELEMENTS = 1 << 16  # below this one core is done before another has woken up
-MIN_ROWS = 256  # with this many independent rows the work is shared out already
+MIN_ROWS = 32  # with this many independent rows the work is shared out already, and a row stays in one kernel
+MIN_COLUMNS = 4096  # the same where the last axis is kept: neighbouring columns share a vector
 SPLITTABLE = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
@@ -34,7 +35,7 @@ def _split(v: Value) -> Value:
     axes, shape = v["axes"], static(x.shape)
     rows = product(v.shape)
     inner_kept = (len(shape) - 1) not in axes
-    if rows >= MIN_ROWS * (16 if inner_kept else 1) or (rows and x.type.size // rows < 1024):
+    if rows >= (MIN_COLUMNS if inner_kept else MIN_ROWS) or (rows and x.type.size // rows < 1024):
         return v
     axis = axes[0]  # the outermost: blocks of it are contiguous
     blocks = _blocks(shape[axis])
