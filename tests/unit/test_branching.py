@@ -250,6 +250,37 @@ def test_a_training_step_may_be_a_branch() -> None:
     assert (loss.item(), loss.requires_grad, w.tolist(), w.requires_grad) == (0.0, False, [-1.0, -2.0], True)
 
 
+def test_only_iterations_that_take_a_branch_draw() -> None:
+    def step(c: tw.Tensor, x: tw.Tensor) -> Any:
+        y = tw.cond(x > 0, lambda: tw.rand(2), lambda: tw.zeros(2))
+        return c + y.sum(), y
+
+    xs = tw.tensor([1.0, -1.0, 2.0, -3.0])
+    tw.manual_seed(0)
+    first, second, after = (tw.rand(2).tolist() for _ in range(3))
+    for run in (lambda f: f(), lambda f: tw.jit(f)()):
+        tw.manual_seed(0)
+        drawn = run(lambda: tw.scan(step, 0.0, xs)[1]).tolist()
+        assert drawn == [first, [0.0, 0.0], second, [0.0, 0.0]] and tw.rand(2).tolist() == after
+
+
+def test_statistics_change_only_in_the_branch_taken() -> None:
+    normal, plain = tw.nn.BatchNorm1d(4), tw.nn.Linear(4, 4)
+    x = tensor(8, 4).astype(tw.float32) + 1.0
+
+    @tw.jit(keep_grads=True)
+    def step(p: tw.Tensor, x: tw.Tensor) -> tw.Tensor:
+        loss = (tw.cond(p, normal, plain, x) ** 2).sum()
+        loss.backward()
+        return loss
+
+    step(tw.tensor(False), x)
+    assert normal.running_mean.tolist() == [0.0] * 4 and normal.weight.grad.tolist() == [0.0] * 4
+    assert float(tw.abs(plain.weight.grad).sum()) > 0
+    step(tw.tensor(True), x)
+    np.testing.assert_allclose(normal.running_mean.numpy(), 0.1 * x.numpy().mean(0), rtol=1e-5)
+
+
 def choice() -> tuple[list[Value], list[Body]]:
     inputs = [input_value(dt.int32, ()), *(input_value(dt.float32, (3,)) for _ in range(2))]
     c, x = (input_value(dt.float32, (3,)) for _ in range(2))

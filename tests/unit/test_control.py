@@ -355,6 +355,25 @@ def test_while_carries_that_pass_into_one_another(rounds: int) -> None:
             np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-12)
 
 
+def test_while_carries_of_every_type_and_size() -> None:
+    for kind in (tw.float16, tw.bfloat16, tw.int8, tw.uint64, tw.bool):
+        zeros, ones = tw.zeros(3).astype(kind), tw.ones(3).astype(kind)
+        a, b, _ = tw.while_loop(lambda c: c[2] < 5, lambda c: (c[1], c[0], c[2] + 1), (zeros, ones, 0))
+        assert (a.astype(tw.int32).tolist(), b.astype(tw.int32).tolist()) == ([1, 1, 1], [0, 0, 0])
+    empty, n = tw.while_loop(lambda c: c[1] < 3, lambda c: (c[0] * 2.0, c[1] + 1), (tw.zeros((0, 4)), 0))
+    assert empty.shape == (0, 4) and n.item() == 3
+    w = tensor(150, 150, seed=9) / 10.0
+    for rounds in (5, 6):  # work for several threads, in carries that trade places
+        p, q = a, b = tensor(150, 150), tensor(150, 150, seed=1)
+        _, p, q = tw.while_loop(
+            lambda c, rounds=rounds: c[0] < rounds, lambda c: (c[0] + 1, c[2], c[1] @ w + c[2]), (0, p, q)
+        )
+        for _ in range(rounds):
+            a, b = b, a @ w + b
+        np.testing.assert_allclose(p.numpy(), a.numpy(), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(q.numpy(), b.numpy(), rtol=1e-9, atol=1e-12)
+
+
 def collatz(n: tw.Tensor) -> Any:
     return tw.while_loop(
         lambda c: c[0] != 1,
