@@ -93,17 +93,19 @@ class _Variant:
         self.grads: list[tuple[Tensor, int]] = []  # tensor, output position or -1 for None
         self.types: list[TensorType] = []  # of the program's outputs by position
         self.symbolic = False  # whether some of them have symbolic sizes
-        self._numbers: dict[str, int] | None = None  # those that `_bound_types` is for
-        self._bound_types: list[TensorType] = []
+        self._bound: tuple[dict[str, int], list[TensorType]] | None = (
+            None  # the last numbers, and the types then
+        )
 
     def types_for(self, numbers: dict[str, int]) -> list[TensorType]:
         """The types of the outputs where symbolic sizes have these numbers."""
         if not self.symbolic:
             return self.types
-        if self._numbers != numbers:
-            self._bound_types = [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
-            self._numbers = numbers
-        return self._bound_types
+        bound = self._bound
+        if bound is None or bound[0] != numbers:
+            bound = numbers, [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
+            self._bound = bound  # in one piece: other threads may call at other sizes
+        return bound[1]
 
     def fits(self) -> bool:
         """Whether what the trace depended on besides its arguments is as it was."""
@@ -323,7 +325,7 @@ class Jitted(Generic[P, R]):
             elif kind == _GRADIENT:
                 tensor = source._grad
             elif kind == _SIZE:
-                buffers.append(Buffer.from_numpy(np.asarray(numbers[source])))
+                buffers.append(_number(numbers[source]))
                 continue
             else:
                 buffers.append(source)
@@ -341,8 +343,8 @@ class Jitted(Generic[P, R]):
             ):
                 buffer = buffer.copy()
             buffers.append(buffer)
-        for size in program.sizes:
-            buffers.append(Buffer.from_numpy(np.asarray(numbers[size.name])))
+        for size in program.sizes if numbers else ():
+            buffers.append(_number(numbers[size]))
         computed = program.executable.run(buffers, numbers) if program.executable is not None else []
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         if arrays:  # the caller may write an array again, so no result shares its memory
@@ -455,6 +457,12 @@ def _run_directly(direct: _Direct, given: list[Buffer]) -> Tensor:
     buffers = [given[position] if position >= 0 else fixed for position, fixed in direct.binds]
     output = program.run(buffers)[~direct.result]
     return from_leaf(leaf_of(output, direct.type))
+
+
+@functools.lru_cache(maxsize=1024)
+def _number(size: int) -> Buffer:
+    """The memory that holds a symbolic size's number."""
+    return Buffer.from_numpy(np.asarray(size, np.int64))
 
 
 _PLAIN = frozenset((Tensor, np.ndarray, int, float, bool, str))

@@ -76,13 +76,8 @@ NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
 SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
-ROWS = (
-    1,
-    2,
-    4,
-    8,
-    32,
-)  # from each of these on another version computes M rows: its tiles have no more than there are
+# from each of these on another version computes M rows: its tiles have no more than there are
+ROWS = (1, 2, 4, 8, 32, 256)
 
 
 def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, ...]:

@@ -24,7 +24,6 @@ from tilewright import compiler
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
-from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.runtime.buffers import Buffer
@@ -119,13 +118,13 @@ def changes(value: Value) -> bool:
 @dataclass(slots=True)
 class Program:
     """A compiled canonical graph. ``results[i]`` is where output i comes from: a leaf's position or, negative, ~position
-    among the executable's outputs. ``sizes`` are the symbolic sizes whose numbers are inputs behind the plan's leaves."""
+    among the executable's outputs. ``sizes`` names the symbolic sizes whose numbers are inputs behind the plan's leaves."""
 
     executable: compiler.Executable | None
     results: list[int]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    sizes: tuple[Size, ...] = ()
+    sizes: tuple[str, ...] = ()
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()
@@ -164,13 +163,13 @@ def _compile(planned: Plan, donated: Mapping[int, int]) -> Program:
     inputs = tuple(canonical[n] for n in planned.leaf_of)
     sizes = sizes_of(canonical)
     places: dict[str, Value] = {}
-    missing: list[Size] = []
+    missing: list[str] = []
     for name, size in sizes.items():  # every size's number is an input, also where only loops want to know it
         number_of = planned.numbers.get(size_leaf(size))
         if number_of is None:
             places[name] = input_value(dt.int64, (), id=len(inputs))
             inputs = (*inputs, places[name])
-            missing.append(size)
+            missing.append(name)
         else:
             places[name] = canonical[number_of]
     computed: dict[Value, int] = {}

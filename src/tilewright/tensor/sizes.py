@@ -20,6 +20,7 @@ from tilewright.tensor.handle import Tensor
 __all__ = ["Axes", "DynamicSizes"]
 
 Axes = Mapping[int, Size | None] | Sequence[Size | None]
+Axis = tuple[int, str, int, int, Size]  # axis, and the name, bounds and self of its size
 
 
 class DynamicSizes:
@@ -52,7 +53,7 @@ class DynamicSizes:
                     f"jit: `dynamic` names an argument by parameter, position or path such as 'batch.x', got {key!r}"
                 )
             self._axes[path] = self._read(path, axes)
-        self._by_structure: dict[Any, list[tuple[str, dict[int, Size]] | None]] = {}
+        self._by_structure: dict[Any, list[tuple[str, list[Axis]] | None]] = {}
 
     def _positional(self, position: int) -> str:
         if position < len(self._names):
@@ -91,7 +92,6 @@ class DynamicSizes:
             known = self._by_structure[structure] = self._match(structure)
         shapes: list[tuple[Any, ...] | None] = []
         numbers: dict[str, int] = {}
-        first: dict[str, str] = {}
         for leaf, entry in zip(leaves, known, strict=True):
             if entry is None:
                 shapes.append(None)
@@ -102,31 +102,35 @@ class DynamicSizes:
                     f"{self.function}: `dynamic` speaks of `{path}`, which is no tensor but {type(leaf).__name__}"
                 )
             shape = list(leaf.shape)
-            for axis, size in axes.items():
+            for axis, name, low, high, size in axes:
                 if not -len(shape) <= axis < len(shape):
                     raise ShapeError(
                         f"{self.function}: argument `{path}` of shape {tuple(shape)} has no axis {axis}, which `dynamic`"
-                        f" calls {size.name}"
+                        f" calls {name}"
                     )
                 actual: int = leaf.shape[axis]
-                if not size.low <= actual <= size.high:
+                if not low <= actual <= high:
                     raise ShapeError(
                         f"{self.function}: axis {axis} of argument `{path}` has size {actual}, outside the range of"
-                        f" {size.name}, {size.low} to {size.high}"
+                        f" {name}, {low} to {high}"
                     )
-                place = f"axis {axis} of `{path}`"
-                before = numbers.setdefault(size.name, actual)
-                first.setdefault(size.name, place)
+                before = numbers.setdefault(name, actual)
                 if before != actual:
+                    first = next(
+                        f"axis {a} of `{p}`"
+                        for p, entries in filter(None, known)
+                        for a, n, *_ in entries
+                        if n == name
+                    )
                     raise ShapeError(
-                        f"{self.function}: {first[size.name]} and {place} are both {size.name}, and have the sizes {before} and"
+                        f"{self.function}: {first} and axis {axis} of `{path}` are both {name}, and have the sizes {before} and"
                         f" {actual}"
                     )
                 shape[axis] = size
             shapes.append(tuple(shape))
         return shapes, numbers
 
-    def _match(self, structure: Any) -> list[tuple[str, dict[int, Size]] | None]:
+    def _match(self, structure: Any) -> list[tuple[str, list[Axis]] | None]:
         """What is said of each leaf of calls of one structure."""
         if isinstance(structure, int):
             paths = [self._positional(i) for i in range(structure)]
@@ -137,13 +141,17 @@ class DynamicSizes:
                 _paths(child, self._positional(i), paths)
             for key, child in zip(named.keys, named.children, strict=True):
                 _paths(child, str(key), paths)
-        found: list[tuple[str, dict[int, Size]] | None] = []
+        found: list[tuple[str, list[Axis]] | None] = []
         used: set[str] = set()
         for path in paths:
             fitting = [k for k in self._axes if path == k or path.startswith((k + ".", k + "["))]
             used.update(fitting)
             best = max(fitting, key=len, default=None)
-            axes = self._axes[best] if best is not None else {}
+            axes = (
+                [(a, s.name, s.low, s.high, s) for a, s in self._axes[best].items()]
+                if best is not None
+                else []
+            )
             found.append((path, axes) if axes else None)
         for key in self._axes:
             if key not in used:
