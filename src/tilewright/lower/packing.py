@@ -414,7 +414,7 @@ class Packing:
         far = abs(position.coefficient(var(name))) != 1
         if far and ranges and not self.uneven and isinstance(length, int):
             line = next((r for r in ranges if position.coefficient(var(r[0])) == 1), None)
-            # With one tile of columns, LLVM 22 keeps the shuffles' constants in registers across the loop over k, and spills sums.
+            # With one tile of columns, LLVM 22 keeps the shuffles' constants in registers over the loop over k, and spills sums.
             several = t.nc > t.nr * t.lanes
             if line is not None and several and t.lanes in _PASSES and isinstance(line[1], int):
                 across, m = line[0], line[1]
