@@ -399,6 +399,11 @@ _INDICES: dict[str, Callable[[Expr], Expr]] = {
     "divided_down": lambda v: idiv(index(_N - 1) - v, 2),  # lanes after the end lie below zero
     "remainder_down": lambda v: imod(index(_N - 1) - v, 5),
     "divided_rounded": lambda v: idiv(v - imod(v, 4), 4),
+    "repeated": lambda v: idiv(v, 2),
+    "first_of_pair": lambda v: idiv(v, 2) * 2,
+    "second_of_four": lambda v: idiv(v, 4) * 4 + 1,
+    "pairs_apart": lambda v: imod(v, 2) * 11 + idiv(v, 2) + 3,
+    "repeated_down": lambda v: index(100) - idiv(v, 8) * 3,
     "remainder": lambda v: imod(v + 5, 7),
     "remainder_wide": lambda v: imod(v, 48) * 2 + idiv(v, 48),
     "transposed": lambda v: imod(v, 5) * 9 + idiv(v, 5),

@@ -491,3 +491,27 @@ def test_the_standard_deviation_of_equal_elements_has_a_gradient() -> None:
     x = tw.tensor([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
     slopes = tw.grad(lambda x: F.std(x, axis=1).sum())(x).numpy()
     np.testing.assert_allclose(slopes, [[0, 0, 0], np.array([-1, 0, 1]) / 3 / math.sqrt(2 / 3)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sides", [(32, 32), (28, 28), (8, 8), (10, 10), (16, 48), (9, 13), (33, 18)], ids=str
+)
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_gradient_of_pooling_is_that_of_windows_side_by_side(sides: tuple[int, int], size: int) -> None:
+    x = RNG.integers(-3, 4, (2, 3, *sides)).astype(np.float32)  # ties among them, which share
+    high, wide = (n // size for n in sides)
+    windows = np.maximum(x - 0.25, 0)[:, :, : high * size, : wide * size].reshape(
+        2, 3, high, size, wide, size
+    )
+    best = windows.max((3, 5), keepdims=True)
+    ties = windows == best
+    within = np.where(ties, 2 * best / ties.sum((3, 5), keepdims=True), 0)
+    expected = np.zeros(x.shape, np.float32)
+    expected[:, :, : high * size, : wide * size] = within.reshape(2, 3, high * size, wide * size)
+
+    def loss(t: tw.Tensor) -> tw.Tensor:
+        pooled = F.max_pool2d(F.relu(t - 0.25), size)
+        return (pooled * pooled).sum()
+
+    got = tw.jit(tw.grad(loss))(tw.tensor(x)).numpy()
+    np.testing.assert_allclose(got, expected * (x > 0.25), rtol=1e-6)

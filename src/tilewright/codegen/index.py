@@ -11,6 +11,7 @@ fits vectors of 32-bit integers, which is twice as fast as 64 bits and the only 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ Span = tuple[int, int]
 class Index:
     """``base`` + ``k`` + ``step`` * lane + ``off``, or ``wide`` (64-bit lanes) alone.
 
-    ``low`` and ``high`` bound ``off`` (32-bit lanes); ``span`` bounds ``base`` where that is known.
+    ``low`` and ``high`` bound ``off`` (32-bit lanes); ``span`` bounds ``base`` where that is known. ``align`` divides ``base``
+    (0: there is none, which everything divides); ``pattern`` is ``off`` lane by lane, where that is known.
     """
 
     base: Val | None = None
@@ -49,6 +51,13 @@ class Index:
     high: int = 0
     wide: Val | None = None
     span: Span | None = None
+    align: int = 1
+    pattern: tuple[int, ...] | None = None
+
+    @property
+    def multiple(self) -> int:
+        """A number that divides ``base``; 0 where there is none."""
+        return self.align if self.base is not None else 0
 
     @property
     def varies(self) -> bool:
@@ -175,7 +184,13 @@ class Indices:
             base = a.base or b.base
             span = a.span if a.base else b.span
         low, high = a.low + b.low, a.high + b.high
-        total = Index(base, a.k + b.k, a.step + b.step, a.off or b.off, low, high, None, span)
+        pattern = a.pattern if a.off else b.pattern
+        if a.off and b.off:
+            pattern = None
+            if a.pattern and b.pattern:
+                pattern = tuple(x + y for x, y in zip(a.pattern, b.pattern, strict=True))
+        align = math.gcd(a.multiple, b.multiple)
+        total = Index(base, a.k + b.k, a.step + b.step, a.off or b.off, low, high, None, span, align, pattern)
         if not self._fits(total):
             return self._wide("add", a, b)
         return replace(total, off=self._small("add", a.off, b.off)) if a.off and b.off else total
@@ -198,7 +213,8 @@ class Indices:
         if x.span:
             ends = sorted((x.span[0] * c, x.span[1] * c))
             span = (ends[0], ends[1])
-        return replace(scaled, base=base, off=off, span=span)
+        pattern = tuple(v * c for v in x.pattern) if x.pattern else None
+        return replace(scaled, base=base, off=off, span=span, align=x.align * abs(c), pattern=pattern)
 
     def multiply(self, a: Index, b: Index) -> Index:
         """a * b"""
@@ -220,6 +236,9 @@ class Indices:
         """x // b or x % b for x >= 0 and a constant b > 0."""
         if not x.varies:
             return self._divide_scalar(op, x, b)
+        exact = self._divide_pattern(op, x, b)
+        if exact is not None:
+            return exact
         low, high = self.offset_span(x)
         if x.wide or b - 1 + high - low > _I32[1]:
             whole = self.whole(x)
@@ -257,6 +276,37 @@ class Indices:
             text = out.call(t, "llvm.umin", (t, inside.text), (t, less.text))
             return Index(off=Val(text, inside.lanes, out.number), high=b - 1)
         return Index(off=self._small("sub", inside, self._small("mul", carry, b)), high=b - 1)
+
+    def lane_values(self, x: Index) -> tuple[int, ...] | None:
+        """step * lane + off for every lane, where it is known."""
+        if x.wide is not None or not self.lanes or (x.off is not None and x.pattern is None):
+            return None
+        return tuple(x.step * i + (x.pattern[i] if x.pattern else 0) for i in range(self.lanes))
+
+    def _divide_pattern(self, op: str, x: Index, b: int) -> Index | None:
+        """x // b or x % b lane by lane, where lanes are known and the scalar part is a multiple of b."""
+        values = self.lane_values(x)
+        if values is None or (x.base is not None and x.align % b):
+            return None
+        if op == "imod":
+            return self._known_lanes([(x.k + v) % b for v in values])
+        quotients = self._known_lanes([(x.k + v) // b for v in values])
+        if x.base is None:
+            return quotients
+        span = (x.span[0] // b, x.span[1] // b) if x.span else None
+        return self.add(
+            Index(self._scalar("sdiv exact", x.base, b), span=span, align=x.align // b), quotients
+        )
+
+    def _known_lanes(self, values: list[int]) -> Index:
+        """An index of constants, one for each lane."""
+        first, step = values[0], values[1] - values[0] if len(values) > 1 else 0
+        if all(v == first + step * i for i, v in enumerate(values)):
+            return Index(None, first, step)
+        low = min(values)
+        pattern = tuple(v - low for v in values)
+        text = ", ".join(f"i32 {v}" for v in pattern)
+        return Index(None, low, off=Val(f"<{text}>", len(values)), high=max(pattern), pattern=pattern)
 
     def _divide_scalar(self, op: str, x: Index, b: int) -> Index:
         if x.base is None:

@@ -10,6 +10,7 @@ kernel says ``fma``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,10 +62,11 @@ class _Register:
 
 @dataclass(frozen=True, slots=True)
 class _Lanes:
-    """The vector loop being emitted: how many lanes, and which are active (None: all)."""
+    """The vector loop being emitted: how many lanes, and which are active (None: all); the first ``active``, where known."""
 
     count: int
     mask: Val | None
+    active: int | None = None
 
 
 class _Emitter:
@@ -453,7 +455,9 @@ class _Emitter:
             self.touch(name)
         scope = self.fn.open(label, changes)
         level = len(self.fn.scopes) - 1
-        self.scoped(s, Index(Val(counter, 0, level), step=1 if s.kind == "vector" else 0, span=span))
+        vector = s.kind == "vector"
+        align = math.gcd(step, start.k, start.multiple)
+        self.scoped(s, Index(Val(counter, 0, level), step=1 if vector else 0, span=span, align=align))
         tail = scope.label
         lines, outer = self.close(), self.fn.scope
         enter_to = f"br i1 {enter}, label %{label}, label %{done}" if enter else f"br label %{label}"
@@ -486,7 +490,7 @@ class _Emitter:
             self.rolled(s, end, self.indices.whole(last), 1, None, self.indices.span_of_loop(end, last))
         elif rest:
             active = ", ".join(f"i1 {'true' if i < rest else 'false'}" for i in range(lanes))
-            self.vector = _Lanes(lanes, Val(f"<{active}>", lanes))
+            self.vector = _Lanes(lanes, Val(f"<{active}>", lanes), rest)
             self.scoped(s, self.indices.stepped(end))
         self.vector = None
 

@@ -141,6 +141,9 @@ class Memory:
         wide_masks = self.fn.machine.has_masks and area.dtype.itemsize >= 4
         if 1 < abs(steps) <= _MAX_STRIDE and (active is None or wide_masks):
             return self._load_strided(area, x, active)
+        near = self._near(x) if mask is None else None
+        if near is not None:
+            return self._load_near(area, x, near)
         t, size = _memory_type(area.dtype, lanes), area.dtype.itemsize
         if abs(steps) != 1:
             pointers = self._pointers(area, x)
@@ -250,6 +253,37 @@ class Memory:
             if filled == lanes:
                 picks = [picks[i] for i in lane_at]
             result = self._shuffle(out, _memory_type(area.dtype, 0), result, raw, picks)
+        return Val(self._into_register(out, area.dtype, lanes, result), lanes, out.number)
+
+    def _near(self, x: Index) -> list[int] | None:
+        """Where the active lanes' elements lie from base + k on, when that is known, irregular and close together."""
+        vector, places = self.emitter.vector, self.emitter.indices.lane_values(x)
+        if vector is None or places is None or x.off is None or (vector.mask and vector.active is None):
+            return None
+        used = list(places[: vector.active])
+        return used if max(used) - min(used) < _MAX_STRIDE * self.emitter.lanes else None
+
+    def _load_near(self, area: Area, x: Index, places: list[int]) -> Val:
+        """Elements at known places close together: the vectors that hold them, then shuffles. Missing lanes are zero."""
+        lanes, low = self.emitter.lanes, min(places)
+        reach = max(places) - low + 1
+        unit = min(lanes, 1 << (reach.bit_length() - 1))
+        first = replace(x, k=x.k + low, step=0, off=None, pattern=None, low=0, high=0)
+        t, size, scalar = _memory_type(area.dtype, unit), area.dtype.itemsize, _memory_type(area.dtype, 0)
+        out = self._level(area, self.pointer(area, first))
+        result = "zeroinitializer"
+        for part in range(-(-reach // unit)):
+            start = min(part * unit, reach - unit)
+            pointer = self.pointer(area, replace(first, k=first.k + start)).text
+            raw = out.read(f"load {t}, ptr {pointer}, align {size}{self.tail(area)}")
+            if unit != lanes:
+                wide = ", ".join(f"i32 {i}" if i < unit else "i32 poison" for i in range(lanes))
+                raw = out.write(f"shufflevector {t} {raw}, {t} poison, <{lanes} x i32> <{wide}>")
+            picks = list(range(lanes))
+            for i, place in enumerate(places):
+                if min(part * unit, reach) <= place - low < min((part + 1) * unit, reach):
+                    picks[i] = lanes + place - low - start
+            result = self._shuffle(out, scalar, result, raw, picks)
         return Val(self._into_register(out, area.dtype, lanes, result), lanes, out.number)
 
     def _pointers(self, area: Area, x: Index) -> Val:

@@ -49,6 +49,7 @@ CHUNK_COST = (
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+REPEATS = (2, 4, 8)  # neighbours that read one element, or one of so many, within a vector
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
@@ -164,12 +165,35 @@ def bind_members(group: Group, nest: _Nest, reader: Reader) -> None:
         reader.bound[v] = lambda at, v=v: const(0, v.dtype)  # type: ignore[misc]
 
 
-def _choose_nest(group: Group, stored: Callable[[Value], bool]) -> tuple[_Nest, list[Access]]:
+def _choose_nest(
+    group: Group, stored: Callable[[Value], bool], width: int
+) -> tuple[_Nest, list[Access], int | None]:
+    """The loops of a group, its accesses, and the number of the vector loop. Where accesses need digits of the last dim, it is
+    cut, or stays whole for vectors that repeat elements: whichever costs less. ``width``: bytes of a vector."""
+    best: tuple[_Nest, list[Access], int | None] | None = None
+    least = float("inf")
+    for whole in (False, True):
+        nest, accesses, kept = _nest_of(group, stored, whole)
+        if whole and not kept:
+            continue
+        itemsize = max([a.value.dtype.itemsize for a in accesses] or [4])
+        choice, cost = _vector_dim(nest, accesses, max(1, width // itemsize))
+        if best is None or cost < least:
+            best, least = (nest, accesses, choice), cost
+    assert best is not None
+    return best
+
+
+def _nest_of(group: Group, stored: Callable[[Value], bool], whole: bool) -> tuple[_Nest, list[Access], bool]:
+    """Dims cut where an access needs a digit, and merged where all accesses allow it. ``whole``: the last dim is not cut for
+    small digits; whether that made a difference is the last result."""
     dims = [_Dim(f"i{k}", n, k in group.reduced) for k, n in enumerate(group.dims)]
     nest = _Nest(group, dims, lambda n: [d.at for d in n.dims])
     accesses = _accesses(group, nest, stored)
+    kept = False
     for _ in range(6):
-        cut = _find_split(nest, accesses)
+        cut = _find_split(nest, accesses, whole)
+        kept = kept or (whole and cut != _find_split(nest, accesses, False))
         if cut is None:
             break
         nest = nest.split(*cut)
@@ -183,13 +207,14 @@ def _choose_nest(group: Group, stored: Callable[[Value], bool]) -> tuple[_Nest, 
     # canonical names: a matrix that runs as one dim and a vector have the same kernel
     named = [_Dim(f"i{k}", d.extent, d.reduced) for k, d in enumerate(nest.dims)]
     if [d.name for d in named] == [d.name for d in nest.dims]:
-        return nest, accesses
+        return nest, accesses, kept
     nest = _Nest(group, named, nest.origin)
-    return nest, _accesses(group, nest, stored)
+    return nest, _accesses(group, nest, stored), kept
 
 
-def _find_split(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
-    """A dim of which some access needs a digit, and the digit's base."""
+def _find_split(nest: _Nest, accesses: list[Access], whole: bool) -> tuple[int, int] | None:
+    """A dim of which some access needs a digit, and the digit's base; with ``whole``, not the last dim for a digit that
+    vectors hold a whole number of."""
     for access in accesses:
         for atom in access.position.terms:
             if atom.op not in ("idiv", "imod"):
@@ -197,6 +222,8 @@ def _find_split(nest: _Nest, accesses: list[Access]) -> tuple[int, int] | None:
             operand, base = atom.args[0], atom.args[1].attr
             for k, dim in enumerate(nest.dims):
                 if dim.at.terms == {operand: 1} and 1 < base < upper(dim.extent) and dim.extent % base == 0:
+                    if whole and k == len(nest.dims) - 1 and base in REPEATS:
+                        continue
                     return k, base
     return None
 
@@ -231,8 +258,8 @@ def _mergeable(a: Affine, outer: _Dim, inner: _Dim) -> bool:
     return not any(atom.op != "var" and mentions(atom, {x, y}) for atom in a.terms)
 
 
-def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
-    """The dim whose vector loop makes memory accesses cheapest, per element of work."""
+def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> tuple[int | None, float]:
+    """The dim whose vector loop makes memory accesses cheapest, and what it costs per element of work."""
     best, choice = float("inf"), None
     for k, dim in enumerate(nest.dims):
         if dim.extent == 1:
@@ -241,8 +268,13 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
         cost = 1.0
         for access in accesses:
             c = access.position.coefficient(atom)
-            inside = any(a.op != "var" and mentions(a, {atom}) for a in access.position.terms)
-            cost += 10 if inside else stride_cost(c)
+            inside = [a for a in access.position.terms if a.op != "var" and mentions(a, {atom})]
+            if inside:
+                near = all(_repeats(a, atom, access.position.coefficient(a)) for a in inside) and c in (0, 1)
+                cost += 2.5 if near else 10
+            else:
+                store = access.value in nest.group.outputs and abs(c) > 1
+                cost += max(stride_cost(c), 6.0 if store else 0.0)  # stores have no shuffles
         most = upper(dim.extent)
         cost *= -(-most // width) * width / max(most, 1)
         if dim.reduced:
@@ -250,7 +282,15 @@ def _vector_dim(nest: _Nest, accesses: list[Access], width: int) -> int | None:
         cost -= k * 1e-3
         if cost < best:
             best, choice = cost, k
-    return choice
+    return choice, best
+
+
+def _repeats(digit: Expr, dim: Expr, stride: int) -> bool:
+    """Whether lanes along ``dim`` find what lies at this digit of it, ``stride`` apart, close together."""
+    if digit.op not in ("idiv", "imod"):
+        return False
+    at, base = digit.args[0], digit.args[1].attr
+    return at is dim and base in REPEATS and abs(stride) <= (2 * base if digit.op == "idiv" else 4)
 
 
 def work_of(stmts: list[Stmt], atom: Expr) -> int:
@@ -326,7 +366,7 @@ class _Emitter:
 
     def __init__(self, group: Group, stored: Callable[[Value], bool], width: int) -> None:
         self.group = group
-        self.nest, self.accesses = _choose_nest(group, stored)
+        self.nest, self.accesses, choice = _choose_nest(group, stored, width)
         self.builder = Builder()
         self.named = 0
         self.final: set[Value] = set()  # outputs written after the last read of what the group reads
@@ -334,7 +374,6 @@ class _Emitter:
         inside = _inside(group, stored)
         self.depth = _depths(group, inside)
         itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
-        choice = _vector_dim(self.nest, self.accesses, max(1, width // itemsize))
         self.vector = None if choice is None else self.nest.dims[choice]
         if self.vector is not None:  # what is the same in all lanes takes no vector
             (atom,) = self.vector.at.terms
