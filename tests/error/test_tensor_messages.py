@@ -57,7 +57,34 @@ def register(how: str, hook: Any) -> Any:
     h.sum().backward()
 
 
+def sized(function: Callable[..., Any], dynamic: Any) -> Callable[..., Any]:
+    return tw.jit(function, dynamic=dynamic)
+
+
+def rows(x):
+    return x * 2
+
+
+def repeated(x):
+    return [x] * x.shape[0]
+
+
+ROWS = tw.Dim("rows", 2, 8)
 CASES: dict[str, Callable[[], Any]] = {
+    "size out of range": lambda: sized(rows, {"x": {0: ROWS}})(zeros(9, 3)),
+    "sizes that disagree": lambda: sized(lambda a, b: a.sum() + b.sum(), {"a": {0: ROWS}, "b": {1: ROWS}})(
+        zeros(3, 2), zeros(3, 4)
+    ),
+    "size of no such axis": lambda: sized(rows, {"x": {2: ROWS}})(zeros(3, 3)),
+    "size of no such argument": lambda: sized(rows, {"y": {0: ROWS}})(zeros(3, 3)),
+    "size of no tensor": lambda: sized(rows, {"x": {0: ROWS}})(3.0),
+    "size without an axis": lambda: sized(rows, {"x": ROWS}),
+    "size with two ranges": lambda: sized(rows, {"x": (ROWS, tw.Dim("rows", 1, 9))}),
+    "size bounds": lambda: tw.Dim("rows", 0, 8),
+    "size name": lambda: tw.Dim("the rows", 1, 8),
+    "size as a number": lambda: sized(repeated, {"x": {0: ROWS}})(zeros(3, 3)),
+    "size compared": lambda: sized(lambda x: x if x.shape[0] == 4 else -x, {0: {0: ROWS}})(zeros(3, 3)),
+    "size against a number": lambda: sized(lambda x: x + zeros(3, 1), {0: {0: ROWS}})(zeros(3, 3)),
     "broadcast": lambda: zeros(2, 3) + zeros(4),
     "matmul inner": lambda: zeros(3, 4) @ zeros(5, 6),
     "matmul transposed": lambda: zeros(3, 4) @ zeros(5, 4),

@@ -32,6 +32,10 @@ class SymbolicSizeError(TilewrightError, RuntimeError):
         self.inside = inside
 
 
+class SizeError(TilewrightError, ValueError):
+    """A symbolic size with a name or bounds that it cannot have."""
+
+
 # A quotient is (numerator, divisor); a named size is (name, low, high). Monomials are sorted tuples of atoms.
 Atom = tuple[Any, ...]
 Monomial = tuple[Atom, ...]
@@ -59,12 +63,12 @@ class Size:
 
     def __init__(self, name: str, low: int, high: int) -> None:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"a size is named by an identifier such as 'batch', not {name!r}")
+            raise SizeError(f"a size is named by an identifier such as 'batch', not {name!r}")
         for bound in (low, high):
             if isinstance(bound, bool) or not isinstance(bound, int):
-                raise TypeError(f"the bounds of size {name!r} are integers, got {bound!r}")
+                raise SizeError(f"the bounds of size {name!r} are integers, got {bound!r}")
         if not 1 <= low <= high < 1 << 48:
-            raise ValueError(f"the bounds of size {name!r} are 1 <= low <= high, got {low} and {high}")
+            raise SizeError(f"the bounds of size {name!r} are 1 <= low <= high, got {low} and {high}")
         self._fill({((name, low, high),): 1})
 
     def _fill(self, terms: dict[Monomial, int]) -> None:
