@@ -186,3 +186,18 @@ def test_a_composite_that_writes_or_reads_other_tensors_is_called_each_time() ->
         assert reads(x).tolist() == [1 + number] * 2
     assert writes(x).tolist() == [4.0, 4.0] and writes(x).tolist() == [6.0, 6.0]
     assert x.tolist() == [3.0, 3.0]
+
+
+def test_constants_that_were_read_stay_constants() -> None:
+    one, ones = tw.tensor(1.0), tw.ones(3)
+    assert one.item() == 1.0 and ones.tolist() == [1.0] * 3
+    softmax = tw.jit(lambda x: F.softmax(x, 0) + tw.ones(3))
+    x = tw.tensor([1.0, 2.0, 3.0])
+    softmax(x)
+    program = softmax.executable(x)
+    assert program is not None and len(program.inputs) == 1
+    again = tw.ones(3)
+    again.numpy()
+    assert softmax.executable(x) is program
+    other = tw.jit(lambda x: F.softmax(x, 0) + tw.ones(3)).executable(x)
+    assert other is not None and len(other.inputs) == 1

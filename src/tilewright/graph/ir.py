@@ -30,6 +30,7 @@ __all__ = [
     "forget_history",
     "fresh_leaf",
     "input_value",
+    "is_kept",
     "keep_history",
     "make",
     "topological",
@@ -296,6 +297,11 @@ def keep_history(outputs: Iterable[Value]) -> None:
             given.add(value)
         elif value.inputs:
             _kept.add(value)
+
+
+def is_kept(value: Value) -> bool:
+    """Whether ``keep_history`` named the value."""
+    return value in _kept
 
 
 def topological(outputs: Iterable[Value], stop: Any = None) -> list[Value]:

@@ -67,7 +67,10 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
             stack.pop()
             continue
         op = value.op
-        leaf = (value.buffer is not None) if bound is None else (value in bound or value.buffer is not None)
+        # A constant stays one where somebody read it: as an operand it would make another program.
+        leaf = value.buffer is not None and op != "constant"
+        if bound is not None:
+            leaf = leaf or value in bound
         if not leaf:
             inputs = value.inputs
             if op == "custom":

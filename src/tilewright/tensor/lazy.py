@@ -18,7 +18,7 @@ from types import CodeType
 from typing import TYPE_CHECKING
 
 from tilewright.core.dtype import DType
-from tilewright.graph.ir import TensorType, Value, forget_history, fresh_leaf
+from tilewright.graph.ir import TensorType, Value, forget_history, fresh_leaf, is_kept
 from tilewright.graph.ops import ANCHORS
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
@@ -284,6 +284,9 @@ def settle_all(tensors: Iterable[Tensor]) -> None:
     fresh: dict[Value, Value] = {}
     for tensor in tensors:
         settle(tensor, fresh)
+    for value in fresh:
+        if is_kept(value):  # interned for good: other graphs must find it as it was
+            value.buffer = None
 
 
 def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:

@@ -120,7 +120,8 @@ def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> 
         if value in numbers:
             stack.pop()
             continue
-        op, held = value.op, value.buffer is not None
+        op = value.op
+        held = value.buffer is not None and op != "constant"
         leaf = value in leaves or (held and (not value.inputs or value not in history or _ends(value)))
         if not leaf:
             waiting = [i for i in value.inputs if i not in numbers]
