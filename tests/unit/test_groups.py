@@ -124,6 +124,23 @@ def test_cheap_work_before_a_contraction_is_computed_where_it_is_read() -> None:
     ]
 
 
+def test_several_functions_of_one_value_are_computed_again_from_it() -> None:
+    """GELU and its slope: the backward pass reads the operand, not the three factors made of it."""
+    h = build.dot(leaf(64, 32), leaf(32, 48), ((1,), (0,)))
+    half, power = build.mul(h, 0.5), build.add(build.unary("erf", h), 1.0)
+    y = build.mul(half, power)
+    z = build.dot(y, leaf(48, 16), ((1,), (0,)))
+    bell = build.unary("exp", build.mul(h, h))
+    gradient = build.dot(z, leaf(16, 48), ((1,), (0,)))
+    back = build.add(build.mul(gradient, power), build.mul(build.mul(gradient, half), bell))
+    forward, *_ = form_groups(run_passes([z, back]))
+    assert [v.op for v in forward.outputs] == ["dot", "mul"]
+    assert forward.outputs[0] is forward.anchor
+    # what is read by two groups, or is a result itself, is stored as it is
+    forward, *_ = form_groups(run_passes([z, back, half]))
+    assert [v.op for v in forward.outputs] == ["mul", "add", "mul", "exp"]
+
+
 def test_a_reduction_over_other_axes_is_a_group_of_its_own() -> None:
     e = build.unary("exp", leaf(32, 100))
     assert shown([build.reduce_sum(e, (0,)), build.reduce_sum(e, (1,))]) == [

@@ -49,6 +49,7 @@ _CHEAP = {
 }  # fmt: skip
 INLINE_REDUCTION = 36  # window and overlap sums up to this many terms are written out
 STORE_COST = 4  # storing and loading an element costs about as much as this many cheap operations
+RECOMPUTE_COST = 20  # the same for an array that waits for a later pass, and takes up memory meanwhile
 WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
@@ -459,6 +460,65 @@ class _Former:
                     stack.extend(reads(x))
         for group in self.groups:
             group.outputs = [m for m in group.members if m in needed]
+            if group.kind == "dot" and len(group.outputs) > 2:
+                self.store_fewer(group)
+
+    def store_fewer(self, group: Group) -> None:
+        """Store one value instead of several elementwise functions of it that are read once each: readers compute them again.
+
+        What a derivative needs of an activation is an example: GELU's three factors follow from its operand.
+        """
+        once = [
+            m for m in group.outputs if m not in self.outputs and m not in self.operands and self.read_once(m)
+        ]
+        for base in reversed(group.members):
+            above = {
+                m: work
+                for m in once
+                if m is not base and (work := self.work_above(m, base, group)) is not None
+            }
+            saved = len(above) - (base not in group.outputs)
+            work = set[Value]().union(*above.values())
+            if saved > 0 and sum(map(own_cost, work)) <= RECOMPUTE_COST * saved:
+                kept = {*group.outputs, base} - set(above)
+                group.outputs = [m for m in group.members if m in kept]
+                return
+
+    def read_once(self, m: Value) -> bool:
+        """Whether one other group reads a value, each element once."""
+        homes: set[Group] = set()
+        stack, seen = [m], set[Value]()
+        while stack:
+            for u in self.uses[stack.pop()]:
+                if u in seen:
+                    continue
+                seen.add(u)
+                if self.read_widely(u) or u.op in COMBINE:
+                    return False
+                if u not in self.home:
+                    stack.append(u)
+                elif self.home[u] is not self.home[m]:
+                    homes.add(self.home[u])
+        return len(homes) == 1
+
+    def work_above(self, m: Value, base: Value, group: Group) -> set[Value] | None:
+        """The elementwise operations that give ``m`` from ``base`` and from stored values; None where there are others."""
+        work: set[Value] = set()
+        stack = [m]
+        while stack:
+            x = stack.pop()
+            if x is base or x in work or (x not in group.members and (x in self.home or is_leaf(x))):
+                continue
+            plain = x.op in SCALAR_OPS or x.op in ("cast", "broadcast", "reshape", "stop_gradient")
+            if (
+                not plain
+                or x is group.anchor
+                or (x in group.members and group.members[x] != group.members[base])
+            ):
+                return None
+            work.add(x)
+            stack.extend(x.inputs)
+        return work
 
 
 def form_groups(outputs: Sequence[Value]) -> list[Group]:
