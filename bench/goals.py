@@ -105,17 +105,19 @@ def compilation(fresh: Sequence[Content]) -> Iterator[Row]:
                 f"compile, {when}: {result['case']}", f"≤ {limit:g} s", f"{seconds:.2f} s", seconds <= limit
             )
     if ours:
-        seconds = min(r["warm"]["import"] for r in ours)
-        yield Row("import tilewright", f"≤ {IMPORT_S:g} s", f"{seconds:.2f} s", seconds <= IMPORT_S)
+        seconds, ready = (min(r["warm"][key] for r in ours) for key in ("import", "ready"))
+        measured = f"{seconds:.2f} s ({ready:.2f} s until the tensor class is there)"
+        yield Row("import tilewright", f"≤ {IMPORT_S:g} s", measured, seconds <= IMPORT_S)
 
 
 def memory(fresh: Sequence[Content]) -> Iterator[Row]:
     for result in (r for r in fresh if r["framework"] == "tilewright"):
-        case, planned = result["case"], result["warm"].get("planned_bytes", 0)
+        case, tensors = result["case"], result["warm"].get("tensor_bytes", 0)
         goal = 0.75 if case.startswith("GPT") else 0.25
-        if planned:
-            saved = 1.0 - result["warm"]["arena_bytes"] / planned
-            measured = f"{saved:.0%} of {planned / 2**20:.1f} MiB"
+        if tensors:
+            arena, stored = (result["warm"][key] for key in ("arena_bytes", "stored_bytes"))
+            saved = 1.0 - arena / tensors
+            measured = f"{saved:.0%} of {tensors / 2**20:.1f} MiB (of what fusion leaves stored: {1.0 - arena / stored:.0%})"
             yield Row(f"arena below the tensors' sum: {case}", f"≥ {goal:.0%}", measured, saved >= goal)
         peers = [
             r["warm"]["peak_mib"] for r in fresh if r["case"] == case and r["framework"].startswith("torch")

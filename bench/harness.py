@@ -40,7 +40,7 @@ class Plan:
 
     @classmethod
     def quick(cls) -> "Plan":
-        return cls(rounds=3, seconds=0.06, least=2, warmup=2, settle=0.02, hopeless=2.0)
+        return cls(rounds=2, seconds=0.06, least=2, warmup=2, settle=0.02, hopeless=2.0)
 
 
 @dataclass

@@ -41,6 +41,11 @@ DEFAULTS = {
 }
 
 
+def default_peers(suite: str, quick: bool) -> str:
+    """A quick run leaves torch.compile out of the kernels: it would take most of the time, to compile them."""
+    return DEFAULTS[suite].replace("torch-compile,", "") if quick and suite == "kernels" else DEFAULTS[suite]
+
+
 def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(
@@ -58,7 +63,7 @@ def parse(suite: str, arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="other processes spin on N cores")
     parser.add_argument("--list", action="store_true", help="print the cases' names and stop")
     options = parser.parse_args(arguments)
-    options.frameworks = (options.frameworks or DEFAULTS[options.suite]).split(",")
+    options.frameworks = (options.frameworks or default_peers(options.suite, options.quick)).split(",")
     for name in options.frameworks:
         if name not in FRAMEWORKS:
             parser.error(f"unknown framework {name!r}; choose from {', '.join(FRAMEWORKS)}")
@@ -103,7 +108,8 @@ def measure(options: argparse.Namespace, console: Console, command: str) -> dict
     harness = Harness(Plan.quick() if options.quick else Plan(), progress)
     with spinning(options.busy):
         for count in options.threads:
-            harness.measure(options.cases, options.frameworks, count)
+            everything = not options.quick or count == max(options.threads)
+            harness.measure([c for c in options.cases if everything or not c.slow], options.frameworks, count)
     # Once more, and keep the larger: a limit that another process disturbed would flatter every share.
     for count in options.threads:
         again = measure_limits(count, options.quick)

@@ -32,6 +32,7 @@ from bench.report import write_json
 CACHES = ("TW_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 COLUMNS = (
     ("import s", "warm", "import"),
+    ("tensor class s", "warm", "ready"),
     ("compile s, cold", "cold", "compile"),
     ("compile s, warm", "warm", "compile"),
     ("first step s, cold", "cold", "first_step"),
@@ -53,10 +54,13 @@ def run_once(framework: str, case: str, caches: Path) -> dict[str, float]:
         check=True,
     )
     times: dict[str, float] = json.loads(child.stdout.splitlines()[-1])
-    started, imported, stepped = (times.pop(key) for key in ("started", "imported", "stepped"))
+    started, imported, ready, stepped = (
+        times.pop(key) for key in ("started", "imported", "ready", "stepped")
+    )
     return {
         "interpreter": started - began,
         "import": imported - started,
+        "ready": ready - started,
         "first_step": stepped - began,
         **times,
     }

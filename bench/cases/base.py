@@ -28,6 +28,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     group: str = ""
     skip: dict[str, str] = field(default_factory=dict)
+    slow: bool = False  # a quick run takes it at the largest number of threads only
     checked: int = 10  # losses compared between frameworks, from the same start
 
 

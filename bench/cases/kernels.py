@@ -140,6 +140,7 @@ def with_backward(case: Case, shapes: Shapes, result: tuple[int, ...], flops: fl
         {**case.options, "backward": "all"},
         case.group,
         {**case.skip, **NO_NUMPY},
+        case.slow,
     )
 
 
@@ -217,6 +218,7 @@ def attention(heads: int, tokens: int, width: int, causal: bool, backward: bool)
         {"causal": causal},
         "attention",
         NO_NUMPY,
+        slow=tokens > 2048,
     )
     # backward: five contractions, one of them scores computed again, against two forward
     return with_backward(case, shapes, shape, 3.5, 2.0) if backward else case

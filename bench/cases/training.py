@@ -193,6 +193,7 @@ CASES = [
         partial(make_gpt, **GPT2),
         GPT2,
         skip={"torch": "torch-fused takes less time and memory"},
+        slow=True,
         checked=2,
     ),
     Case(

@@ -14,6 +14,8 @@ from bench.cases.base import Arrays, Case, Training
 from bench.cases.kernels import kernel_fingerprint
 from bench.frameworks import Runner
 from tilewright import nn, optim
+from tilewright.graph.ir import topological
+from tilewright.lower.read import REWRITES
 
 Tensor = Any
 
@@ -127,10 +129,20 @@ class TrainingRunner:
         self.reset()
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the compiled step's arena, and the sum of the sizes of the values planned into it."""
+        """Bytes of the compiled step's arena, of the values that are stored in it, and of all tensors that the step computes.
+
+        The last is what a framework holds that gives every operation's result memory of its own; what only moves
+        elements (reshapes, broadcasts, slices) counts as a view.
+        """
         executable = self.step.executable(*self.batches[0])
         plan = executable.schedule
-        return {"arena_bytes": plan.arena_bytes, "planned_bytes": plan.planned_bytes}
+        views = {"input", "constant", "iota", "stop_gradient", "mark", "barrier", *REWRITES}
+        tensors = (v for v in topological(executable.final) if v.op not in views)
+        return {
+            "arena_bytes": plan.arena_bytes,
+            "stored_bytes": plan.planned_bytes,
+            "tensor_bytes": sum(v.type.size * v.dtype.itemsize for v in tensors),
+        }
 
     def step_of(self, x: Tensor, y: Tensor) -> Tensor:
         self.optimizer.zero_grad()

@@ -39,7 +39,7 @@ def test_a_run_writes_what_it_measured(repository: Path, tmp_path: Path) -> None
         assert result["problem"] is None
         assert 0 < result["minimum"] <= result["median"]
         assert result["share"] > 0
-        assert result["samples"] >= 3
+        assert result["samples"] >= 2
     assert all(a["agrees"] for a in content["agreements"])
     assert content["limits"]["1"]["peak_gflops"] > 1
     assert "sum 64x1024 axis=0" in done.stdout
@@ -129,7 +129,7 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
     )
     assert "\n\n2026-01-02, `x`,\n" in texts[0]
     assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "outdated" not in texts[0]
-    assert "| a | 0.10 | - | - | 1.25 | 0.50 | - |" in texts[0]
+    assert "| a | 0.10 | - | - | - | 1.25 | 0.50 | - |" in texts[0]
     assert "| training steps, 2 threads | each ratio ≥ 1.5 | 1 of 1; least 1.50 (MLP) | yes |" in texts[0]
     assert "| training steps, 2 threads | geometric mean ≥ 2 | 1.50 | no |" in texts[0]
     assert "| MLP | 2 (1, 50%) | 3 (2, 50%) | 1.50 (2.00) |" in texts[0]
