@@ -22,7 +22,7 @@ def test_compiled_eager_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_traces_of_a_jitted_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("tilewright.jit"), "VARIANT_LIMIT", 3)
+    monkeypatch.setattr(importlib.import_module("tilewright.jit.jitted"), "VARIANT_LIMIT", 3)
 
     @tw.jit
     def doubled(x: tw.Tensor) -> tw.Tensor:

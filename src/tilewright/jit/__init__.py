@@ -1,0 +1,9 @@
+"""``tw.jit``: functions over tensors as compiled programs.
+
+``jitted`` has the functions and their calls, ``arguments`` what they are called with, ``compile`` what becomes of a trace, and
+``variant`` what is kept of it.
+"""
+
+from tilewright.jit.jitted import Jitted, jit
+
+__all__ = ["Jitted", "jit"]

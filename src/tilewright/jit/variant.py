@@ -1,0 +1,149 @@
+"""Variants: what a jitted function keeps of one trace. How a variant comes about is in ``compile``, how it is called in
+``jitted``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright.core.trees import Structure
+from tilewright.graph.ir import TensorType, Value
+from tilewright.graph.sizes import resolve
+from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import Tensor, execute
+from tilewright.tensor.handle import from_leaf
+from tilewright.tensor.lazy import leaf_of
+
+__all__ = [
+    "ARGUMENT",
+    "CAPTURED",
+    "FIXED",
+    "GRADIENT",
+    "OBJECT",
+    "OUTPUT",
+    "RETURNED_ARGUMENT",
+    "SIZE",
+    "Direct",
+    "Variant",
+    "direct_buffers",
+    "run_directly",
+]
+
+CAPTURED, GRADIENT, ARGUMENT, FIXED, SIZE = range(5)  # kinds of inputs
+OUTPUT, RETURNED_ARGUMENT, OBJECT = range(3)  # kinds of results
+
+
+class Variant:
+    """One trace, compiled: where its inputs come from and where its results go."""
+
+    def __init__(self) -> None:
+        self.inline = False
+        # Results that may be differentiated later: output position -> traced value. Their history needs to know what
+        # every placeholder stood for.
+        self.recorded: dict[int, Value] = {}
+        self.placeholders: list[
+            tuple[Value, int, Any]
+        ] = []  # placeholder, kind and source of what it stands for
+        self.written = False  # whether tensors from outside are written
+        self.program: execute.Program | None = None
+        # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
+        self.binds: list[
+            tuple[int, Any, TensorType, int]
+        ] = []  # (kind, source, type, write it is donated to or -1)
+        self.guards: list[tuple[Any, str, Any]] = []
+        self.grad_guards: list[tuple[Tensor, bool]] = []
+        self.handles: set[int] = set()  # identities of captured tensors
+        self.structure: Structure = Structure("leaf")
+        self.results: list[tuple[int, Any]] = []  # (kind, output position | argument position | object)
+        self.captured_types: list[tuple[Tensor, TensorType, bool]] = []
+        self.gradient_types: list[tuple[Tensor, TensorType]] = []
+        self.writes: list[tuple[Tensor, int]] = []  # captured tensor, output position
+        self.other_writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
+        self.keep: list[Tensor] = []  # arguments told apart by identity
+        self.grads: list[tuple[Tensor, int]] = []  # tensor, output position or -1 for None
+        self.types: list[TensorType] = []  # of the program's outputs by position
+        self.symbolic = False  # whether some of them have symbolic sizes
+        self._bound: tuple[dict[str, int], list[TensorType]] | None = (
+            None  # the last numbers, and the types then
+        )
+
+    def types_for(self, numbers: dict[str, int]) -> list[TensorType]:
+        """The types of the outputs where symbolic sizes have these numbers."""
+        if not self.symbolic:
+            return self.types
+        bound = self._bound
+        if bound is None or bound[0] != numbers:
+            bound = numbers, [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
+            self._bound = bound  # in one piece: other threads may call at other sizes
+        return bound[1]
+
+    def fits(self) -> bool:
+        """Whether what the trace depended on besides its arguments is as it was."""
+        for owner, attribute, value in self.guards:
+            if getattr(owner, attribute) != value:
+                return False
+        for tensor, absent in self.grad_guards:
+            if (tensor._grad is None) is not absent:
+                return False
+        for tensor, type, required_grad in self.captured_types:
+            if tensor._requires_grad is not required_grad:  # frozen or thawed since
+                return False
+            if tensor._value.type is not type and tensor._value.type != type:
+                return False
+        return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
+
+
+class Direct:
+    """A variant without anything but arguments and results: tensors in, one tensor out. Its calls need no key."""
+
+    __slots__ = ("binds", "modes", "program", "result", "type", "types")
+
+    def __init__(self, variant: Variant, types: tuple[TensorType, ...], given: tuple[Any, ...]) -> None:
+        assert variant.program is not None
+        self.program = variant.program.executable
+        self.types = types
+        self.modes = given
+        # the argument, or fixed memory, of each input
+        self.binds = [(k if kind == ARGUMENT else -1, k) for kind, k, _, _ in variant.binds]
+        self.result = variant.program.results[variant.results[0][1]]
+        self.type = variant.types[variant.results[0][1]]
+
+    @staticmethod
+    def fits(variant: Variant) -> bool:
+        """Whether a variant is of this kind."""
+        program = variant.program
+        return (
+            not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
+            and not (variant.guards or variant.grad_guards or variant.captured_types or variant.grads)
+            and program is not None
+            and program.executable is not None
+            and not program.executable.sizes
+            and all(kind in (ARGUMENT, FIXED) for kind, _, _, _ in variant.binds)
+            and variant.structure.kind == "leaf"
+            and variant.results[0][0] == OUTPUT
+            and program.results[variant.results[0][1]] < 0
+        )
+
+
+def direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list[Buffer] | None:
+    """The memory of arguments that are plain tensors of the given types; None when they are not."""
+    if len(args) != len(types):
+        return None
+    buffers = []
+    for arg, type in zip(args, types, strict=True):
+        if arg.__class__ is not Tensor or arg._requires_grad or arg._trace is not None:
+            return None
+        value = arg._value
+        own = value.type
+        if own is not type and (own.dtype is not type.dtype or own.shape != type.shape):
+            return None
+        buffers.append(value.buffer or arg._buffer())
+    return buffers
+
+
+def run_directly(direct: Direct, given: list[Buffer]) -> Tensor:
+    program = direct.program
+    assert program is not None
+    buffers = [given[position] if position >= 0 else fixed for position, fixed in direct.binds]
+    output = program.run(buffers)[~direct.result]
+    return from_leaf(leaf_of(output, direct.type))
