@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright import nn
 from tilewright.tensor import modes, suspend_trace
 
 F32 = np.float32
@@ -658,3 +659,26 @@ def test_repeated_calls_notice_what_differs() -> None:
         f(a)  # type: ignore[call-arg]
     total = tw.jit(lambda x: f(x, x))(a)
     assert total.tolist() == [3.0, 6.0]
+
+
+def test_repeated_calls_of_a_model_notice_what_changed() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5)).eval()
+    f = tw.jit(model)
+    x = tw.ones(4, 3)
+    with tw.no_grad():
+        for _ in range(3):
+            wanted = model(x).numpy()
+            np.testing.assert_array_equal(f(x).numpy(), wanted)
+        model[0].bias.assign(model[0].bias + 1)
+        np.testing.assert_allclose(f(x).numpy(), wanted + 1, rtol=1e-6)
+        model[0].weight.assign(tw.zeros(2, 3) + 0.5)
+        np.testing.assert_allclose(f(x).numpy(), model(x).numpy(), rtol=1e-6)
+        model.train()
+        assert (f(tw.ones(400, 3)).numpy() == 0).any()
+        assert f(x).shape == (4, 2)
+        model.eval()
+        np.testing.assert_allclose(f(x).numpy(), model(x).numpy(), rtol=1e-6)
+    loss = f(x).sum()
+    assert loss.requires_grad
+    loss.backward()
+    assert model[0].bias.grad.tolist() == [4.0, 4.0]

@@ -105,7 +105,7 @@ class Jitted(Generic[P, R]):
             and direct.modes == (modes.grad, modes.products, settings.deterministic)
         ):
             buffers = direct_buffers(args, direct.types)
-            if buffers is not None:
+            if buffers is not None and (not direct.guarded or direct.variant.fits()):
                 return run_directly(direct, buffers)  # type: ignore[return-value]
         leaves, structure = flat(args, kwargs)
         variant, dynamic, numbers = self._select(leaves, structure)

@@ -94,17 +94,21 @@ class Variant:
 
 
 class Direct:
-    """A variant without anything but arguments and results: tensors in, one tensor out. Its calls need no key."""
+    """A variant that writes nothing: tensors in, one tensor out. Its calls need no key.
 
-    __slots__ = ("binds", "modes", "program", "result", "type", "types")
+    ``guarded``: it captured tensors or looked at attributes, so ``variant.fits`` must be asked.
+    """
+
+    __slots__ = ("binds", "guarded", "modes", "program", "result", "type", "types", "variant")
 
     def __init__(self, variant: Variant, types: tuple[TensorType, ...], given: tuple[Any, ...]) -> None:
         assert variant.program is not None
         self.program = variant.program.executable
+        self.variant = variant
+        self.guarded = bool(variant.guards or variant.grad_guards or variant.captured_types)
         self.types = types
         self.modes = given
-        # the argument, or fixed memory, of each input
-        self.binds = [(k if kind == ARGUMENT else -1, k) for kind, k, _, _ in variant.binds]
+        self.binds = [(kind, source) for kind, source, _, _ in variant.binds]
         self.result = variant.program.results[variant.results[0][1]]
         self.type = variant.types[variant.results[0][1]]
 
@@ -114,11 +118,11 @@ class Direct:
         program = variant.program
         return (
             not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
-            and not (variant.guards or variant.grad_guards or variant.captured_types or variant.grads)
+            and not (variant.grads or variant.gradient_types)
             and program is not None
             and program.executable is not None
             and not program.executable.sizes
-            and all(kind in (ARGUMENT, FIXED) for kind, _, _, _ in variant.binds)
+            and all(kind in (ARGUMENT, CAPTURED, FIXED) for kind, _, _, _ in variant.binds)
             and variant.structure.kind == "leaf"
             and variant.results[0][0] == OUTPUT
             and program.results[variant.results[0][1]] < 0
@@ -144,6 +148,13 @@ def direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list
 def run_directly(direct: Direct, given: list[Buffer]) -> Tensor:
     program = direct.program
     assert program is not None
-    buffers = [given[position] if position >= 0 else fixed for position, fixed in direct.binds]
+    buffers = [
+        given[source]
+        if kind == ARGUMENT
+        else source
+        if kind == FIXED
+        else source._value.buffer or source._buffer()
+        for kind, source in direct.binds
+    ]
     output = program.run(buffers)[~direct.result]
     return from_leaf(leaf_of(output, direct.type))
