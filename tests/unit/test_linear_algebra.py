@@ -325,3 +325,13 @@ def test_singular_matrices_are_named() -> None:
 def test_bad_operands(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(tw.TilewrightError, match=message):
         call()
+
+
+def test_triangles_are_named_by_upper_or_by_lower() -> None:
+    a, b = tw.tensor([[2.0, 1.0], [1.0, 4.0]]), tw.tensor([2.0, 4.0])
+    for lower in (True, False):
+        named = tw.linalg.solve_triangular(a, b, lower=lower)
+        assert named.tolist() == tw.linalg.solve_triangular(a, b, upper=not lower).tolist()
+    for wrong in ({}, {"upper": True, "lower": False}):
+        with pytest.raises(ValueError, match="solve_triangular: give one of `upper` and `lower`"):
+            tw.linalg.solve_triangular(a, b, **wrong)

@@ -6,6 +6,7 @@ run under `tw.vmap` against a loop. Rows with "e" read elements for the shape of
 
 import doctest
 import importlib
+import operator
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -527,3 +528,72 @@ MODULES = (
 def test_examples_in_docstrings(module: str) -> None:
     loaded = importlib.import_module(f"tilewright.functions.{module}")
     assert doctest.testmod(loaded, extraglobs={"Tensor": tw.Tensor}).failed == 0
+
+
+def test_functions_of_numpy_on_tensors() -> None:
+    """NumPy's function objects become functions of tensors, and reductions reach the methods."""
+    x, array = tw.tensor([0.5, 2.0]), np.array([1.0, 3.0], np.float32)
+    for name in ("sin", "isnan", "absolute", "square", "conjugate", "logical_not", "rint", "invert"):
+        given = tw.tensor([1, 2]) if name == "invert" else x
+        found = getattr(np, name)(given)
+        assert isinstance(found, tw.Tensor), name
+        np.testing.assert_allclose(found.numpy(), getattr(np, name)(given.numpy()), rtol=1e-6)
+    for name in ("add", "divide", "power", "maximum", "arctan2", "less", "equal", "logical_and", "hypot"):
+        for pair in ((x, array), (array, x), (x, 2.0), (x, x)):
+            found = getattr(np, name)(*pair)
+            assert isinstance(found, tw.Tensor), name
+            plain = [p.numpy() if isinstance(p, tw.Tensor) else p for p in pair]
+            np.testing.assert_allclose(found.numpy(), getattr(np, name)(*plain), rtol=1e-6)
+    for name in ("sum", "mean", "std", "var", "max", "min", "prod", "argmax", "any", "all", "cumsum"):
+        found = getattr(np, name)(x)
+        assert isinstance(found, tw.Tensor), name
+        np.testing.assert_allclose(found.numpy(), getattr(np, name)(x.numpy()), rtol=1e-6)
+    assert isinstance(np.float64(2) * x, tw.Tensor) and (np.float64(2) * x).dtype is tw.float32
+    slope = tw.jit(tw.grad(lambda x: np.sum(np.sin(x) * array)))(x)
+    np.testing.assert_allclose(slope.numpy(), np.cos([0.5, 2.0]) * array, rtol=1e-6)
+    total = np.zeros(2, np.float32)
+    total += x  # NumPy's own array stays one
+    assert type(total) is np.ndarray and total.tolist() == [0.5, 2.0]
+    assert np.add.reduce(x) == 2.5
+    with pytest.raises(TypeError, match=r"cannot write to a tensor \(`out`\)"):
+        np.add(x, x, out=x)
+    with pytest.raises(ValueError, match="sum: there is no `out`; a result is a new tensor"):
+        tw.sum(x, out=total)
+    with pytest.raises(ValueError, match="mean: there is no `dtype`; convert the operand"):
+        x.mean(dtype=tw.float64)
+
+
+def test_python_integers_outside_the_range_of_the_type() -> None:
+    """They are beyond all elements in comparisons, from either side and in ``jit``, as in NumPy."""
+    for dtype, numbers in (
+        ("uint8", (300, -1)),
+        ("int8", (128, -129)),
+        ("uint64", (-1, 2**64)),
+        ("int64", (2**63,)),
+    ):
+        x = np.array([0, 1, 100], dtype)
+        for number in numbers:
+            for f in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+                assert f(tw.asarray(x), number).tolist() == f(x, number).tolist()
+                assert f(number, tw.asarray(x)).tolist() == f(number, x).tolist()
+                assert tw.jit(lambda x, f=f, n=number: f(x, n))(x).tolist() == f(x, number).tolist()
+
+
+def test_integers_to_negative_powers_are_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"pow: integers to the power -1 are no integers; make the base floating"
+    ):
+        tw.arange(1, 4) ** -1
+    assert (tw.tensor([2.0]) ** -1).item() == 0.5
+
+
+def test_python_protocols_of_tensors() -> None:
+    assert round(tw.tensor(1.66)).item() == 2.0
+    np.testing.assert_allclose(round(tw.tensor(1.66), 1).item(), 1.7, rtol=1e-6)
+    assert [x.item() for x in divmod(tw.tensor(-7), 2)] == [-4, 1]
+    assert [x.item() for x in divmod(7, tw.tensor(2))] == [3, 1]
+    x = tw.tensor([1.0, 2.0])
+    y = x.copy()
+    y[0] = 5
+    assert (x.tolist(), y.tolist()) == ([1.0, 2.0], [5.0, 2.0])
+    assert x.imag.tolist() == [0.0, 0.0] and x.imag.dtype is tw.float32

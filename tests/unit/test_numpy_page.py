@@ -34,6 +34,9 @@ ELSEWHERE = {
     "row_stack": "`tw.vstack`", "roots": "`tw.linalg.eigvals` of the companion matrix",
     "mask_indices": "`tw.nonzero(mask(tw.ones(n, n)))`",
     "typename": "`x.dtype.name`",
+    "bartlett": "`tw.signal.bartlett`", "blackman": "`tw.signal.blackman`", "hamming": "`tw.signal.hamming`",
+    "hanning": "`tw.signal.hann`", "kaiser": "`tw.signal.kaiser`", "i0": "`tw.special.i0`",
+    "convolve": "`tw.signal.convolve`", "correlate": "`tw.signal.correlate(a, v, mode=\"valid\")`",
 }  # fmt: skip
 
 # functions whose name here means something else, or more than in NumPy
@@ -59,7 +62,6 @@ NOTES = {
 _HOST = "host code: files, printing and settings are Python's and NumPy's; `x.numpy()` gives the array"
 _DATES = "no dates or strings among the element types"
 _LAYOUT = "tensors have no strides or memory order that a program sees"
-_SIGNAL = "not there yet"
 ABSENT_TOGETHER = {
     _HOST: """base_repr binary_repr format_float_positional format_float_scientific fromfile fromregex fromstring genfromtxt
         get_include get_printoptions getbufsize geterr geterrcall info loadtxt printoptions savetxt savez savez_compressed
@@ -67,7 +69,6 @@ ABSENT_TOGETHER = {
     _DATES: "busday_count busday_offset datetime_as_string datetime_data is_busday isnat",
     _LAYOUT: "ascontiguousarray asfortranarray isfortran may_share_memory nested_iters require shares_memory",
     "NumPy itself advises against `matrix`": "asmatrix bmat",
-    _SIGNAL: "bartlett blackman convolve correlate hamming hanning i0 kaiser",
 }
 ABSENT = {
     "apply_over_axes": "reductions take several axes",

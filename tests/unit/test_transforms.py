@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -612,3 +613,59 @@ def test_a_linear_recurrence_as_an_associative_scan() -> None:
     tw.check_grads(run, (a[0], b[0]), order=2)
     with pytest.raises(tw.DTypeError, match="of their kind"):
         tw.associative_scan(lambda p, q: p.sum(), a)
+
+
+def test_forward_functions_of_custom_rules_may_call_the_function_itself() -> None:
+    """The way that rules are written in JAX: ``fwd`` calls the function, whose own rule holds in higher derivatives."""
+
+    @tw.custom_vjp
+    def cube(x: tw.Tensor) -> tw.Tensor:
+        return x * x * x
+
+    cube.defvjp(lambda x: (cube(x), cube(x)), lambda y, g: (3 * y ** (2 / 3) * g,))
+    x = tw.tensor(0.3, dtype="float64")
+    first, second, third = tw.grad(cube), tw.grad(tw.grad(cube)), tw.grad(tw.grad(tw.grad(cube)))
+    for transform in (lambda f: f, tw.jit):
+        found = [transform(f)(x).item() for f in (first, second, third)]
+        np.testing.assert_allclose(found, [0.27, 1.8, 6.0], rtol=1e-12)
+    np.testing.assert_allclose(tw.jvp(second, (x,), (x,))[1].item(), 6 * 0.3, rtol=1e-12)
+    xs = tw.tensor([0.3, 0.5], dtype="float64")
+    np.testing.assert_allclose(tw.vmap(second)(xs).tolist(), [1.8, 3.0], rtol=1e-12)
+
+    @functools.partial(tw.custom_vjp, nondiff_argnums=(0,))
+    def power(n: int, x: tw.Tensor) -> tw.Tensor:
+        return x**n
+
+    power.defvjp(lambda n, x: (power(n, x), (x,)), lambda n, kept, g: (g * n * power(n - 1, kept[0]),))
+    slope = tw.grad(tw.grad(lambda x: power(3, x)))
+    np.testing.assert_allclose(slope(x).item(), 1.8, rtol=1e-12)
+
+
+def test_implicit_derivative_of_a_fixed_point_found_by_a_loop() -> None:
+    @tw.custom_vjp
+    def fixed_point(a: tw.Tensor, start: tw.Tensor) -> tw.Tensor:
+        def go_on(c: tuple[tw.Tensor, tw.Tensor]) -> tw.Tensor:
+            return abs(c[0] - c[1]) > 1e-13
+
+        return tw.while_loop(go_on, lambda c: (c[1], tw.cos(a * c[1])), (start + 1.0, start))[1]
+
+    def forward(a: tw.Tensor, start: tw.Tensor) -> tuple[tw.Tensor, tuple[tw.Tensor, tw.Tensor]]:
+        x = fixed_point(a, start)
+        return x, (a, x)
+
+    def backward(kept: tuple[tw.Tensor, tw.Tensor], g: tw.Tensor) -> tuple[tw.Tensor, None]:
+        a, x = kept
+        sine = tw.sin(a * x)
+        return g * (-x * sine) / (1 + a * sine), None
+
+    fixed_point.defvjp(forward, backward)
+    a, start = tw.tensor(0.8, dtype="float64"), tw.tensor(0.5, dtype="float64")
+
+    def near(h: float) -> float:
+        return fixed_point(a + h, start).item()
+
+    first, second = tw.grad(fixed_point), tw.grad(tw.grad(fixed_point))
+    np.testing.assert_allclose(first(a, start).item(), (near(1e-5) - near(-1e-5)) / 2e-5, rtol=1e-7)
+    np.testing.assert_allclose(
+        tw.jit(second)(a, start).item(), (near(1e-3) - 2 * near(0) + near(-1e-3)) / 1e-6, rtol=1e-4
+    )

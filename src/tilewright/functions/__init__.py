@@ -38,6 +38,8 @@ from tilewright.functions.spellings import spell_all as _spell_all
 from tilewright.functions.statistics import *  # noqa: F403
 from tilewright.functions.transforms import *  # noqa: F403
 from tilewright.functions.types import *  # noqa: F403
+from tilewright.functions.ufuncs import handler as _ufunc_handler
 from tilewright.functions.vectorize import *  # noqa: F403
 
 _spell_all(globals())
+methods.add("__array_ufunc__", _ufunc_handler(globals()))

@@ -6,6 +6,7 @@ rules here run the user's Python functions on tensors over graph values, whichev
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -180,14 +181,30 @@ class custom_vjp:
         arguments = _Arguments(args, self.nondiff_argnums, "custom_vjp")
         if not arguments.recorded():
             return self.fun(*args)
-        pair = self.fwd(*args)
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise GradientError(f"custom_vjp: `fwd` of `{self.name}` returns a pair (result, residuals)")
-        outs, structure = _results(pair[0], "custom_vjp")
-        residuals, residual_structure = flatten(pair[1])
+        if self in _running.get():  # `fwd` calls the function that it is the rule of
+            outs, structure = _results(self.fun(*args), "custom_vjp")
+            late = _LateVjpRule(self, arguments, structure)
+            return _made(late, outs, arguments.operands, structure)
+        outs, structure, residuals, residual_structure = self._forward(args)
         rule = _VjpRule(self.name, self.bwd, arguments, structure, residuals, residual_structure)
         saved = [r for r in residuals if isinstance(r, Tensor)]
         return _made(rule, outs, [*arguments.operands, *saved], structure)
+
+    def _forward(self, args: Sequence[Any]) -> tuple[list[Tensor], Structure, list[Any], Structure]:
+        """The results and the residuals of ``fwd``, each as leaves and structure."""
+        assert self.fwd is not None
+        token = _running.set(_running.get() | {self})
+        try:
+            pair = self.fwd(*args)
+        finally:
+            _running.reset(token)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise GradientError(f"custom_vjp: `fwd` of `{self.name}` returns a pair (result, residuals)")
+        return *_results(pair[0], "custom_vjp"), *flatten(pair[1])
+
+
+_running: contextvars.ContextVar[frozenset[custom_vjp]] = contextvars.ContextVar("fwd", default=frozenset())
+"""The functions whose ``fwd`` is running."""
 
 
 class _VjpRule:
@@ -232,8 +249,53 @@ class _VjpRule:
     def jvp(
         self, outputs: Sequence[Value], operands: Sequence[Value], tangents: Sequence[Value | None]
     ) -> list[Value | None]:
-        seeds = [make("mark", (zeros_like(v),), id=next(lazy.marks)) for v in outputs]
-        return custom.transposed(lambda g: self.vjp(outputs, operands, g), seeds, tangents)
+        return _transposed(self, outputs, operands, tangents)
+
+
+class _LateVjpRule:
+    """The rule of a call inside the function's own ``fwd``, which runs again when a derivative of that call is due.
+
+    To run it at the call would never end. Operands: the call's.
+    """
+
+    reads_graph = False
+
+    def __init__(self, function: custom_vjp, arguments: _Arguments, results: Structure) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.results = results
+
+    def __repr__(self) -> str:
+        return self.function.name
+
+    def vjp(
+        self, outputs: Sequence[Value], operands: Sequence[Value], cotangents: Sequence[Value]
+    ) -> list[Value | None]:
+        function, arguments = self.function, self.arguments
+        assert function.bwd is not None
+        with StandIns(function.name), enable_grad():
+            variables = list(arguments.tree(operands))
+            for place in sorted(function.nondiff_argnums):
+                variables.insert(place, arguments.fixed[function.nondiff_argnums.index(place)])
+            _, structure, residuals, residual_structure = function._forward(variables)
+            saved = [operand_value(r) for r in residuals if isinstance(r, Tensor)]
+        rule = _VjpRule(function.name, function.bwd, arguments, structure, residuals, residual_structure)
+        return rule.vjp(outputs, [*operands, *saved], cotangents)[: len(operands)]
+
+    def jvp(
+        self, outputs: Sequence[Value], operands: Sequence[Value], tangents: Sequence[Value | None]
+    ) -> list[Value | None]:
+        return _transposed(self, outputs, operands, tangents)
+
+
+def _transposed(
+    rule: _VjpRule | _LateVjpRule,
+    outputs: Sequence[Value],
+    operands: Sequence[Value],
+    tangents: Sequence[Value | None],
+) -> list[Value | None]:
+    seeds = [make("mark", (zeros_like(v),), id=next(lazy.marks)) for v in outputs]
+    return custom.transposed(lambda g: rule.vjp(outputs, operands, g), seeds, tangents)
 
 
 # ---- forward mode --------------------------------------------------------------------------------------------------

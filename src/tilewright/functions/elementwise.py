@@ -7,21 +7,26 @@ the scalar vocabulary or a short expression of several.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
+import numpy as np
+
+from tilewright.core.dtype import DType, bool_
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
     cast,
     common_type,
     float_tensor,
+    from_constant,
     inexact,
     is_scalar,
     operands_of,
     pointwise,
     together,
 )
-from tilewright.tensor import DTypeError, Tensor, apply
+from tilewright.tensor import ArgumentError, DTypeError, Tensor, apply
 
 __all__ = [
     "abs",
@@ -192,12 +197,38 @@ bitwise_left_shift = _binary(
 bitwise_right_shift = _binary(
     "bitwise_right_shift", "shr", "x1 >> x2, elementwise; the sign is repeated for signed types."
 )
-equal = _binary("equal", "eq", "x1 == x2, elementwise, as bool.")
-not_equal = _binary("not_equal", "ne", "x1 != x2, elementwise, as bool.")
-less = _binary("less", "lt", "x1 < x2, elementwise, as bool.")
-less_equal = _binary("less_equal", "le", "x1 <= x2, elementwise, as bool.")
-greater = _binary("greater", "gt", "x1 > x2, elementwise, as bool.")
-greater_equal = _binary("greater_equal", "ge", "x1 >= x2, elementwise, as bool.")
+
+
+def _comparison(
+    function: str, op: str, of_numbers: Callable[[int, int], bool], doc: str
+) -> Callable[[TensorLike, TensorLike], Tensor]:
+    """A Python integer outside the range of an integer tensor's type is beyond all of its elements, as in NumPy."""
+    within = _binary(function, op, doc)
+
+    def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
+        if isinstance(x1, Tensor) and _beyond(x2, x1.dtype):
+            return from_constant(of_numbers(0, x2), bool_, x1.shape, function)
+        if isinstance(x2, Tensor) and _beyond(x1, x2.dtype):
+            return from_constant(of_numbers(x1, 0), bool_, x2.shape, function)
+        return within(x1, x2)
+
+    return _named(apply_to, function, doc)
+
+
+def _beyond(number: TensorLike, dtype: DType) -> bool:
+    """Whether it is a Python integer that an integer type cannot hold."""
+    if type(number) is not int or not dtype.is_integer:
+        return False
+    info = np.iinfo(dtype.name)
+    return not info.min <= number <= info.max
+
+
+equal = _comparison("equal", "eq", operator.eq, "x1 == x2, elementwise, as bool.")
+not_equal = _comparison("not_equal", "ne", operator.ne, "x1 != x2, elementwise, as bool.")
+less = _comparison("less", "lt", operator.lt, "x1 < x2, elementwise, as bool.")
+less_equal = _comparison("less_equal", "le", operator.le, "x1 <= x2, elementwise, as bool.")
+greater = _comparison("greater", "gt", operator.gt, "x1 > x2, elementwise, as bool.")
+greater_equal = _comparison("greater_equal", "ge", operator.ge, "x1 >= x2, elementwise, as bool.")
 
 
 def _float_binary(function: str, op: str, doc: str) -> Callable[[TensorLike, TensorLike], Tensor]:
@@ -290,6 +321,8 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
 
     >>> pow(Tensor([1.0, 2.0, 3.0]), 2).tolist()
     [1.0, 4.0, 9.0]
+
+    Raises ``ArgumentError`` for integers to a negative number; negative elements of an integer x2 give 0 where |x1| > 1.
     """
     if (
         isinstance(x1, Tensor)
@@ -297,6 +330,11 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
         and not isinstance(x2, (bool, complex))
         and not x1.dtype.is_bool
     ):
+        if x1.dtype.is_integer and isinstance(x2, int) and x2 < 0:
+            raise ArgumentError(
+                f"pow: integers to the power {x2} are no integers; make the base floating, for example"
+                f" `x.astype('float32') ** {x2}`"
+            )
         if x1.dtype.is_inexact or isinstance(x2, int):
             if 1 <= x2 <= 8 and x2 == int(x2):
                 return _power(x1, int(x2))
@@ -464,8 +502,9 @@ def real(x: TensorLike) -> Tensor:
 
 
 def imag(x: TensorLike) -> Tensor:
-    """Imaginary part of a complex tensor."""
-    return _typed("imag", "imag", [as_tensor(x, "imag")])
+    """Imaginary part; zeros of its type for a real tensor."""
+    x = as_tensor(x, "imag")
+    return apply("imag", x) if x.dtype.is_complex else from_constant(0, x.dtype, x.shape, "imag")
 
 
 def conj(x: TensorLike) -> Tensor:

@@ -319,6 +319,11 @@ def _masked_fill_in_place(self: Tensor, mask: Any, value: Any) -> Tensor:
 
 _METHODS: dict[str, Callable[..., Any]] = {
     "t": _t,
+    "copy": Tensor.clone,
+    "conjugate": elementwise.conj,
+    "__round__": elementwise.round,
+    "__divmod__": arithmetic.divmod,
+    "__rdivmod__": lambda self, other: arithmetic.divmod(other, self),
     "where": _where,
     "norm": _norm,
     "type_as": _type_as,
@@ -377,6 +382,11 @@ def _install() -> None:
         setattr(Tensor, name, property(reader))
     for name, kind in _CONVERSIONS.items():
         setattr(Tensor, name, _converter(kind))
+
+
+def add(name: str, method: Callable[..., Any]) -> None:
+    """Give ``Tensor`` a method that is made of the functions of all families."""
+    setattr(Tensor, name, method)
 
 
 def _converter(kind: str) -> Callable[[Tensor], Tensor]:

@@ -82,12 +82,20 @@ def _median(x: TensorLike, axis: int, keepdims: bool = False) -> ValuesIndices:
 _PAIRS: dict[str, Callable[..., ValuesIndices]] = {"max": _max, "min": _min, "sort": _sort, "median": _median}
 
 
+_UNSAID = {
+    "out": "a result is a new tensor: write `y[...] = ...`",
+    "dtype": "convert the operand: `x.astype(dtype)`",
+}
+"""Taken when None: ``numpy.mean(x)`` calls ``x.mean(axis=None, dtype=None, out=None)``. Otherwise, what to do instead."""
+
+
 def spelled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with the other spellings of its keyword arguments; itself when it has none of these arguments."""
     names = inspect.signature(function).parameters
     table = {other: own for other, own in SPELLINGS.items() if own in names and other not in names}
     if not table:
         return function
+    table.update({name: "" for name in _UNSAID if name not in names})
     paired = _PAIRS.get(function.__name__)
 
     @functools.wraps(function)
@@ -104,6 +112,10 @@ def _translated(function: str, given: dict[str, Any], table: dict[str, str]) -> 
     out: dict[str, Any] = {}
     for name, value in given.items():
         own = table.get(name, name)
+        if not own:
+            if value is not None:
+                raise ArgumentError(f"{function}: there is no `{name}`; {_UNSAID[name]}")
+            continue
         if own in out:
             raise ArgumentError(f"{function}: `{own}` is given twice, the second time as `{name}`")
         out[own] = float(bool(value)) if name == "unbiased" else value

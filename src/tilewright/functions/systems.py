@@ -15,7 +15,7 @@ from tilewright.functions.host import host_call
 from tilewright.functions.linalg import matmul
 from tilewright.functions.matrices import adjoint, equations, matrices
 from tilewright.functions.movement import matrix_transpose
-from tilewright.tensor import ShapeError, Tensor
+from tilewright.tensor import ArgumentError, ShapeError, Tensor
 
 __all__ = ["general", "solve", "solve_triangular", "triangular"]
 
@@ -64,9 +64,17 @@ def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
 
 
 def solve_triangular(
-    x1: TensorLike, x2: TensorLike, *, upper: bool, left: bool = True, unitriangular: bool = False
+    x1: TensorLike,
+    x2: TensorLike,
+    *,
+    upper: bool | None = None,
+    left: bool = True,
+    unitriangular: bool = False,
+    lower: bool | None = None,
 ) -> Tensor:
     """The X with T @ X = x2 (X @ T = x2 unless ``left``), where T is the ``upper`` or lower triangle of x1 [..., N, N].
+
+    Say which triangle with ``upper`` (PyTorch) or with ``lower`` (SciPy, JAX), one of them.
 
     x2 is [N] or [..., N, K] ([..., K, N] unless ``left``); leading axes broadcast. What x1 holds outside the triangle is
     not read; with ``unitriangular`` neither is the diagonal, which counts as 1. Raises ``ShapeError`` for shapes that do
@@ -75,6 +83,9 @@ def solve_triangular(
     >>> solve_triangular(Tensor([[2.0, 0.0], [1.0, 1.0]]), Tensor([2.0, 3.0]), upper=False).tolist()
     [1.0, 2.0]
     """
+    if (upper is None) == (lower is None):
+        raise ArgumentError("solve_triangular: give one of `upper` and `lower`: the triangle of `x1` to read")
+    upper = not lower if upper is None else upper
     a = matrices(x1, "solve_triangular", True, "x1")
     if left:
         return equations("solve_triangular", a, x2, lambda m, b: triangular(m, b, upper, unitriangular))

@@ -71,7 +71,6 @@ class Tensor(Methods):
         "__weakref__", "_chain", "_grad", "_group", "_hooks", "_leaf", "_requires_grad", "_trace", "_value",
     )  # fmt: skip
     __array_priority__ = 1000
-    __array_ufunc__ = None  # numpy_array * tensor asks the tensor
 
     _value: Value
     _group: lazy.Group | None
