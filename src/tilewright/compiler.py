@@ -15,6 +15,7 @@ leaf and gives one buffer per output. What has no native lowering is computed by
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -87,6 +88,10 @@ def load_kernels(
     return names, library.compile(sources)
 
 
+def _physical_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 class NeedsNumbers(Exception):
     """A graph with symbolic sizes has a part that is compiled for known sizes only. ``code`` says which kind of part."""
 
@@ -113,6 +118,7 @@ class Executable:
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
         self.final = [unshaped(v) for v in run_passes(self.outputs)]
+        self._check_memory(self.final, 0)
         keep_history((*self.outputs, *self.final))
         self.groups: list[Group] = []
         # The recipes cut long sums for a number of threads; a fixed one makes results equal on any number.
@@ -132,6 +138,7 @@ class Executable:
         )
         steps = self._lowered(self.machine)
         self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
+        self._check_memory(self.final, self.schedule.arena_bytes)
         self.names, addresses = load_kernels(
             self.library, [k for step in self.schedule.steps for k in step.kernels()]
         )
@@ -140,6 +147,20 @@ class Executable:
         self._plan_run()
         if settings.debug >= DEBUG_STAGES[0][0]:
             self._print_stages(settings.debug)
+
+    def _check_memory(self, results: Sequence[Value], arena: int) -> None:
+        """Raises ``MemoryError`` for what no swapping would help: results and interior values of twice the machine's memory."""
+        if self.sizes:
+            return  # planned for the largest sizes, of which a call touches its own part only
+        own = [v for v in results if v not in self.inputs]
+        needed = sum(v.type.nbytes for v in own) + arena
+        if needed > 2 * _physical_bytes():
+            largest = max(own, key=lambda v: v.type.nbytes, default=None)
+            what = f"; the largest is `{largest.op}` of {largest.type}" if largest is not None else ""
+            raise MemoryError(
+                f"results and interior values would take {needed / 2**30:,.0f} GiB, and this machine has"
+                f" {_physical_bytes() / 2**30:,.0f} GiB of memory{what}"
+            )
 
     def _lowered(self, machine: Machine) -> list[Step]:
         """The steps of all groups. Raises ``NeedsNumbers`` where one cannot run with symbolic sizes."""

@@ -243,3 +243,28 @@ def test_explain_and_show_print_sizes() -> None:
     call = tw.jit(lambda x: (x * 2).mean(0), dynamic={0: {0: tw.Dim("rows", 1, 9)}})
     text = call.explain(np.ones((3, 4), np.float32))
     assert "rows: 1 to 9, one program" in text and "float32[rows:1..9, 4]" in text and "size.rows" in text
+
+
+@pytest.mark.parametrize("function", [lambda x: x * 1, lambda x: x.reshape(-1), lambda x: (x, x[None])])
+def test_a_program_without_steps_serves_every_size(function: Any) -> None:
+    """Results that are an operand's elements need no kernel."""
+    jitted = tw.jit(function, dynamic={0: {0: tw.Dim("n", 1, 9)}})
+    for n in (4, 1, 9):
+        x = tw.arange(3 * n).reshape(n, 3)
+        got, want = (r if isinstance(r, tuple) else (r,) for r in (jitted(x), function(x)))
+        assert [r.tolist() for r in got] == [r.tolist() for r in want]
+    assert jitted.traces == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: tw.linspace(0, 1, x.shape[0]),
+        lambda x: tw.random.permutation(x.shape[0], key=tw.random.key(1)),
+        lambda x: tw.nn.functional.one_hot(tw.tensor([0, 2]), x.shape[0]),
+    ],
+)
+def test_a_size_is_a_number_of_elements_everywhere(function: Any) -> None:
+    jitted = tw.jit(function, dynamic={0: {0: tw.Dim("n", 3, 9)}})
+    for n in (4, 3, 9):
+        np.testing.assert_array_equal(jitted(tw.ones(n)).numpy(), function(tw.ones(n)).numpy())

@@ -201,3 +201,15 @@ def test_constants_that_were_read_stay_constants() -> None:
     assert softmax.executable(x) is program
     other = tw.jit(lambda x: F.softmax(x, 0) + tw.ones(3)).executable(x)
     assert other is not None and len(other.inputs) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: tw.zeros(2**62), lambda: tw.zeros((2**31, 1)) + tw.zeros((1, 2**33)), lambda: tw.eye(2**32)],
+)
+def test_what_no_machine_holds_is_named(make: Callable[[], tw.Tensor]) -> None:
+    x = make()  # a shape costs nothing
+    with pytest.raises(
+        MemoryError, match=r"would take .* GiB, and this machine has .*; the largest is `\w+` of float32\["
+    ):
+        x.numpy()

@@ -335,3 +335,11 @@ def test_triangles_are_named_by_upper_or_by_lower() -> None:
     for wrong in ({}, {"upper": True, "lower": False}):
         with pytest.raises(ValueError, match="solve_triangular: give one of `upper` and `lower`"):
             tw.linalg.solve_triangular(a, b, **wrong)
+
+
+def test_norms_of_half_types_fit_where_their_squares_do_not() -> None:
+    x = tw.tensor([[3e4, 4e4]], dtype=tw.float16)
+    for norm in (linalg.norm(x), linalg.vector_norm(x), linalg.matrix_norm(x), linalg.vector_norm(x, ord=2)):
+        assert norm.dtype is tw.float16 and norm.item() == np.float16(5e4)
+    assert linalg.vector_norm(x, ord=3).item() == pytest.approx(4.498e4, rel=1e-3)
+    np.testing.assert_allclose(tw.grad(linalg.norm)(x).numpy(), [[0.6, 0.8]], rtol=1e-3)

@@ -669,3 +669,44 @@ def test_implicit_derivative_of_a_fixed_point_found_by_a_loop() -> None:
     np.testing.assert_allclose(
         tw.jit(second)(a, start).item(), (near(1e-3) - 2 * near(0) + near(-1e-3)) / 1e-6, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("rule", ["vjp", "jvp"])
+@pytest.mark.parametrize("around", ["scan", "reversed", "fori", "cond", "switch", "nested"])
+def test_a_rule_of_the_users_makes_and_reads_tensors_inside_loops_and_branches(
+    rule: str, around: str
+) -> None:
+    """Tensors that a rule reads besides its operands become operands of the loop or branch it is differentiated in."""
+    outside = tw.tensor([[0.5, -1.0], [0.25, 2.0]], dtype=tw.float64)
+
+    def plain(x: Any) -> Any:
+        return tw.tanh(outside @ x) + tw.tensor([0.1, 0.2], dtype=tw.float64) * x
+
+    def slope(x: Any) -> Any:  # of tanh, then of the whole: also of tensors that are made here
+        kept = 1 - tw.tanh(outside @ x) ** 2
+        return kept[:, None] * outside + tw.diag(tw.tensor([0.1, 0.2], dtype=tw.float64))
+
+    if rule == "vjp":
+        own = tw.custom_vjp(plain)
+        own.defvjp(lambda x: (plain(x), x), lambda x, g: (g @ slope(x),))
+    else:
+        own = tw.custom_jvp(plain)
+        own.defjvp(lambda primals, tangents: (own(*primals), slope(*primals) @ tangents[0]))
+
+    def wrapped(f: Any) -> Any:
+        return {
+            "scan": lambda x: tw.scan(lambda c, s: (f(c) * s, c), x, tw.tensor([0.5, 2.0, 1.5], dtype=tw.float64))[0],
+            "reversed": lambda x: tw.scan(lambda c, s: (c + f(s), f(c)), x, tw.stack([x, 2 * x]), reverse=True)[1].sum(0),
+            "fori": lambda x: tw.fori_loop(0, 3, lambda i, y: f(y), x),
+            "cond": lambda x: tw.cond(x.sum() > 0, f, lambda y: y, x),
+            "switch": lambda x: tw.switch(tw.tensor(1), [lambda y: y, lambda y: f(y) * y], x),
+            "nested": lambda x: tw.scan(lambda c, _: (tw.fori_loop(0, 2, lambda i, y: f(y), c), None), x, length=2)[0],
+        }[around]  # fmt: skip
+
+    x = tw.tensor([0.3, 0.9], dtype=tw.float64)
+    want = tw.jacrev(wrapped(plain))(x).numpy()
+    for jacobian in (tw.jacrev, tw.jacfwd, lambda f: tw.jit(tw.jacrev(f))):
+        np.testing.assert_allclose(jacobian(wrapped(own))(x).numpy(), want, rtol=1e-12)
+    twice = tw.grad(lambda x: (tw.grad(lambda y: wrapped(own)(y).sum())(x) ** 2).sum())
+    plainly = tw.grad(lambda x: (tw.grad(lambda y: wrapped(plain)(y).sum())(x) ** 2).sum())
+    np.testing.assert_allclose(twice(x).numpy(), plainly(x).numpy(), rtol=1e-12)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.graph.body import Body
+from tilewright.graph.body import Body, besides
 from tilewright.graph.build import add, broadcast, permute, reshape, where, zeros_like
 from tilewright.graph.ir import Value, input_value, make, topological
 
@@ -169,14 +169,16 @@ def pulled(
     consts = [(c, outer) for c, outer in zip(loop.c, loop.consts, strict=True) if c in read]
     xs = [(x, outer) for x, outer in zip(loop.x, loop.xs, strict=True) if x in read]
 
-    body = Body.of([*(c for c, _ in consts), *seeds, *sums, *(x for x, _ in xs), *saved, *slices], gives)
+    own = [*(c for c, _ in consts), *seeds, *sums, *(x for x, _ in xs), *saved, *slices]
+    more = besides(gives, own)
+    body = Body.of([*more, *own], gives)
     init = [cotangents.get(k) or zeros_like(loop.init[k]) for k in carries]
     outer_of = dict(zip(loop.leaves, v.inputs, strict=True))
     init += [zeros_like(outer_of[c]) for c in inner_consts]
     given = [cotangents[len(loop.init) + j] for j in stacked]
     outs = scan(
         body,
-        [o for _, o in consts],
+        [*more, *(o for _, o in consts)],
         init,
         [*(o for _, o in xs), *residuals, *given],
         loop.length,
@@ -200,14 +202,17 @@ def pushed(v: Value, tangents: Sequence[Value | None], push: Push, dependent: De
     given = dict(zip(loop.leaves, tangents, strict=True))
     consts = [c for c in loop.c if c in along]
     slices = [x for x in loop.x if x in along]
-    body = Body.of(
-        [*loop.c, *(along[c] for c in consts), *loop.h, *(along[loop.h[k]] for k in carries), *loop.x,
-         *(along[x] for x in slices)],
-        [*loop.new, *(new[k] or zeros_like(loop.new[k]) for k in carries), *(_there(ys[j]) for j in stacked)],
-    )  # fmt: skip
+    own = [*loop.c, *(along[c] for c in consts), *loop.h, *(along[loop.h[k]] for k in carries), *loop.x,
+           *(along[x] for x in slices)]  # fmt: skip
+    gives = [
+        *loop.new,
+        *(new[k] or zeros_like(loop.new[k]) for k in carries),
+        *(_there(ys[j]) for j in stacked),
+    ]
+    more = besides(gives, own)
     outs = loop.again(
-        body,
-        [*loop.consts, *(_there(given[c]) for c in consts)],
+        Body.of([*more, *own], gives),
+        [*more, *loop.consts, *(_there(given[c]) for c in consts)],
         [*loop.init, *(given[loop.h[k]] or zeros_like(loop.init[k]) for k in carries)],
         [*loop.xs, *(_there(given[x]) for x in slices)],
     )[len(loop.new) :]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tilewright.autodiff.scan import KEPT, Batch, Dependent, Pull, Push
-from tilewright.graph.body import Body
+from tilewright.graph.body import Body, besides
 from tilewright.graph.build import broadcast, compare, reshape, where, zeros_like
 from tilewright.graph.ir import TensorType, Value, input_value, make, topological
 
@@ -118,6 +118,8 @@ def _derived(
         return []
     saved = [_saved(outs, gave, leaves) for outs, gave in zip(results, gives, strict=True)]
     kinds = _shared([[y.type for y in ys] for ys in saved])
+    known = [*leaves, *more, *(y for ys in saved for y in ys)]
+    outside = besides([y for gave in gives for y in gave], known)
     forward, backward = [], []
     for outs, gave, ys in zip(results, gives, saved, strict=True):
         by_kind: dict[TensorType, list[Value]] = {}
@@ -128,10 +130,10 @@ def _derived(
         keeps = [zeros_like(b) if y is None else y for y, b in zip(taken, blank, strict=True)]
         forward.append(Body.of(leaves, [*outs, *keeps]))
         slots = [y or b for y, b in zip(taken, blank, strict=True)]
-        backward.append(Body.of([*leaves, *slots, *more], gave))
+        backward.append(Body.of([*leaves, *slots, *more, *outside], gave))
     selector, *operands = v.inputs
     kept = switch(selector, operands, forward)[len(results[0]) :]
-    return switch(selector, [*operands, *kept, *given], backward)
+    return switch(selector, [*operands, *kept, *given, *outside], backward)
 
 
 def _saved(outputs: Sequence[Value], gives: Sequence[Value], leaves: Sequence[Value]) -> list[Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tilewright.core import dtype as dt
 from tilewright.functions.arguments import Axes, TensorLike, axes_of, cast, float_tensor
 from tilewright.functions.decompositions import svdvals
 from tilewright.functions.elementwise import (
@@ -22,7 +23,7 @@ from tilewright.functions.elementwise import (
     square,
     where,
 )  # fmt: skip
-from tilewright.functions.matrices import matrices, widened
+from tilewright.functions.matrices import is_half, matrices, widened
 from tilewright.functions.movement import expand_dims, moveaxis, reshape
 from tilewright.functions.reductions import any as any_over
 from tilewright.functions.reductions import max as max_over
@@ -45,6 +46,8 @@ def vector_norm(x: TensorLike, axis: Axes = None, keepdims: bool = False, ord: f
     """
     x = float_tensor(x, "vector_norm")
     axes = axes_of(axis, x.ndim, "vector_norm")
+    if is_half(x.dtype):  # squares may not fit where the norm does
+        return cast(vector_norm(cast(x, dt.float32), axes, keepdims, ord), x.dtype)
     size = abs(x)
     if ord == math.inf:
         if any(x.shape[a] == 0 for a in axes):  # over nothing: the smallest size there is
@@ -74,6 +77,8 @@ def matrix_norm(x: TensorLike, keepdims: bool = False, ord: float | str = "fro")
     column sum of |x|, inf and -inf row sum, 2 and -2 the largest and smallest singular value.
     """
     x = matrices(x, "matrix_norm")
+    if is_half(x.dtype):
+        return cast(matrix_norm(cast(x, dt.float32), keepdims, ord), x.dtype)
     if ord == "fro":
         return _euclidean(x, (x.ndim - 2, x.ndim - 1), keepdims)
     if ord in (1, -1, math.inf, -math.inf):

@@ -6,12 +6,12 @@ the same are equal, and values that differ in nothing else are one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.graph.ir import TensorType, Value, input_value, make, topological
 
-__all__ = ["Body", "bodies", "rebuild"]
+__all__ = ["Body", "besides", "bodies", "rebuild"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Body:
     def leaves(self) -> list[Value]:
         """Fresh leaves of the inputs' types."""
         return [input_value(v.dtype, v.shape) for v in self.inputs]
+
+
+def besides(outputs: Sequence[Value], inputs: Iterable[Value]) -> list[Value]:
+    """The leaves that ``outputs`` read and that are not among ``inputs``, nor below one of them: what a derivative rule of the
+    user's own reads from outside, or makes of numbers."""
+    own = set(inputs)
+    order = topological(outputs, stop=own.__contains__)
+    return [v for v in order if v.op == "input" and v not in own]
 
 
 def bodies(value: Value) -> tuple[Body, ...]:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tilewright.core import dtype as dt
+from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     as_tensor,
     axis_of,
@@ -44,7 +45,7 @@ def permutation(
     >>> sorted(permutation(4).tolist())
     [0, 1, 2, 3]
     """
-    if isinstance(x, int) and not isinstance(x, bool):
+    if isinstance(x, Size) or (isinstance(x, int) and not isinstance(x, bool)):
         if x < 0:
             raise ArgumentError(f"permutation: the number of integers is not negative, got {x}")
         return argsort(joined(key_of(key, generator, "permutation"), (x,)))

@@ -457,6 +457,9 @@ class Program:
         not find tables in change: where one still looks at them, new ones are made."""
         if not all(isinstance(step, Launch) for step in self.steps):
             raise ValueError(f"{self.name}: only a program of launches alone takes grids")
+        if not self.steps:  # every result is an operand
+            self._grids = grids
+            return
         if self._generation == state.generation and self._team is not None:
             (part,) = self._parts()
             if part.entry == "run_serial" or self._team.is_free(part.address):
