@@ -34,7 +34,7 @@ from tilewright.tensor import (
 __all__ = [
     "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "concrete",
     "count_of", "dtype_of", "extent",
-    "filled", "float_tensor", "inexact", "is_scalar", "pair", "shape_of", "together",
+    "filled", "float_tensor", "inexact", "is_scalar", "is_symbolic", "pair", "shape_of", "together",
 ]  # fmt: skip
 
 TensorLike = Any  # a Tensor, a NumPy array, a number, or nested sequences of numbers
@@ -117,6 +117,11 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
 def extent(size: Any) -> int:
     """An integer, or a symbolic size of a function that is being traced, which goes for one."""
     return size if isinstance(size, Size) else operator.index(size)  # type: ignore[return-value]
+
+
+def is_symbolic(size: object) -> bool:
+    """Whether a number of elements is a symbolic size of a function that is being traced."""
+    return isinstance(size, Size)
 
 
 def count_of(shape: Sequence[Extent], dtype: DType) -> Any:

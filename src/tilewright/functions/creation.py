@@ -24,6 +24,7 @@ from tilewright.functions.arguments import (
     filled,
     from_constant,
     is_scalar,
+    is_symbolic,
     shape_of,
 )
 from tilewright.functions.elementwise import add, equal, floor, greater_equal, less_equal, multiply, where
@@ -262,7 +263,7 @@ def linspace(
     >>> linspace(0, 1, 3).tolist()
     [0.0, 0.5, 1.0]
     """
-    if isinstance(num, Size):
+    if is_symbolic(num):
         num = int(num)  # is refused: the distance of neighbours is a number
     if not isinstance(num, int) or num < 0:
         raise ArgumentError(f"linspace: `num` is a non-negative integer, got {num!r}")
@@ -336,7 +337,7 @@ def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Te
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
     if num_classes == -1:
         num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
-    if not isinstance(num_classes, Size) and (not isinstance(num_classes, int) or num_classes < 0):
+    if not is_symbolic(num_classes) and (not isinstance(num_classes, int) or num_classes < 0):
         raise ArgumentError(f"one_hot: `num_classes` is a non-negative integer, got {num_classes!r}")
     shape = (*x.shape, num_classes)
     classes = iota(shape, x.ndim, dt.int64)

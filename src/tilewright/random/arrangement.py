@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from tilewright.core import dtype as dt
-from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     as_tensor,
     axis_of,
     broadcast_to_shape,
     cast,
     float_tensor,
+    is_symbolic,
     shape_of,
 )
 from tilewright.functions.elementwise import divide, log, minimum
@@ -45,10 +45,10 @@ def permutation(
     >>> sorted(permutation(4).tolist())
     [0, 1, 2, 3]
     """
-    if isinstance(x, Size) or (isinstance(x, int) and not isinstance(x, bool)):
+    if is_symbolic(x) or (isinstance(x, int) and not isinstance(x, bool)):
         if x < 0:
             raise ArgumentError(f"permutation: the number of integers is not negative, got {x}")
-        return argsort(joined(key_of(key, generator, "permutation"), (x,)))
+        return argsort(joined(key_of(key, generator, "permutation"), shape_of(x, "permutation")))
     source = as_tensor(x, "permutation")
     place = axis_of(axis, source.ndim, "permutation")
     drawn = key_of(key, generator, "permutation")
