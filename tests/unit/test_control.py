@@ -17,7 +17,7 @@ from tilewright.core import dtype as dt
 from tilewright.functions import control
 from tilewright.graph.body import Body
 from tilewright.graph.graph import Graph
-from tilewright.graph.ir import Value, input_value, make
+from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.verify import verify
 from tilewright.passes.pipeline import run_passes
 from tilewright.runtime.statistics import stats
@@ -95,6 +95,43 @@ def test_derivatives_are_those_of_the_loop_written_out(length: int, reverse: boo
     second = tw.hvp(ours, (h, xs, W), moves), tw.hvp(theirs, (h, xs, W), moves)
     for g, w in zip(*second, strict=True):
         np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("rows", "summed_inside"), [(1, 0), (8, 1)])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_of_weights_are_one_contraction_after_the_loop(
+    rows: int, summed_inside: int, reverse: bool
+) -> None:
+    """Factors smaller than the weight are stacked; larger ones leave the sum in the loop."""
+    h, xs, v = tensor(rows, 8, seed=3), tensor(3, rows, 4, seed=4), tensor(2, 4, 4, seed=6)
+
+    def loss(run: Callable[..., Any]) -> Callable[..., Any]:
+        def of(w: tw.Tensor, u: tw.Tensor, v: tw.Tensor) -> tw.Tensor:
+            def step(h: tw.Tensor, x: tw.Tensor) -> tuple[tw.Tensor, tw.Tensor]:
+                mixed = tw.einsum("bgi,gij->bgj", h.reshape((rows, 2, 4)), v).reshape((rows, 8))
+                return tw.tanh(mixed @ w.T + x @ u), mixed
+
+            last, ys = run(step, h, xs)
+            return (last**2).sum() + (ys**2).sum()
+
+        return of
+
+    ours = loss(lambda f, h, xs: tw.scan(f, h, xs, reverse=reverse))
+    theirs = loss(lambda f, h, xs: unrolled(f, h, xs, 3, reverse))
+    point, places = (tensor(8, 8, seed=1), tensor(4, 8, seed=5), v), (0, 1, 2)
+    for g, w in zip(tw.grad(ours, places)(*point), tw.grad(theirs, places)(*point), strict=True):
+        np.testing.assert_allclose(g.numpy(), w.numpy(), rtol=1e-9, atol=1e-11)
+    final = tw.jit(tw.grad(ours)).executable(*point).final
+    loops = {x["body"]: x["carries"] for x in topological(final) if x.op == "scan"}
+    assert max(loops.values()) == 1 + summed_inside
+
+
+def test_the_loop_of_no_iterations_has_gradients_of_zero() -> None:
+    def last(w: tw.Tensor) -> tw.Tensor:
+        none = tw.zeros((0, 1, 4), dtype=dt.float64)
+        return tw.scan(lambda h, x: (tw.tanh(h @ w + x), h), tensor(1, 4), none)[0].sum()
+
+    np.testing.assert_array_equal(tw.grad(last)(W).numpy(), np.zeros((4, 4)))
 
 
 def test_gradients_match_differences_to_second_order() -> None:

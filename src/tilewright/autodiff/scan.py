@@ -10,8 +10,11 @@ the first iteration or, through the body, on a later one.
 
 Reverse mode reads the carries before every iteration and the results of the body's contractions and reductions, which
 the forward loop then stacks too; what lies between is computed anew. The forward loop stays one loop: a pass merges it
-with the one that was there. A ``while_loop`` has forward mode and batches, in which examples that are done keep their
-carries until all are; its number of iterations is not known, so there is nowhere to keep what reverse mode would read.
+with the one that was there. Where the gradient of a constant is a product of small factors (a weight's), the loop stacks
+the factors instead of summing, and one contraction over all iterations follows it.
+
+A ``while_loop`` has forward mode and batches, in which examples that are done keep their carries until all are; its
+number of iterations is not known, so there is nowhere to keep what reverse mode would read.
 
 This file knows the transforms of one iteration only as functions that it is given.
 """
@@ -22,7 +25,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.graph.body import Body, besides
-from tilewright.graph.build import add, broadcast, permute, reshape, where, zeros_like
+from tilewright.graph.build import add, broadcast, dot, permute, reshape, where, zeros_like
 from tilewright.graph.ir import Value, input_value, make, topological
 
 __all__ = ["KEPT", "batched", "pulled", "pushed", "scan", "while_loop"]
@@ -132,6 +135,48 @@ class _Loop:
             chosen |= more
 
 
+@dataclass(frozen=True)
+class _Product:
+    """A contraction in the body of a loop, its axes moved by ``moves``: the gradient of a constant in one iteration."""
+
+    contraction: Value
+    moves: tuple[tuple[int, ...], ...]  # of permutations, the innermost first
+
+    @property
+    def factors(self) -> tuple[Value, ...]:
+        return self.contraction.inputs
+
+    def summed(self, stacks: Mapping[Value, Value]) -> Value:
+        """The sum over all iterations, from the stacked factors: the iterations are one more axis to contract."""
+        one = self.contraction
+        lhs, rhs = (stacks[f] for f in one.inputs)
+        out = dot(
+            lhs, rhs, ([0, *(a + 1 for a in one["lhs_contract"])], [0, *(a + 1 for a in one["rhs_contract"])]),
+            ([a + 1 for a in one["lhs_batch"]], [a + 1 for a in one["rhs_batch"]]), one["dtype"],
+        )  # fmt: skip
+        for axes in self.moves:
+            out = permute(out, axes)
+        return out
+
+
+def _product(gradient: Value | None, stored: Container[Value]) -> _Product | None:
+    """The contraction that ``gradient`` is, when its factors, those that are not ``stored`` for every iteration anyway, are
+    smaller than itself: reading and writing a sum of its size in every iteration takes longer than keeping them."""
+    moves = list[tuple[int, ...]]()
+    v = gradient
+    while v is not None and v.op == "permute":
+        moves.append(v["axes"])
+        (v,) = v.inputs
+    if v is None or v.op != "dot":
+        return None
+    new = [f for f in dict.fromkeys(v.inputs) if f not in stored]
+    if not all(isinstance(d, int) for f in (v, *new) for d in f.shape):
+        return None
+    if sum(f.type.nbytes for f in new) >= v.type.nbytes:
+        return None
+    return _Product(v, tuple(reversed(moves)))
+
+
 def pulled(
     v: Value, cotangents: Mapping[int, Value], needed: Sequence[bool], pull: Pull, dependent: Dependent
 ) -> list[Value | None]:
@@ -151,17 +196,22 @@ def pulled(
     slices = [_leaf_like(loop.ys[j]) for j in stacked]
     results = [*(loop.new[k] for k in carries), *(loop.ys[j] for j in stacked)]
     found = dict(zip(moving, pull(results, [*seeds, *slices], moving), strict=True))
-    inner_consts = [c for c in loop.c if found.get(c) is not None]
+
+    # What it reads of the forward iteration.
+    varying = _depending([*loop.new, *loop.ys], [*loop.h, *loop.x])
+    kept = {y for y in varying if y.op in KEPT}
+    stored = {*kept, *loop.h, *loop.x, *slices}
+
+    products = {c: p for c in loop.c if (p := _product(found.get(c), stored)) is not None}
+    inner_consts = [c for c in loop.c if found.get(c) is not None and c not in products]
     sums = [_leaf_like(c) for c in inner_consts]
     outer_xs = [x for x in loop.x if found.get(x) is not None]
     gives = [found[loop.h[k]] or zeros_like(loop.h[k]) for k in carries]
     gives += [add(s, _there(found[c])) for s, c in zip(sums, inner_consts, strict=True)]
     gives += [_there(found[x]) for x in outer_xs]
-
-    # What it reads of the forward iteration.
-    varying = _depending([*loop.new, *loop.ys], [*loop.h, *loop.x])
-    kept = {y for y in varying if y.op in KEPT}
-    read = topological(gives, stop=kept.__contains__)
+    factors = list(dict.fromkeys(f for p in products.values() for f in p.factors))
+    gives += [f for f in factors if f not in stored]
+    read = topological([*gives, *factors], stop=kept.__contains__)
     saved = [y for y in read if y in kept or y in loop.h]
     forward = Body.of(loop.leaves, [*loop.new, *loop.ys, *saved])
     results = scan(forward, loop.consts, loop.init, loop.xs, loop.length, loop.reverse)
@@ -185,7 +235,14 @@ def pulled(
         not loop.reverse,
     )
     order = [*(loop.h[k] for k in carries), *inner_consts, *outer_xs]
-    by_leaf = dict(zip(order, outs, strict=True))
+    by_leaf = dict(zip(order, outs[: len(order)], strict=True))
+    stacks = dict(zip([f for f in factors if f not in stored], outs[len(order) :], strict=True))
+    stacks |= {
+        **dict(xs),
+        **dict(zip(saved, residuals, strict=True)),
+        **dict(zip(slices, given, strict=True)),
+    }
+    by_leaf |= {c: p.summed(stacks) for c, p in products.items()}
     return [by_leaf.get(leaf) if want else None for leaf, want in zip(loop.leaves, wanted, strict=True)]
 
 
