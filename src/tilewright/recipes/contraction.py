@@ -234,7 +234,8 @@ def choose_tiling(
         vectors = -(-n // lanes)
         nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
-            nr = min(vectors, (8, 8, 5, 4)[m - 1] if wide else 4 // m)
+            most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
+            nr = -(-vectors // -(-vectors // most))
         most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
         mr = min(_rows(m, most), least_m)
         unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
