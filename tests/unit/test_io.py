@@ -389,3 +389,11 @@ def _png_header(width: int, height: int) -> bytes:
         + chunk(b"IDAT", zlib.compress(b"\0" * 100))
         + chunk(b"IEND", b"")
     )
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.txt", "a.safetensors", "a.png"])
+def test_a_missing_file_is_what_python_calls_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="cannot read .*: No such file"):
+        tw.load(tmp_path / name)
+    with pytest.raises(tw.FileFormatError):
+        tw.load(tmp_path / name)

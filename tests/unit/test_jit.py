@@ -682,3 +682,8 @@ def test_repeated_calls_of_a_model_notice_what_changed() -> None:
     assert loss.requires_grad
     loss.backward()
     assert model[0].bias.grad.tolist() == [4.0, 4.0]
+
+
+def test_only_functions_are_compiled() -> None:
+    with pytest.raises(tw.DTypeError, match="jit: a function is compiled, got int"):
+        tw.jit(3)  # type: ignore[call-overload]

@@ -19,7 +19,7 @@ from typing import Any
 from tilewright.core.diagnostics import TilewrightError
 
 __all__ = [
-    "FileFormatError", "FileWriteError", "check_writable", "open_atomic", "write_atomic", "write_json_atomic",
+    "FileFormatError", "FileWriteError", "MissingFileError", "check_writable", "open_atomic", "write_atomic", "write_json_atomic",
 ]  # fmt: skip
 
 
@@ -29,6 +29,10 @@ class FileWriteError(TilewrightError):
 
 class FileFormatError(TilewrightError):
     """The bytes of a file are not what its format says, or the format cannot hold what was to be written."""
+
+
+class MissingFileError(FileFormatError, FileNotFoundError):
+    """A file that was to be read is not there."""
 
 
 _calls = itertools.count()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.core.diagnostics import printable, suggest
-from tilewright.core.files import FileFormatError, FileWriteError
+from tilewright.core.files import FileFormatError, FileWriteError, MissingFileError
 from tilewright.interop import safetensors
 from tilewright.io.image import read_image, write_image
 from tilewright.io.npy import load_npy, save_npy
@@ -72,7 +72,8 @@ def load(path: str | os.PathLike[str], **options: Any) -> Any:
     """What the file ``path`` holds: a tensor, or for .npz and .safetensors a dict of tensors by name.
 
     The extension decides; ``options`` are those of the format's own function (``loadtxt``, ``read_image``, ...). Raises
-    ``FileFormatError`` for a file that cannot be opened or is not sound, naming it and what is wrong.
+    ``FileFormatError`` for a file that cannot be opened or is not sound, naming it and what is wrong; for one that is not
+    there it is a ``FileNotFoundError`` too.
 
     >>> import tempfile
     >>> from tilewright.functions.creation import arange
@@ -81,7 +82,10 @@ def load(path: str | os.PathLike[str], **options: Any) -> Any:
     >>> load(name).tolist()
     [0, 1, 2]
     """
-    return _format(path, "load").load(path, **options)
+    found = _format(path, "load")
+    if not os.path.exists(path):
+        raise MissingFileError(f"cannot read {printable(os.fspath(path))}: No such file or directory")
+    return found.load(path, **options)
 
 
 def save(data: Any, path: str | os.PathLike[str], **options: Any) -> None:

@@ -422,6 +422,8 @@ def jit(function: Callable[P, R] | None = None, *, keep_grads: bool = False, dyn
     >>> double(Tensor([1.0, 2.0])).tolist()
     [2.0, 4.0]
     """
+    if function is not None and not callable(function):
+        raise DTypeError(f"jit: a function is compiled, got {type(function).__name__}")
     if function is None:
         return lambda f: Jitted(f, keep_grads, dynamic)
     return Jitted(function, keep_grads, dynamic)
