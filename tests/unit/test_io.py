@@ -393,7 +393,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.txt", "a.safetensors", "a.png"])
 def test_a_missing_file_is_what_python_calls_it(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="cannot read .*: No such file"):
+    with pytest.raises(FileNotFoundError, match=r"cannot read .*: No such file"):
         tw.load(tmp_path / name)
     with pytest.raises(tw.FileFormatError):
         tw.load(tmp_path / name)
