@@ -230,6 +230,8 @@ def choose_tiling(
         mr, nr = min(_rows(m, 6 if wide else 3), least_m), min(_rows(n, 4), least_n)
         mc, nc = m, n
         unit_m, unit_n = mr, unit if unit > 1 else nr
+        if m > mr and nc * k * itemsize > machine.l2 // 2:  # every tile of rows reads the block of B again
+            nc = _balanced(machine.l2 // 2 // (k * itemsize), unit_n, n)
     else:
         vectors = -(-n // lanes)
         nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
