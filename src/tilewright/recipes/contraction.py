@@ -194,7 +194,7 @@ def inner_wins(machine: Machine, itemsize: int, m: int, k: int, sums: bool = Fal
     """Whether lanes along k (a sum across lanes per result) cost less than packing B (per element), rows fitting in L1. ``sums``:
     columns are summed as well, to put right unsigned products of signed bytes."""
     across = ACROSS_CYCLES + (SUM_CYCLES * k if sums else 0.0)
-    return m * across < k * PACK_CYCLES and 10 * k * itemsize <= machine.l1
+    return m * across < k * PACK_CYCLES
 
 
 def choose_tiling(
