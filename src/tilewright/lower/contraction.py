@@ -71,7 +71,7 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
-MIN_REUSE = 4  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
