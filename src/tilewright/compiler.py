@@ -134,6 +134,7 @@ class Executable:
             threads,
             target.dots,
             target.has_fma,
+            target.fmas,
             tuned,
         )
         steps = self._lowered(self.machine)

@@ -13,7 +13,6 @@ with the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 
 from tilewright.recipes.machine import Machine
 
@@ -152,12 +151,11 @@ def _narrowed(t: Tiling) -> Tiling:
 
 
 def _rows(m: int, most: int) -> int:
-    """Rows of the register tile: few leftover rows first, then many rows."""
+    """Rows of a register tile with lanes along k: few leftover rows first, then many rows."""
     best, choice = float("inf"), 1
     for mr in range(1, min(m, most) + 1):
-        tiles = -(-m // mr)
         # a tile of r rows takes about r + 2 loads' worth of time per k
-        cost = tiles * (mr + 2.0)
+        cost = -(-m // mr) * (mr + 2.0)
         if cost <= best:
             best, choice = cost, mr
     return choice
@@ -167,27 +165,28 @@ def _rounded(size: int, unit: int, total: int) -> int:
     return min(-(-size // unit) * unit, total)
 
 
-def _balanced(limit: int, unit: int, total: int) -> int:
-    """A block of at most ``limit`` (at least a ``unit``) in as few equal blocks as cover ``total``: little overlap at the end."""
-    most = max(limit // unit, 1) * unit
-    return _rounded(-(-total // -(-total // most)), unit, total) if most < total else total
-
-
+# Cycles of a core that begins two vector multiplications in each; one that begins fewer takes so much longer.
 PACK_CYCLES = 0.7  # to transpose one element into a packed block
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+LOAD_CYCLES = 0.3  # for each vector of B in a step of k, which comes from L2
+STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
+SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
+# Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 START_CYCLES = 600.0  # to claim a task and begin it
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
-SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
+# Rows of a register tile by its vectors, with 32 registers and with 16.
+_MOST = {1: 20, 2: 13, 3: 8, 4: 6, 5: 5, 6: 4}
+_MOST_FEW = {1: 10, 2: 6, 3: 4}
 
 
-def _halves(size: int, unit: int, total: int) -> list[int]:
-    """A block's size, its half, quarter and so on down to a unit."""
-    sizes = [size]
-    while (tiles := -(-sizes[-1] // unit)) > 1 and len(sizes) < 12:
-        sizes.append(_rounded(-(-tiles // 2) * unit, unit, total))
-    return sizes
+def _sizes(total: int, limit: int, unit: int) -> list[int]:
+    """Sizes of equal blocks, multiples of a unit, of which few or many cover ``total``: at most ``limit``, at least a unit."""
+    most = max(limit // unit, 1) * unit
+    least = -(-total // most) if most < total else 1
+    counts = sorted({least + i for i in range(4)} | {least << i for i in range(1, 12)})
+    return list(dict.fromkeys(_rounded(-(-total // c), unit, total) for c in counts))
 
 
 def inner_wins(machine: Machine, itemsize: int, m: int, k: int, sums: bool = False) -> bool:
@@ -225,48 +224,69 @@ def choose_tiling(
     """
     least_m, least_n = least_m or m, least_n or n
     lanes = max(1, machine.vector_bytes // itemsize)
-    wide = machine.registers >= 32
+    width = 1 if inner else lanes  # columns of a register
+    limit_m, limit_n = m, n
     if inner:
-        mr, nr = min(_rows(m, 6 if wide else 3), least_m), min(_rows(n, 4), least_n)
-        mc, nc = m, n
-        unit_m, unit_n = mr, unit if unit > 1 else nr
-        if m > mr and nc * k * itemsize > machine.l2 // 2:  # every tile of rows reads the block of B again
-            nc = _balanced(machine.l2 // 2 // (k * itemsize), unit_n, n)
+        tiles = [(min(_rows(m, 6 if machine.registers >= 32 else 3), least_m), min(_rows(n, 4), least_n))]
+        if m > tiles[0][0] and n * k * itemsize > machine.l2 // 2:  # every tile of rows reads the block of B again
+            limit_n = machine.l2 // 2 // (k * itemsize)
     else:
-        vectors = -(-n // lanes)
-        nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
-        if m <= 4:  # enough independent sums to hide the latency of a multiplication
-            most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
-            nr = -(-vectors // -(-vectors // most))
-        most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
-        mr = min(_rows(m, most), least_m)
-        unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
-        mc, nc = m, n
+        tiles = _column_tiles(machine, least_m, -(-n // lanes), few_rows)
         if packs_b:
-            nc = _balanced(machine.l2 // 2 // (itemsize * max(packed_k, 1)), unit_n, n)
-        if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
-            mc = _balanced(machine.l2 // 2 // (k * itemsize), mr, m)
+            limit_n = machine.l2 // 2 // (itemsize * max(packed_k, 1))
+        if packs_a or not packs_b:
+            limit_m = machine.l2 // 2 // (k * itemsize)
     far_a, far_b = (size * k * itemsize > machine.l2 // 2 for size in (m, n))
+    slower = 2.0 / machine.fmas
+    per_store = ACROSS_CYCLES if inner else STORE_CYCLES
 
-    def cost(block: tuple[int, int]) -> float:
-        rows, columns = block
-        tile_n = nr if inner else nr * lanes
-        work = -(-rows // mr) * mr * -(-columns // tile_n) * tile_n * k
-        copied = columns * max(packed_k, 1) * pack_b_cycles * packs_b + rows * k * pack_a_cycles * packs_a
-        fetched = (rows * far_a + columns * far_b) * k * itemsize / FAR_BYTES
-        task = START_CYCLES + work / (2 * lanes) + copied + fetched
-        tasks = outer * -(-m // rows) * -(-n // columns)
-        if machine.threads == 1:
-            return tasks * task
-        # The last round is waited for; a thread that was held up makes the others wait for part of a task.
-        return (-(-tasks // machine.threads) + DELAY) * task
+    def tile_time(mr: int, nr: int) -> float:
+        """A sum takes some cycles to be ready for the next, hence at least 8 of them."""
+        step = max(mr * nr, mr + nr, 8) / 2.0 + LOAD_CYCLES * nr
+        return step * k / (lanes if inner else 1) + per_store * mr * nr
 
-    mc, nc = min(product(_halves(mc, unit_m, m), _halves(nc, unit_n, n)), key=cost)
+    best, choice = float("inf"), None
+    for nr in dict.fromkeys(nr for _, nr in tiles):
+        times = [(mr, tile_time(mr, nr)) for mr, other in tiles if other == nr]
+        # for each size of a block of rows, what one tile's width of it takes, and the tile's rows
+        heights = [
+            (mc, *min((-(-mc // mr) * time, mr) for mr, time in times if mr <= mc))
+            for mc in _sizes(m, limit_m, 1)
+            if mc >= times[-1][0]
+        ]
+        for nc in _sizes(n, limit_n, unit if unit > 1 else nr * width):
+            copied_b = nc * max(packed_k, 1) * pack_b_cycles * packs_b
+            for mc, time, mr in heights:
+                work = -(-nc // (nr * width)) * time + copied_b + mc * k * pack_a_cycles * packs_a
+                fetched = (mc * far_a + nc * far_b) * k * itemsize / FAR_BYTES
+                tasks = outer * -(-m // mc) * -(-n // nc)
+                # The last round is waited for; a thread that was held up makes the others wait for part of a task.
+                rounds = tasks if machine.threads == 1 else -(-tasks // machine.threads) + DELAY
+                cost = rounds * (START_CYCLES + work * slower + fetched)
+                if cost < best:
+                    best, choice = cost, (mr, nr, mc, nc)
+    assert choice is not None
+    mr, nr, mc, nc = choice
     if nc > least_n:  # every block of a range that may be short is whole
-        nc = least_n // unit_n * unit_n if least_n >= unit_n else least_n
-    # a block narrowed for more tasks may hold less than the tile was meant to have
-    nr = min(nr, nc if inner else -(-nc // lanes))
+        nc = least_n // unit * unit if unit > 1 and least_n >= unit else least_n
+    # a narrow block may hold less than the tile was meant to have
+    nr = min(nr, -(-nc // width))
     return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, packs_a, packs_b)
+
+
+def _column_tiles(machine: Machine, m: int, vectors: int, few_rows: bool) -> list[tuple[int, int]]:
+    """Register tiles worth a thought for ``m`` rows of that many vectors: for each width, the tallest and some with fewer rows."""
+    wide = machine.registers >= 32
+    if m <= 4:  # enough independent sums to hide the latency of a multiplication
+        most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
+        return [(m, -(-vectors // -(-vectors // most)))]
+    found: list[tuple[int, int]] = []
+    for nr, most in (_MOST if wide else _MOST_FEW).items():
+        if nr > vectors or (nr == 1 < vectors) or (nr > 4 and nr != vectors):
+            continue
+        tallest = min(most, m, 8 if few_rows else m)
+        found += [(mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1)]
+    return found
 
 
 def choose(machine: Machine, s: Situation) -> Tiling:
