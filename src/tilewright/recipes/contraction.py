@@ -174,6 +174,7 @@ STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
 # Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
+PAGE = 4096  # bytes
 START_CYCLES = 600.0  # to claim a task and begin it
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
 # Rows of a register tile by its vectors, with 32 registers and with 16.
@@ -282,7 +283,8 @@ def _column_tiles(machine: Machine, m: int, vectors: int, few_rows: bool) -> lis
         return [(m, -(-vectors // -(-vectors // most)))]
     found: list[tuple[int, int]] = []
     for nr, most in (_MOST if wide else _MOST_FEW).items():
-        if nr > vectors or (nr == 1 < vectors) or (nr > 4 and nr != vectors):
+        # few rows use what is read of B seldom: longer pieces of its rows make up for that
+        if nr > vectors or (nr == 1 < vectors) or (nr > 4 and nr != vectors) or (few_rows and nr == 2 < vectors):
             continue
         tallest = min(most, m, 8 if few_rows else m)
         found += [(mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1)]
@@ -308,14 +310,14 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     # long rows far apart fill neither the caches' sets nor the address translation well
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
     pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
-    # columns of A that lie together are copied together; other strides are walked as they are
-    plain_a = s.a == "plain" or (s.a == "along" and s.k <= 32)
+    # rows of A that lie together are read in place where the next k is no page further on
+    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or s.m * s.itemsize < PAGE))
     return _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
     # rows a multiple of the page size apart fall into one set of L1
-    crowded = s.k * s.itemsize % 4096 == 0
+    crowded = s.a != "along" and s.k * s.itemsize % PAGE == 0
     return choose_tiling(
         machine, s.itemsize, s.outer, s.m, s.n, s.k, inner=inner, packs_a=pack_a, packs_b=pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
