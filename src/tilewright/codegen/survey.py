@@ -93,7 +93,9 @@ class Survey:
         if self._idle is None:
             seen: dict[str, set[int]] = {}
             self._widths(self._kernel.body, 0, seen)
-            self._idle = frozenset(name for name, widths in seen.items() if len(widths) == 1 and 0 not in widths)
+            self._idle = frozenset(
+                name for name, widths in seen.items() if len(widths) == 1 and 0 not in widths
+            )
         return self._idle
 
     def _widths(self, body: Sequence[Stmt], width: int, seen: dict[str, set[int]]) -> None:
