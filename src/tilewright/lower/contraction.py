@@ -69,6 +69,7 @@ __all__ = ["Contraction", "lower_contraction"]
 LONG_EPILOGUE = (
     24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
+SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
@@ -189,7 +190,6 @@ class Contraction(Packing):
     def look(self) -> Situation:
         """How the operands can be read, and the sizes: what the choice of parameters depends on."""
         look, p, words = self.analysis, self.problem, self.words
-        self.split_k()
         whole = words is None or upper(p.k[-1]) % self.step == 0
         if words is None:
             plain_a, plain_b = look.direct("a"), look.direct("b", "free")
@@ -197,6 +197,8 @@ class Contraction(Packing):
         else:
             plain_a, plain_b = whole and look.words("a", self.step), False
             contiguous_k = plain_a and look.words("b", self.step)
+        # lanes along k take their sums across at the end of a piece
+        self.split_k(2 * LONG_K if contiguous_k and len(self.all_k) == 1 else LONG_K)
         along_a = words is None and plain_a and look.direct("a", "free")
         along_b = look.streams("b", "free")
         n = self.halo_n = None if plain_b else self.overlap_along_n()
@@ -241,8 +243,10 @@ class Contraction(Packing):
         s = self.situation
         if tiling.pack_b and tiling.nc * self.k * s.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
-        self.tiling, self.long = tiling, s.long
-        self.inner = tiling.variant == "inner"
+        self.tiling, self.inner = tiling, tiling.variant == "inner"
+        # with lanes along k results come one by one; the block has lanes for what follows
+        most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
+        self.long = epilogue_cost(self.group) > most and upper(self.pieces) == 1
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
@@ -270,21 +274,21 @@ class Contraction(Packing):
             return None
         return halo if self.analysis.runs_flat("a", halo.place) else None
 
-    def split_k(self) -> None:
-        """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
+    def split_k(self, most: int) -> None:
+        """Cut a K longer than ``most`` into pieces that caches hold and cores share; partial results are summed afterwards."""
         first = self.all_k[0] if self.all_k else 1
         room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
         if isinstance(first, Size):
             self.split_symbolic_k(first, room)
             return
         extent = first
-        if self.k > LONG_K:
+        if self.k > most:
             fitting = [d for d in range(2, min(first, room) + 1) if first % d == 0]
-            short = [d for d in fitting if self.k // d <= LONG_K]
+            short = [d for d in fitting if self.k // d <= most]
             self.pieces = min(short) if short else max(fitting, default=1)
             extent = first // self.pieces
-            if self.k // self.pieces > 2 * LONG_K:  # no divisor will do: the last piece is shorter
-                extent = -(-first // min(-(-self.k // LONG_K), room, first))
+            if self.k // self.pieces > 2 * most:  # no divisor will do: the last piece is shorter
+                extent = -(-first // min(-(-self.k // most), room, first))
                 self.pieces = -(-first // extent)
         self.uneven = first % extent != 0
         self.k = self.k // first * extent if first else 0
