@@ -246,7 +246,7 @@ class Contraction(Packing):
         self.tiling, self.inner = tiling, tiling.variant == "inner"
         # with lanes along k results come one by one; the block has lanes for what follows
         most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
-        self.long = epilogue_cost(self.group) > most and upper(self.pieces) == 1
+        self.long = (epilogue_cost(self.group) > most and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
@@ -381,11 +381,8 @@ class Contraction(Packing):
             task += self.packed_a(batch, mo, m_block)
         if self.long:
             self.block_area = self.builder.area(p.kind, t.mc * t.nc)
-        task += (
-            self.inner_tiles(batch, mo, no, m_block, n_block)
-            if self.inner
-            else self.column_tiles(batch, mo, no, m_block, n_block)
-        )
+        tiles = {"inner": self.inner_tiles, "columns": self.column_tiles, "rows": self.row_sums}[t.variant]
+        task += tiles(batch, mo, no, m_block, n_block)
         if self.long:
             task += self.long_epilogue(batch, mo, no, m_block, n_block)
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
@@ -468,7 +465,13 @@ class Contraction(Packing):
         """Hand one finished element on: to the block's scratch area when the epilogue is long, else through it to memory."""
         if self.long:
             return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
-        at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
+        return self.put(
+            batch, [self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n)], value
+        )
+
+    def put(self, batch: At, free: list[At], value: Expr) -> list[Stmt]:
+        """Store one element of the result, or of a piece's part of it."""
+        at = self.problem.out(batch, *free)
         if self.partial is not None:
             position = (
                 self.space.linear(at, self.group.anchor.shape) + self.piece * self.group.anchor.type.size
@@ -477,14 +480,40 @@ class Contraction(Packing):
         return epilogue(self.group, self.reader, at, value, self.builder)
 
     def long_epilogue(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
-        t, p = self.tiling, self.problem
+        t = self.tiling
         m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
-        value = load(self.block_area, (m * t.nc + n).expr(), p.kind)
-        at = p.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
-        body = epilogue(self.group, self.reader, at, value, self.builder)
+        value = load(self.block_area, (m * t.nc + n).expr(), self.problem.kind)
+        free = [self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n)]
+        body = self.put(batch, free, value)
         lanes = t.lanes
         vector = [Loop("en", index(0), index(t.nc), tuple(body), "vector", lanes)]
         return self.loop_variable("em", self.height if t.mc > 1 else 1, vector)
+
+    # ---- one row, its sums in scratch ----
+
+    def row_sums(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+        """Several rows of B at a time pass by the block of sums, so that memory is read along whole rows."""
+        t, p = self.tiling, self.problem
+        column = self.space.loop("n", t.nc)
+        area, place = self.block_area, column.expr()
+        (length,) = (upper(e) for e in self.local_k)
+        rounds, rest = divmod(length, t.nr)
+        out: list[Stmt] = []
+
+        def passed(first: Affine, count: int, sums: Expr) -> Loop:
+            for r in range(count):
+                k = self.in_piece([first + r])
+                a = self.read("a", batch, self.full(self.m, mo, m_block), k)
+                b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
+                sums = self.multiply(a, b, sums)
+            body = (*take_checks(self.reader), Store(area, place, sums))
+            return Loop("n", index(0), index(t.nc), body, "vector", t.lanes)
+
+        # the rows that make no whole round begin the sums
+        out.append(passed(Affine.of(0), rest, const(0, p.kind)))
+        number = self.space.loop("kr", rounds)
+        step = passed(number * t.nr + rest, t.nr, load(area, place, p.kind))
+        return out + self.loop_variable("kr", rounds, [step])
 
     # ---- tiles with lanes along k ----
 
