@@ -183,6 +183,7 @@ FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
 ROWS = 8  # of B that pass by the sums of one row of A together
 START_CYCLES = 600.0  # to claim a task and begin it
+SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
 # Rows of a register tile by its vectors, with 32 registers and with 16.
 _MOST = {1: 20, 2: 13, 3: 8, 4: 6, 5: 5, 6: 4}
@@ -191,8 +192,7 @@ _MOST_FEW = {1: 10, 2: 6, 3: 4}
 
 def _sizes(total: int, limit: int, unit: int) -> list[int]:
     """Sizes of equal blocks, multiples of a unit, of which few or many cover ``total``: at most ``limit``, at least a unit."""
-    most = max(limit // unit, 1) * unit
-    least = -(-total // most) if most < total else 1
+    least = 1 if limit >= total else -(-total // (max(limit // unit, 1) * unit))
     counts = sorted({least + i for i in range(4)} | {least << i for i in range(1, 12)})
     return list(dict.fromkeys(_rounded(-(-total // c), unit, total) for c in counts))
 
@@ -302,9 +302,10 @@ class _Work:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     fetched = (mc * far_a + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
-                    # The last round is waited for; a thread that was held up makes the others wait for part of a task.
-                    rounds = tasks if machine.threads == 1 else -(-tasks // machine.threads) + DELAY
-                    cost = rounds * (START_CYCLES + work + fetched)
+                    cost = tasks * (START_CYCLES + work + fetched)
+                    if machine.threads > 1 < tasks:
+                        # the last round is waited for, and a thread that was held up for part of a task
+                        cost = SHARE_CYCLES + cost / tasks * (-(-tasks // machine.threads) + DELAY)
                     if cost < best:
                         best, choice = cost, (-mr, nr, mc, nc)
         return best, self.tiling(lanes, width, *choice)
