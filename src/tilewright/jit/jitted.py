@@ -258,10 +258,14 @@ class Jitted(Generic[P, R]):
                 getrefcount(value) > _SOLE or getrefcount(buffer) > _SOLE or not buffer.exclusive
             ):
                 buffer = buffer.copy()
+            if donated >= 0:
+                buffer.version = 0  # the program may write over it
             buffers.append(buffer)
         for size in program.sizes if numbers else ():
             buffers.append(_number(numbers[size]))
-        computed = program.executable.run(buffers, numbers) if program.executable is not None else []
+        computed = []
+        if program.executable is not None:
+            computed = program.executable.run(buffers, numbers, variant.prepared(buffers))
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         if arrays:  # the caller may write an array again, so no result shares its memory
             outputs = [o if o.owned else o.copy() for o in outputs]

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tilewright.core.trees import Structure
 from tilewright.graph.ir import TensorType, Value
 from tilewright.graph.sizes import resolve
-from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.buffers import CHANGES, Buffer, stamp
 from tilewright.tensor import Tensor, execute
 from tilewright.tensor.handle import from_leaf
 from tilewright.tensor.lazy import leaf_of
@@ -66,6 +67,8 @@ class Variant:
         self._bound: tuple[dict[str, int], list[TensorType]] | None = (
             None  # the last numbers, and the types then
         )
+        # The last versions of settled inputs, and what was prepared from these
+        self._prepared: tuple[list[int], list[Buffer]] | None = None
 
     def types_for(self, numbers: dict[str, int]) -> list[TensorType]:
         """The types of the outputs where symbolic sizes have these numbers."""
@@ -76,6 +79,23 @@ class Variant:
             bound = numbers, [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
             self._bound = bound  # in one piece: other threads may call at other sizes
         return bound[1]
+
+    def prepared(self, buffers: Sequence[Buffer]) -> list[Buffer] | None:
+        """What settled inputs alone decide, kept from an earlier call where they have not changed since. None: nothing to
+        keep, or an input that others may write at any time."""
+        assert self.program is not None
+        executable = self.program.executable
+        if executable is None or executable.preparation is None:
+            return None
+        found = self._prepared
+        versions = [buffers[i].version for i in executable.settled]
+        if found is None or found[0] != versions:
+            if CHANGES in versions:
+                return None
+            versions = [stamp(buffers[i]) for i in executable.settled]
+            found = versions, executable.prepare(buffers)
+            self._prepared = found  # in one piece, as above
+        return found[1]
 
     def fits(self) -> bool:
         """Whether what the trace depended on besides its arguments is as it was."""
@@ -156,5 +176,6 @@ def run_directly(direct: Direct, given: list[Buffer]) -> Tensor:
         else source._value.buffer or source._buffer()
         for kind, source in direct.binds
     ]
-    output = program.run(buffers)[~direct.result]
+    kept = direct.variant.prepared(buffers) if program.preparation is not None else None
+    output = program.run(buffers, kept=kept)[~direct.result]
     return from_leaf(leaf_of(output, direct.type))

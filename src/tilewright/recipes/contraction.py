@@ -51,6 +51,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
+    ``settled``: B is the same in every run, so that packing it costs nothing.
     """
 
     element: str
@@ -71,11 +72,14 @@ class Situation:
     long: bool
     least_m: int = 0
     least_n: int = 0
+    settled: bool = False
 
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
-            f" {word}" for word in ("inner", "whole", "long", "packed_inner") if getattr(self, word)
+            f" {word}"
+            for word in ("inner", "whole", "long", "packed_inner", "settled")
+            if getattr(self, word)
         )
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
@@ -179,6 +183,7 @@ COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 START_CYCLES = 600.0  # to claim a task and begin it
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
+SHARED_ROWS = 4  # of A from which on a settled B is laid out: fewer read it in place at the speed of memory
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
 
 
@@ -272,8 +277,10 @@ def choose_tiling(
 def choose(machine: Machine, s: Situation) -> Tiling:
     """The cost model's choice."""
     lanes = max(1, machine.vector_bytes // s.itemsize)
+    laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
     inner = (
         s.inner
+        and not laid_out
         and -(-s.tail // lanes) * lanes <= 1.35 * s.tail
         and (s.b != "plain" or s.n <= lanes // 4)
         and (
@@ -287,7 +294,7 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     single = s.m <= 8 and s.whole and s.b in ("plain", "along")
     # long rows far apart fill neither the caches' sets nor the address translation well
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
-    pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
+    pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
     # columns of A that lie together are copied together; other strides are walked as they are
     plain_a = s.a == "plain" or (s.a == "along" and s.k <= 32)
     return _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
@@ -301,5 +308,5 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
         packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
         unit=s.inner_unit if inner else s.unit if pack_b else 1, least_m=s.least_m, least_n=s.least_n,
         pack_a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES,
-        pack_b_cycles=PACK_CYCLES if s.b == "computed" else COPY_CYCLES,
+        pack_b_cycles=0.0 if s.settled else PACK_CYCLES if s.b == "computed" else COPY_CYCLES,
     )  # fmt: skip

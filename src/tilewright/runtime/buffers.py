@@ -7,7 +7,9 @@ shape or strides, no device, and no operations.
 
 from __future__ import annotations
 
+import itertools
 import math
+import mmap
 import os
 import sys
 import threading
@@ -19,9 +21,11 @@ import numpy.typing as npt
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
-__all__ = ["Buffer", "MemoryPool", "pool", "size_class"]
+__all__ = ["CHANGES", "Buffer", "MemoryPool", "pool", "size_class", "stamp"]
 
 _SMALLEST = 256
+CHANGES = -1
+_versions = itertools.count(1)
 
 
 def size_class(nbytes: int) -> int:
@@ -138,6 +142,9 @@ class _Exporter:
 class Buffer:
     """`count` elements of `dtype` at `address`: our own memory (64-byte aligned) or another's.
 
+    ``version`` is a number that nothing else has while the elements stay as they are (``stamp``); 0 before anybody asked, and
+    ``CHANGES`` where others may write to the memory at any time.
+
     Views share the owner; the memory lives as long as any of them, or any NumPy array made by `to_numpy`.
     Even a buffer without elements has an address that may be read for 64 bytes.
 
@@ -146,7 +153,17 @@ class Buffer:
     array([2., 3.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_owner", "address", "count", "dtype", "nbytes", "owned", "readonly")
+    __slots__ = (
+        "__weakref__",
+        "_owner",
+        "address",
+        "count",
+        "dtype",
+        "nbytes",
+        "owned",
+        "readonly",
+        "version",
+    )
 
     def __init__(
         self,
@@ -166,6 +183,7 @@ class Buffer:
         self.nbytes = count * dtype.itemsize
         self.owned = owned
         self.readonly = readonly
+        self.version = 0 if owned or (readonly and _is_constant(owner)) else CHANGES
 
     @classmethod
     def allocate(cls, count: int, dtype: npt.DTypeLike) -> Buffer:
@@ -186,6 +204,7 @@ class Buffer:
         buffer.nbytes = count * dtype.itemsize
         buffer.owned = True
         buffer.readonly = False
+        buffer.version = 0
         return buffer
 
     @classmethod
@@ -264,6 +283,20 @@ class Buffer:
     def __repr__(self) -> str:
         kind = "owned" if self.owned else "shared"
         return f"Buffer({self.count} x {self.dtype}, {kind}{', read-only' if self.readonly else ''})"
+
+
+def stamp(buffer: Buffer) -> int:
+    """The buffer's version, a new one if it has none yet. Whoever writes to the memory sets it back to 0."""
+    if buffer.version == 0:
+        buffer.version = next(_versions)
+    return buffer.version
+
+
+def _is_constant(owner: object) -> bool:
+    """Whether an array lies in memory that nobody can write: that of bytes, or of a file mapped for reading."""
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return isinstance(owner, (bytes, memoryview, mmap.mmap)) and memoryview(owner).readonly
 
 
 def _count_single_reference() -> int:

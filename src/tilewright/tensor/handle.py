@@ -24,7 +24,7 @@ from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, make
 from tilewright.graph.sizes import size_value
 from tilewright.graph.template import Template
-from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.buffers import CHANGES, Buffer
 from tilewright.tensor import gradients, hooks, lazy
 from tilewright.tensor.errors import ArgumentError, AxisError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
@@ -377,7 +377,12 @@ class Tensor(Methods):
             return self.numpy().__dlpack__(stream=stream, max_version=max_version, copy=copy)
         # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy, unless it asks
         # for the memory itself: then it must not write, as tensors share theirs.
-        shared = self._buffer().to_numpy(self.shape) if copy is False else np.array(self.numpy())
+        if copy is False:
+            buffer = self._buffer()
+            buffer.version = CHANGES
+            shared = buffer.to_numpy(self.shape)
+        else:
+            shared = np.array(self.numpy())
         return shared.__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
