@@ -15,6 +15,7 @@ from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.lower.single import lower_single
+from tilewright.lower.winograd import lower_winograd
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_groups"]
@@ -65,6 +66,9 @@ def _lower(
     if group.kind in ("map", "row"):
         return lower_loops(group, stored, machine.vector_bytes)
     if group.kind == "dot":
+        calls = lower_winograd(group, stored, machine)
+        if calls is not None:
+            return calls
         return lower_contraction(group, stored, machine, settled)
     if group.kind == "attention":
         return lower_attention(group, stored, machine)
