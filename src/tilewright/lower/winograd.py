@@ -160,20 +160,20 @@ class Winograd:
         self.v = self.builder.area(self.kind, PLACES * self.channels * self.pitch)
         self.m = self.builder.area(self.kind, PLACES * t.filters * self.pitch)
         self.y = self.builder.area(self.kind, 4 * t.filters * self.pitch)
-        parts = -(-self.panels // (t.filters // t.mr))
-        part = self.space.loop("p", parts)
-        # panels of a part, the last part ends with the panels
-        start = self.block(part, t.filters // t.mr, self.panels)
-        task = self.transformed_tiles() + self.loop(
-            "p", parts, [*self.products(start), *self.finished(start)]
-        )
-        loops = Loop("g", LO, HI, (*digits(["t0"], [blocks]), *task))
+        size = t.filters // t.mr  # panels of a part of the filters
+        parts = -(-self.panels // size)
+        alone = blocks < self.machine.threads  # parts are tasks of their own
+        start = self.block(self.space.loop("t1" if alone else "p", parts), size, self.panels)
+        done = [*self.products(start), *self.finished(start)]
+        task = self.transformed_tiles() + (done if alone else self.loop("p", parts, done))
+        extents = [blocks, parts if alone else 1]
+        loops = Loop("g", LO, HI, (*digits(["t0", "t1"], extents), *task))
         label = (
             f"winograd [{self.count}]x[{self.images}, {self.high}, {self.wide}]x[{self.channels}, 3, 3]"
             f" {t.mr}x{t.nr}x{self.lanes} block {t.filters}x{t.rows * t.across}"
         )
         flops = 18 * self.channels * self.anchor.type.size  # of the direct sum
-        return self.builder.call((loops,), blocks, 1, label, flops)
+        return self.builder.call((loops,), blocks * extents[1], 1, label, flops)
 
     def element(self, c: Affine, y: Affine, x: Affine) -> Expr:
         """An element of the image of the task's row, 0 outside."""
@@ -199,8 +199,8 @@ class Winograd:
             x = self.first_tile * 2 + e + (2 * shift - self.left)
             d = [self.element(c, self.at[1] * 2 + (k - self.up), x) for k in range(4)]
             body += take_checks(self.reader)
-            for i, value in enumerate(_columns(d)):
-                place = r * (2 * t.across) + e + (shift * 4 + i) * 2 * self.pitch
+            for k, value in enumerate(_columns(d)):
+                place = r * (2 * t.across) + e + (shift * 4 + k) * 2 * self.pitch
                 body.append(Store(columns, place.expr(), value))
         down = self.loop("r", t.rows, [self.along("e", 2 * t.across, body)])
         tile, i = var("n"), var("i")

@@ -59,8 +59,9 @@ def choose_blocking(machine: Machine, channels: int, shape: tuple[int, ...]) -> 
         filled = 2 * across / (-(-2 * across // lanes) * lanes)
         transforms = channels * vectors * COLUMN_COST * (0.5 + 0.5 / filled) + count * vectors * RESULT_COST
         blocks = -(-rows_in_all // rows)
-        rounds = -(-blocks // machine.threads)
-        return rounds * (products + transforms)
+        if blocks >= machine.threads:
+            return -(-blocks // machine.threads) * (products + transforms)
+        return blocks * (products / machine.threads + transforms)
 
     candidates = range(1, min(most // across, rows_in_all) + 1)
     if not candidates:
