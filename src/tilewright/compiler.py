@@ -137,6 +137,7 @@ class Executable:
             threads,
             target.dots,
             target.has_fma,
+            target.fmas,
             tuned,
         )
         steps, kept = self._lowered(self.machine), list[Place]()

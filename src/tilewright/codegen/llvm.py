@@ -343,7 +343,7 @@ class _Emitter:
         register = self.registers[s.name]
         value = self.fn.splat(self.value(s.value), type_name(register.dtype), register.lanes)
         slot, t, out = self.slot(s.name, s.at), type_name(register.dtype, register.lanes), self.fn.here()
-        if self.vector and self.vector.mask:
+        if self.vector and self.vector.mask and s.name not in self.survey.idle_lanes():
             old = out.read(f"load {t}, ptr {slot}")
             value = out.read(
                 f"select <{register.lanes} x i1> {self.vector.mask.text}, {t} {value}, {t} {old}"

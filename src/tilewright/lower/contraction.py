@@ -71,7 +71,7 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
-MIN_REUSE = 4  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
@@ -433,8 +433,7 @@ class Contraction(Packing):
         m_start, number, m_count = self.row_tiles("mt")
         n_start, n_count = self.tiles("nt", width, t.nc)
         k, loops, local = self.k_loops()
-        acc = "acc"
-        tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
+        tile: list[Stmt] = []
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
             a = load(
@@ -445,14 +444,16 @@ class Contraction(Packing):
         step: list[Stmt] = take_checks(self.reader)
         done: list[Stmt] = []
         summed = self.words is not None and self.words.correction != 0 and not self.pack_b
-        if summed:
-            tile.append(Reg("columns", p.kind, const(0, p.kind), (t.nr,), t.lanes))
         # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
         full = width // t.lanes
         for first, count, lanes in ((0, full, t.lanes), (full, t.nr - full, width - full * t.lanes)):
             if not count:
                 continue
-            name = "v" if lanes == t.lanes else "w"
+            # a partial vector has registers of its own: nobody looks at the rest of their lanes
+            name, acc, sums = ("v", "acc", "columns") if lanes == t.lanes else ("w", "rest", "column")
+            tile.append(Reg(acc, p.kind, const(0, p.kind), (t.mr, count), t.lanes))
+            if summed:
+                tile.append(Reg(sums, p.kind, const(0, p.kind), (count,), t.lanes))
             lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
             column = n_start + lane + (vector + first) * t.lanes
             if self.pack_b:
@@ -460,13 +461,13 @@ class Contraction(Packing):
             else:
                 b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
             checks = take_checks(self.reader)
-            at = (at_row, (vector + first).expr())
+            at = (at_row, vector.expr())
             update = Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at)
             body = self.unrolled("i", t.mr, self.unrolled("j", count, [*checks, update]))
             if summed:
-                body += self.unrolled("j", count, [self.summed_column(b, at[1:])])
+                body += self.unrolled("j", count, [self.summed_column(b, at[1:], sums)])
             step.append(Loop(name, index(0), index(lanes), tuple(body), "vector", t.lanes))
-            value = self.corrected(reg(acc, p.kind, *at), column, at[1:])
+            value = self.corrected(reg(acc, p.kind, *at), column, reg(sums, p.kind, *at[1:]))
             stores = self.finish(batch, mo, no, m_block, n_block, m_start + row, column, value)
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
@@ -481,7 +482,7 @@ class Contraction(Packing):
             return self.words.multiply(a, b, c)
         return self.machine.accumulate(a, b, c)
 
-    def corrected(self, value: Expr, column: Affine, at: tuple[Expr, ...]) -> Expr:
+    def corrected(self, value: Expr, column: Affine, total: Expr) -> Expr:
         """A finished sum put right by its column's: packed columns have theirs in scratch, others in registers."""
         words = self.words
         if words is None or not words.correction:
@@ -489,7 +490,7 @@ class Contraction(Packing):
         if self.pack_b:
             return op("add", value, load(self.area_sums, (self.base_sums + column).expr(), words.total))
         factor = const(words.correction, words.total)
-        return op("add", value, op("mul", reg("columns", words.total, *at), factor))
+        return op("add", value, op("mul", total, factor))
 
     def finish(
         self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine, m: Affine, n: Affine, value: Expr

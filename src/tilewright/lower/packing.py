@@ -384,10 +384,10 @@ class Packing:
             out += self.copy_loops(value, self.area_a, position, [*within, *loops], [("r", t.mr)])
         return out if within else self.loop_variable("pt", tiles, out)
 
-    def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
+    def summed_column(self, b: Expr, at: tuple[Expr, ...], sums: str = "columns") -> Stmt:
         """Add a word of B to its column's sum."""
         assert self.words is not None
-        return Set("columns", self.words.column(b, reg("columns", self.words.total, *at)), at)
+        return Set(sums, self.words.column(b, reg(sums, self.words.total, *at)), at)
 
     def packed_column_sums(self) -> list[Stmt]:
         """Scratch ``[nc]`` of what the sums of packed columns have to be put right by."""
