@@ -9,10 +9,7 @@ from typing import Any
 from tilewright.core.trees import Structure
 from tilewright.graph.ir import TensorType, Value
 from tilewright.graph.sizes import resolve
-from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import Tensor, execute
-from tilewright.tensor.handle import from_leaf
-from tilewright.tensor.lazy import leaf_of
 
 __all__ = [
     "ARGUMENT",
@@ -23,10 +20,7 @@ __all__ = [
     "OUTPUT",
     "RETURNED_ARGUMENT",
     "SIZE",
-    "Direct",
     "Variant",
-    "direct_buffers",
-    "run_directly",
 ]
 
 CAPTURED, GRADIENT, ARGUMENT, FIXED, SIZE = range(5)  # kinds of inputs
@@ -46,6 +40,7 @@ class Variant:
         ] = []  # placeholder, kind and source of what it stands for
         self.written = False  # whether tensors from outside are written
         self.program: execute.Program | None = None
+        self.plan: Any = None  # how calls run without Python code (``native``); None: not looked at yet
         # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
         self.binds: list[
             tuple[int, Any, TensorType, int]
@@ -91,70 +86,3 @@ class Variant:
             if tensor._value.type is not type and tensor._value.type != type:
                 return False
         return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
-
-
-class Direct:
-    """A variant that writes nothing: tensors in, one tensor out. Its calls need no key.
-
-    ``guarded``: it captured tensors or looked at attributes, so ``variant.fits`` must be asked.
-    """
-
-    __slots__ = ("binds", "guarded", "modes", "program", "result", "type", "types", "variant")
-
-    def __init__(self, variant: Variant, types: tuple[TensorType, ...], given: tuple[Any, ...]) -> None:
-        assert variant.program is not None
-        self.program = variant.program.executable
-        self.variant = variant
-        self.guarded = bool(variant.guards or variant.grad_guards or variant.captured_types)
-        self.types = types
-        self.modes = given
-        self.binds = [(kind, source) for kind, source, _, _ in variant.binds]
-        self.result = variant.program.results[variant.results[0][1]]
-        self.type = variant.types[variant.results[0][1]]
-
-    @staticmethod
-    def fits(variant: Variant) -> bool:
-        """Whether a variant is of this kind."""
-        program = variant.program
-        return (
-            not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
-            and not (variant.grads or variant.gradient_types)
-            and program is not None
-            and program.executable is not None
-            and not program.executable.sizes
-            and all(kind in (ARGUMENT, CAPTURED, FIXED) for kind, _, _, _ in variant.binds)
-            and variant.structure.kind == "leaf"
-            and variant.results[0][0] == OUTPUT
-            and program.results[variant.results[0][1]] < 0
-        )
-
-
-def direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list[Buffer] | None:
-    """The memory of arguments that are plain tensors of the given types; None when they are not."""
-    if len(args) != len(types):
-        return None
-    buffers = []
-    for arg, type in zip(args, types, strict=True):
-        if arg.__class__ is not Tensor or arg._requires_grad or arg._trace is not None:
-            return None
-        value = arg._value
-        own = value.type
-        if own is not type and (own.dtype is not type.dtype or own.shape != type.shape):
-            return None
-        buffers.append(value.buffer or arg._buffer())
-    return buffers
-
-
-def run_directly(direct: Direct, given: list[Buffer]) -> Tensor:
-    program = direct.program
-    assert program is not None
-    buffers = [
-        given[source]
-        if kind == ARGUMENT
-        else source
-        if kind == FIXED
-        else source._value.buffer or source._buffer()
-        for kind, source in direct.binds
-    ]
-    output = program.run(buffers)[~direct.result]
-    return from_leaf(leaf_of(output, direct.type))

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class MemoryPool:
         self._free: dict[int, list[Memory]] = {}
         # Reentrant: a destructor that gives memory back may run while the same thread takes some.
         self._lock = threading.RLock()
+        self.fronts: list[Callable[[], None]] = []  # empty what keeps memory in front of the pool
 
     def take(self, nbytes: int) -> Memory:
         """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
@@ -94,6 +96,8 @@ class MemoryPool:
         with self._lock:
             self._free.clear()
             self.held_bytes = 0
+        for empty in self.fronts:
+            empty()
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()
