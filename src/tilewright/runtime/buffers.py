@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
-__all__ = ["Buffer", "MemoryPool", "pool", "size_class"]
+__all__ = ["Buffer", "MemoryPool", "PoolBlock", "pool", "size_class"]
 
 _SMALLEST = 256
 
@@ -108,7 +108,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool._renew_lock)
 
 
-class _Block:
+class PoolBlock:
     """Owns one block from the pool; gives it back when nobody refers to the block any more."""
 
     __slots__ = ("__weakref__", "memory")
@@ -183,7 +183,7 @@ class Buffer:
     def of_size(cls, size: int, count: int, dtype: np.dtype[Any]) -> Buffer:
         """`allocate` where the size class is known."""
         buffer = cls.__new__(cls)
-        buffer._owner = block = _Block(size)
+        buffer._owner = block = PoolBlock(size)
         buffer.address = block.memory.address
         buffer.count = count
         buffer.dtype = dtype

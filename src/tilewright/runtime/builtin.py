@@ -270,7 +270,8 @@ def function(name: str, address: int) -> Any:
 def method(cls: type, name: str, address: int, doc: str | None, arguments: bool = True) -> Any:
     """A method of `cls`, `(self, *args, **kwargs)` or `(self)`, whose code lies at `address`."""
     flags = _FAST | _KEYWORDS if arguments else _NO_ARGUMENTS
-    row = _MethodDef(name.encode(), address, flags, (doc or "").encode())
+    signature = f"{name}($self, /{', *args, **kwargs' if arguments else ''})\n--\n\n"  # for inspect
+    row = _MethodDef(name.encode(), address, flags, (signature + (doc or "")).encode())
     keep_for_ever(row)
     make = ctypes.pythonapi.PyDescr_NewMethod
     make.restype, make.argtypes = ctypes.py_object, (ctypes.py_object, ctypes.POINTER(_MethodDef))
