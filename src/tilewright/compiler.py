@@ -64,6 +64,7 @@ def _emitter_version() -> str:
 
 _EMITTER = _emitter_version()
 DETERMINISTIC_THREADS = 8
+_BRIEF_STEPS, _BRIEF_FLOPS, _BRIEF_BYTES = 64, 2_000_000, 1 << 20
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 # What TW_DEBUG shows of every program that is compiled, from a level on. Levels 1 and 2 are the runs' (runtime/profiler.py).
 DEBUG_STAGES = (
@@ -306,6 +307,26 @@ class Executable:
         except IndexingError as error:
             raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
+
+    @property
+    def fresh(self) -> Sequence[tuple[int, Extent, np.dtype[Any]]]:
+        """Size class, elements and type of the memory that a run makes, in the order of the program's slots."""
+        return self._fresh
+
+    @property
+    def results(self) -> Sequence[tuple[bool, int]]:
+        """Where each output is: in an input, or in the memory that a run makes, and in which."""
+        return self._results
+
+    @property
+    def brief(self) -> bool:
+        """Whether a run takes less than some 50 us, by its arithmetic and its memory, so that other threads can wait for it."""
+        steps = self.schedule.steps
+        if any(step.nest is not None or step.host is not None for step in steps):
+            return False
+        flops = sum(call.flops for step in steps for call in step.calls)
+        nbytes = self.schedule.planned_bytes + sum(v.type.nbytes for v in (*self.inputs, *self.final))
+        return len(steps) <= _BRIEF_STEPS and flops <= _BRIEF_FLOPS and nbytes <= _BRIEF_BYTES
 
     def _grids_for(self, numbers: Mapping[str, int]) -> list[list[int]]:
         """The grids of all calls, step by step; the same object while the numbers stay the same."""

@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
-__all__ = ["CHANGES", "Buffer", "MemoryPool", "pool", "size_class", "stamp"]
+__all__ = ["CHANGES", "Buffer", "MemoryPool", "PoolBlock", "pool", "size_class", "stamp"]
 
 _SMALLEST = 256
 CHANGES = -1
@@ -61,6 +62,7 @@ class MemoryPool:
         self._free: dict[int, list[Memory]] = {}
         # Reentrant: a destructor that gives memory back may run while the same thread takes some.
         self._lock = threading.RLock()
+        self.fronts: list[Callable[[], None]] = []  # empty what keeps memory in front of the pool
 
     def take(self, nbytes: int) -> Memory:
         """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
@@ -98,6 +100,8 @@ class MemoryPool:
         with self._lock:
             self._free.clear()
             self.held_bytes = 0
+        for empty in self.fronts:
+            empty()
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()
@@ -108,7 +112,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool._renew_lock)
 
 
-class _Block:
+class PoolBlock:
     """Owns one block from the pool; gives it back when nobody refers to the block any more."""
 
     __slots__ = ("__weakref__", "memory")
@@ -197,7 +201,7 @@ class Buffer:
     def of_size(cls, size: int, count: int, dtype: np.dtype[Any]) -> Buffer:
         """`allocate` where the size class is known."""
         buffer = cls.__new__(cls)
-        buffer._owner = block = _Block(size)
+        buffer._owner = block = PoolBlock(size)
         buffer.address = block.memory.address
         buffer.count = count
         buffer.dtype = dtype

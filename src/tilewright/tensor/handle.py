@@ -25,7 +25,8 @@ from tilewright.graph.ir import Value, constant, make
 from tilewright.graph.sizes import size_value
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import CHANGES, Buffer
-from tilewright.tensor import gradients, hooks, lazy
+from tilewright.runtime.team import state
+from tilewright.tensor import gradients, hooks, lazy, views
 from tilewright.tensor.errors import ArgumentError, AxisError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
@@ -319,7 +320,8 @@ class Tensor(Methods):
 
     def realize(self) -> Tensor:
         """Compute the elements now, without copying them out. Returns the tensor itself."""
-        lazy.realize_tensors((self,))
+        if self._value.buffer is None:
+            lazy.realize_tensors((self,))
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -327,7 +329,10 @@ class Tensor(Methods):
 
         Tensors share memory with each other, so the view cannot be written; ``np.array(x)`` gives a copy that can.
         """
-        return self._buffer().to_numpy(self.shape, readonly=True)
+        array = self._buffer().to_numpy(self.shape, readonly=True)
+        if state.current is not None:  # a program ran, so native code is loaded anyway
+            views.install(Tensor)
+        return array
 
     def _buffer(self) -> Buffer:
         if self._trace is not modes.trace:
