@@ -289,7 +289,9 @@ class _Work:
                 copied_b = nc * max(self.packed_k, 1) * each * slower * self.packs_b
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
-                    fetched = (mc * far_a + nc * far_b) * self.k * self.itemsize / FAR_BYTES
+                    # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
+                    again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
+                    fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     # The last round is waited for; a thread that was held up makes the others wait for part of a task.
                     rounds = tasks if machine.threads == 1 else -(-tasks // machine.threads) + DELAY
