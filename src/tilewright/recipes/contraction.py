@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 from tilewright.recipes.machine import Machine
 
@@ -191,10 +192,10 @@ class _Work:
     """One way to compute ``outer`` contractions of ``m x n x k``.
 
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
-    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``few_rows``: rows of A compete for
-    one cache set; ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies words of several elements;
-    ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles have no more rows than
-    ``least_m``, blocks no more columns than ``least_n``.
+    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``stride``: bytes between rows of A
+    that are read in place (0: they are not); ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies
+    words of several elements; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
+    have no more rows than ``least_m``, blocks no more columns than ``least_n``.
     """
 
     itemsize: int
@@ -208,7 +209,7 @@ class _Work:
     packs_a: bool
     packs_b: bool
     packed_k: int
-    few_rows: bool
+    stride: int
     unit: int
     words: bool = False
     sums: bool = False
@@ -225,7 +226,7 @@ class _Work:
                 tallest = min(room // nr, m, 8)
                 yield from ((mr, nr) for mr in range(tallest, max(tallest - 3, 0), -1))
             return
-        vectors = -(-self.n // lanes)
+        vectors, fitting = -(-self.n // lanes), self.rows_side_by_side(machine)
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
             most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
             yield m, -(-vectors // -(-vectors // most))
@@ -234,12 +235,19 @@ class _Work:
             if nr > vectors or (nr > 4 and nr != vectors):
                 continue
             # few rows use what is read of B seldom: longer pieces of its rows make up for that
-            if self.few_rows and nr <= 2 < vectors:
+            if fitting <= 8 and nr <= 2 < vectors:
                 continue
-            tallest = min(most, m, 8 if self.few_rows else m)
+            tallest = min(most, m, fitting)
             yield from ((mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1))
             if tallest > 13:
                 yield 8, nr
+
+    def rows_side_by_side(self, machine: Machine) -> int:
+        """Rows of A that a tile reads without pushing their lines out of L1: those a multiple of a page apart share a set."""
+        if not self.stride:
+            return self.m
+        sets = PAGE // gcd(self.stride, PAGE)
+        return max(2 * sets * (machine.l1 // PAGE) // 3, 1)
 
     def time(self, mr: int, nr: int, lanes: int, machine: Machine) -> float:
         """Cycles for one register tile: in a step it waits for multiplications, for loads, or for the sums of the last step."""
@@ -319,8 +327,9 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
     laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
     pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
-    # rows of A that lie together are read in place where the next k is no page further on
-    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or s.m * s.itemsize < PAGE))
+    # rows of A that lie together are read in place where the next k is no page further on, and all of them stay in L2
+    near = s.m * s.itemsize < PAGE and s.m * s.k * s.itemsize <= machine.l2 // 2
+    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
     columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
     short = s.n <= lanes // 4
     if not s.inner or (s.b == "plain" and not short) or -(-s.tail // lanes) * lanes > 1.35 * s.tail:
@@ -337,8 +346,7 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
-    # rows a multiple of the page size apart fall into one set of L1
-    crowded = s.a != "along" and s.k * s.itemsize % PAGE == 0
+    stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
     # windows are read element by element along n, and so are the columns of a single tile
     b_cycles = (
         COPY_CYCLES if s.b != "computed" else SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
@@ -348,7 +356,7 @@ def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
         b_cycles = thin_cycles = 0.0
     return _Work(
         s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
-        packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
+        packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8",
         a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
