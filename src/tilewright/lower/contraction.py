@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Extent, Size, is_static, lower_bound, product, static, total, upper
+from tilewright.core.shape import Extent, Shape, Size, is_static, lower_bound, product, static, total, upper
 from tilewright.core.size import narrowed
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -48,7 +48,7 @@ from tilewright.lower.calls import Builder, Call, Temporary, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
-from tilewright.lower.packing import Packing
+from tilewright.lower.packing import LaidOut, Packing
 from tilewright.lower.problem import (
     Analysis,
     At,
@@ -147,8 +147,9 @@ class Contraction(Packing):
         machine: Machine,
         tiling: Tiling | None = None,
         ranges: Ranges | None = None,
+        settled: Callable[[Value], bool] | None = None,
     ) -> None:
-        self.group, self.stored, self.machine = group, stored, machine
+        self.group, self.stored, self.machine, self.settled = group, stored, machine, settled
         anchor = group.anchor
         self.words = self.packing(anchor)
         problem = contraction_problem(anchor, self.words.total if self.words is not None else None)
@@ -227,6 +228,7 @@ class Contraction(Packing):
             long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
+            settled=self.settled is not None and look.made_of("b", self.settled),
         )
 
     def chosen(self) -> Tiling:
@@ -249,6 +251,9 @@ class Contraction(Packing):
         self.long = (epilogue_cost(self.group) > most and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
+        self.laid_out = None
+        if self.pack_b and s.settled:
+            self.laid_out = LaidOut(product(self.columns()))
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def overlap_along_n(self) -> Halo | None:
@@ -316,7 +321,33 @@ class Contraction(Packing):
         rest = op("sub", extent(self.all_k[0]), (self.piece * size).expr())
         return _stopped(body, {"k0", "p0"}, op("minimum", const(size), rest))
 
+    def columns(self) -> Shape:
+        """The ranges over which blocks of B differ: of pieces of k, batches, outer ranges of n, and blocks of the inner ones."""
+        blocks = -(-upper(self.n.size) // self.tiling.nc)
+        return (upper(self.pieces), *static(self.problem.batch), *static(self.n.outer), blocks)
+
     def calls(self) -> list[Call]:
+        """The calls, with the one that lays out B where that is settled."""
+        return [*self.layout_calls(), *self.product_calls()]
+
+    def layout_calls(self) -> list[Call]:
+        """Copy all of a settled B in the order in which tiles read it."""
+        if self.laid_out is None:
+            return []
+        self.start()
+        extents = self.columns()
+        names = [f"t{position}" for position in range(len(extents))]
+        at = [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)]
+        self.piece, b = at[0], 1 + len(self.problem.batch)
+        self.laid_out.number = self.space.linear(at, extents)
+        n_block = self.block(at[-1], self.tiling.nc, self.n.size, self.tiling.nc)
+        task = self.packed_b(at[1:b], at[b:-1], n_block)
+        body = (Loop("g", LO, HI, (*digits(names, extents), *self.shortened(task))),)
+        label = f"lay out {self.problem.kind} {list(self.problem.n)}x{list(self.problem.k)}"
+        return [self.builder.call(body, product(extents), 1, label)]
+
+    def product_calls(self) -> list[Call]:
+        """The calls that compute from operands where they lie."""
         p = self.problem
         label = f"{self.group.anchor.op} {list(p.batch)} {list(p.m)}x{list(p.n)}x{list(p.k)} {self.tiling}"
         if self.words is not None:
@@ -375,7 +406,10 @@ class Contraction(Packing):
         m_block = self.block(at[-2], t.mc, self.m.size, self.height)
         n_block = self.block(at[-1], t.nc, self.n.size, t.nc)
         task: list[Stmt] = []
-        if self.pack_b:
+        if self.laid_out is not None:
+            self.laid_out.number = self.space.linear([self.piece, *batch, *no, at[-1]], self.columns())
+            self.find_b()
+        elif self.pack_b:
             task += self.packed_b(batch, no, n_block)
         if self.pack_a:
             task += self.packed_a(batch, mo, m_block)
@@ -455,7 +489,7 @@ class Contraction(Packing):
         if words is None or not words.correction:
             return value
         if self.pack_b:
-            return op("add", value, load(self.area_sums, column.expr(), words.total))
+            return op("add", value, load(self.area_sums, (self.base_sums + column).expr(), words.total))
         factor = const(words.correction, words.total)
         return op("add", value, op("mul", total, factor))
 
@@ -559,15 +593,20 @@ class Contraction(Packing):
         return self.loop_variable("mt", m_count, self.loop_variable("nt", n_count, tile))
 
 
-def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
-    """The kernel calls of a contraction group."""
+def lower_contraction(
+    group: Group,
+    stored: Callable[[Value], bool],
+    machine: Machine,
+    settled: Callable[[Value], bool] | None = None,
+) -> list[Call]:
+    """The kernel calls of a contraction group. ``settled``: which values stay the same from run to run, where that is known."""
     if group.anchor.dtype.is_complex:
         raise Unsupported("complex elements")
     if all(v.type.size == 0 for v in group.outputs):
         return []
     calls: list[Call] = []
     for ranges in versions(contraction_problem(group.anchor)):
-        contraction = Contraction(group, stored, machine, ranges=ranges)
+        contraction = Contraction(group, stored, machine, ranges=ranges, settled=settled)
         group.reason = contraction.note
         if machine.watch is not None and is_static(
             (*group.anchor.inputs[0].shape, *group.anchor.inputs[1].shape)

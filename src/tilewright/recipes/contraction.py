@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 from tilewright.recipes.machine import Machine
 
@@ -52,6 +53,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
+    ``settled``: B is the same in every run, so that packing it costs nothing.
     """
 
     element: str
@@ -72,11 +74,14 @@ class Situation:
     long: bool
     least_m: int = 0
     least_n: int = 0
+    settled: bool = False
 
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
-            f" {word}" for word in ("inner", "whole", "long", "packed_inner") if getattr(self, word)
+            f" {word}"
+            for word in ("inner", "whole", "long", "packed_inner", "settled")
+            if getattr(self, word)
         )
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
@@ -185,6 +190,7 @@ ROWS = 8  # of B that pass by the sums of one row of A together
 START_CYCLES = 600.0  # to claim a task and begin it
 SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
+SHARED_ROWS = 4  # of A from which on a settled B is laid out: fewer read it in place at the speed of memory
 # Rows of a register tile by its vectors, with 32 registers and with 16.
 _MOST = {1: 20, 2: 13, 3: 8, 4: 6, 5: 5, 6: 4}
 _MOST_FEW = {1: 10, 2: 6, 3: 4}
@@ -202,10 +208,10 @@ class _Work:
     """One way to compute ``outer`` contractions of ``m x n x k``.
 
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
-    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``few_rows``: rows of A compete for
-    one cache set; ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies words of several elements;
-    ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles have no more rows than
-    ``least_m``, blocks no more columns than ``least_n``.
+    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``stride``: bytes between rows of A
+    that are read in place (0: they are not); ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies
+    words of several elements; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
+    have no more rows than ``least_m``, blocks no more columns than ``least_n``.
     """
 
     itemsize: int
@@ -219,7 +225,7 @@ class _Work:
     packs_a: bool
     packs_b: bool
     packed_k: int
-    few_rows: bool
+    stride: int
     unit: int
     words: bool = False
     sums: bool = False
@@ -236,7 +242,7 @@ class _Work:
                 tallest = min(room // nr, m, 8)
                 yield from ((mr, nr) for mr in range(tallest, max(tallest - 3, 0), -1))
             return
-        vectors = -(-self.n // lanes)
+        vectors, fitting = -(-self.n // lanes), self.rows_side_by_side(machine)
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
             most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
             yield m, -(-vectors // -(-vectors // most))
@@ -245,12 +251,19 @@ class _Work:
             if nr > vectors or (nr > 4 and nr != vectors):
                 continue
             # few rows use what is read of B seldom: longer pieces of its rows make up for that
-            if self.few_rows and nr <= 2 < vectors:
+            if fitting <= 8 and nr <= 2 < vectors:
                 continue
-            tallest = min(most, m, 8 if self.few_rows else m)
+            tallest = min(most, m, fitting)
             yield from ((mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1))
             if tallest > 13:
                 yield 8, nr
+
+    def rows_side_by_side(self, machine: Machine) -> int:
+        """Rows of A that a tile reads without pushing their lines out of L1: those a multiple of a page apart share a set."""
+        if not self.stride:
+            return self.m
+        sets = PAGE // gcd(self.stride, PAGE)
+        return max(2 * sets * (machine.l1 // PAGE) // 3, 1)
 
     def time(self, mr: int, nr: int, lanes: int, machine: Machine) -> float:
         """Cycles for one register tile: in a step it waits for multiplications, for loads, or for the sums of the last step."""
@@ -300,7 +313,9 @@ class _Work:
                 copied_b = nc * max(self.packed_k, 1) * each * slower * self.packs_b
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
-                    fetched = (mc * far_a + nc * far_b) * self.k * self.itemsize / FAR_BYTES
+                    # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
+                    again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
+                    fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
                     if machine.threads > 1 < tasks:
@@ -327,9 +342,11 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     single = s.m <= 8 and s.whole and s.b in ("plain", "along")
     # long rows far apart fill neither the caches' sets nor the address translation well
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
-    pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
-    # rows of A that lie together are read in place where the next k is no page further on
-    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or s.m * s.itemsize < PAGE))
+    laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
+    pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
+    # rows of A that lie together are read in place where the next k is no page further on, and all of them stay in L2
+    near = s.m * s.itemsize < PAGE and s.m * s.k * s.itemsize <= machine.l2 // 2
+    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
     columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
     short = s.n <= lanes // 4
     if s.one_row(machine) and s.n >= ROWS * lanes:
@@ -351,17 +368,19 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
-    # rows a multiple of the page size apart fall into one set of L1
-    crowded = s.a != "along" and s.k * s.itemsize % PAGE == 0
+    stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
     # windows are read element by element along n, and so are the columns of a single tile
     b_cycles = (
         COPY_CYCLES if s.b != "computed" else SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
     )
+    thin_cycles = SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles
+    if s.settled:
+        b_cycles = thin_cycles = 0.0
     return _Work(
         s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
-        packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
+        packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8",
         a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
-        thin_cycles=SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles,
+        thin_cycles=thin_cycles,
     )  # fmt: skip
