@@ -344,22 +344,24 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
     laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
     pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
-    # rows of A that lie together are read in place where the next k is no page further on, and all of them stay in L2
-    near = s.m * s.itemsize < PAGE and s.m * s.k * s.itemsize <= machine.l2 // 2
-    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
-    columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    # rows of A that lie together are copied or, where the next k is no page further on, read in place
+    ways = [s.a == "computed"] if s.a != "along" else [False] if s.k <= 32 else [True]
+    if s.a == "along" and s.m * s.itemsize < PAGE:
+        ways = [False, True]
+    columns = [_work(s, inner=False, pack_a=pack_a, pack_b=pack_b) for pack_a in ways]
     short = s.n <= lanes // 4
     if s.one_row(machine) and s.n >= ROWS * lanes:
         room = min(
             machine.l1 // 2 // s.itemsize, -(-s.n // (1 if machine.threads == 1 else 2 * machine.threads))
         )
         return Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
-    if not s.inner or (s.b == "plain" and not short) or -(-s.tail // lanes) * lanes > 1.35 * s.tail:
-        return columns.cheapest(machine)[1]
-    inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
-    if short and 0 < s.least_m < s.m:
-        return inner[1]
-    return min(inner, columns.cheapest(machine), key=lambda found: found[0])[1]
+    found = [work.cheapest(machine) for work in columns]
+    if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:
+        inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
+        if short and 0 < s.least_m < s.m:
+            return inner[1]
+        found.append(inner)
+    return min(found, key=lambda f: f[0])[1]
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
