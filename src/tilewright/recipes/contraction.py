@@ -180,6 +180,7 @@ PACK_CYCLES = 0.7  # to transpose one element into a packed block
 SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector of B in a step of k, which comes from L2
 STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
@@ -187,6 +188,7 @@ SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and 
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
 ROWS = 8  # of B that pass by the sums of one row of A together
+REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
 START_CYCLES = 600.0  # to claim a task and begin it
 SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
@@ -314,7 +316,8 @@ class _Work:
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
-                    again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
+                    outside = mc * self.k * self.itemsize > machine.l2 // 2
+                    again = 1.0 + REREAD * (columns - 1) * outside
                     fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
@@ -371,10 +374,11 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
     stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
-    # windows are read element by element along n, and so are the columns of a single tile
-    b_cycles = (
-        COPY_CYCLES if s.b != "computed" else SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
-    )
+    # windows are read element by element along n, and so are the columns of a single tile; words of bytes are put together
+    if s.b != "computed":
+        b_cycles = WORD_CYCLES if "int8" in s.element else COPY_CYCLES
+    else:
+        b_cycles = SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
     thin_cycles = SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles
     if s.settled:
         b_cycles = thin_cycles = 0.0
