@@ -279,6 +279,13 @@ class Executable:
             raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
 
+    def fail(self, words: tuple[int, int, int, int], buffers: Sequence[Buffer]) -> None:
+        """Raise what a run means that left these words in its status, as `run` does."""
+        try:
+            self.program.fail(words)
+        except IndexingError as error:
+            raise self._explained(error, buffers) from None
+
     @property
     def fresh(self) -> Sequence[tuple[int, Extent, np.dtype[Any]]]:
         """Size class, elements and type of the memory that a run makes, in the order of the program's slots."""

@@ -419,7 +419,10 @@ class Program:
 
     def _raise_check(self) -> None:
         status = (ctypes.c_int32 * 4).from_address(self._status.address)
-        words = (status[0], status[1], status[2], status[3])
+        self.fail((status[0], status[1], status[2], status[3]))
+
+    def fail(self, words: tuple[int, int, int, int]) -> None:
+        """Raise what the words of a status mean, of which the first is not 0."""
         make = self.checks.get(words[0])
         if make is None:
             raise KernelCheckError(

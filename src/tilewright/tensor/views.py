@@ -7,7 +7,7 @@ replaces. It calls NumPy's C API through the table that NumPy gives extension mo
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,26 @@ from tilewright.tensor.modes import modes
 
 __all__ = ["install"]
 
-_NEW_ARRAY, _SET_BASE = 94, 282  # PyArray_NewFromDescr, PyArray_SetBaseObject: numbers in NumPy's table, since 1.7
+_NEW_ARRAY, _SET_BASE = (
+    94,
+    282,
+)  # PyArray_NewFromDescr, PyArray_SetBaseObject: numbers in NumPy's table, since 1.7
 _ALIGNED = 0x0100  # NPY_ARRAY_ALIGNED; without NPY_ARRAY_WRITEABLE
 _MOST_AXES = 32
-_WORDS = ("new_array", "set_base", "array_type", "slow", "modes", "trace", "none", "block_type", "pool_block_type")
+_WORDS = (
+    "new_array",
+    "set_base",
+    "array_type",
+    "slow",
+    "modes",
+    "trace",
+    "none",
+    "block_type",
+    "pool_block_type",
+)
 
 
-@lru_cache(maxsize=1)
+@builtin.once
 def install(tensor: type) -> None:
     """Replace the method ``numpy`` of ``tensor``, where the interpreter allows it."""
     if not builtin.available() or block_type() is None:
@@ -40,7 +53,9 @@ def install(tensor: type) -> None:
     api = _numpy_table()
     if api is None or None in offsets.values():
         return
-    functions = builtin.compiled("tilewright_views", [_source({k: v or 0 for k, v in offsets.items()}), _TABLE])
+    functions = builtin.compiled(
+        "tilewright_views", [_source({k: v or 0 for k, v in offsets.items()}), _TABLE]
+    )
     if functions is None:
         return
     method, words = (ctypes.c_uint64 * 2).from_address(_Entry(functions)())
@@ -67,8 +82,7 @@ define ptr @tilewright_views() nounwind {{ ret ptr @functions }}
 def _numpy_table() -> Any:
     """The table of NumPy's C API, by number; None where it is not where it was."""
     try:
-        from numpy._core import _multiarray_umath as module
-
+        module: Any = import_module("numpy._core._multiarray_umath")
         get = ctypes.pythonapi.PyCapsule_GetPointer
         get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
         table = (ctypes.c_uint64 * (_SET_BASE + 1)).from_address(get(module._ARRAY_API, None))
