@@ -124,6 +124,8 @@ class Team:
         # More threads than CPUs: a worker that spins keeps another from working.
         patience_us = settings.spin_us if size <= available_cpus() else min(settings.spin_us, 5.0)
         spins = int(patience_us * 1000 / self.driver.pause_ns)
+        self._store(offsets.TEAM_SPIN_NS, int(patience_us * 1000))
+        self._store(offsets.TEAM_WAKE_NS, 5000)  # until it is known
         self._int32(offsets.TEAM_SPINS).value = max(1, min(spins, 2**31 - 1))
 
     def _store(self, offset: int, value: int) -> None:
