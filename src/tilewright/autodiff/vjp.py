@@ -209,6 +209,7 @@ FACTOR: dict[str, Callable[[Value, Value], Value]] = {
     "sinh": lambda x, y: unary("cosh", x),
     "cosh": lambda x, y: unary("sinh", x),
     "tanh": lambda x, y: sub(1, square(y)),
+    "sigmoid": lambda x, y: mul(y, sub(1, y)),
     "erf": lambda x, y: mul(unary("exp", neg(square(x))), 2 / math.sqrt(math.pi)),
     "rsqrt": lambda x, y: mul(mul(y, square(y)), -0.5),
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, Shape, product, static, total
 from tilewright.graph.ir import Value, topological
-from tilewright.kernel.ir import Check, Expr, Stmt, Store, cast, const, op, substitute
+from tilewright.kernel.ir import Check, Expr, Let, Stmt, Store, cast, const, op, substitute, var
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
 from tilewright.lower.groups import Group, own_cost
@@ -283,7 +283,8 @@ def plain_in(a: Affine, flat: Affine) -> bool:
 
 
 def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Builder | None) -> list[Stmt]:
-    """Stores of the group's outputs for the contraction's element ``at``, whose value is ``value``."""
+    """Stores of the group's outputs for the contraction's element ``at``, whose value is ``value``. All are computed before the
+    first is stored, so that they may lie where the epilogue reads."""
     anchor = group.anchor
     mapping = {
         next(iter(loop.terms)): i for loop, i in zip(group.members[anchor], at, strict=True) if loop.terms
@@ -291,16 +292,20 @@ def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Buil
     reader.bound[anchor] = lambda _: cast(value, anchor.dtype)
     reader.forget()
     out: list[Stmt] = []
-    for v in group.outputs:
+    stores: list[Stmt] = []
+    for n, v in enumerate(group.outputs):
         moved = tuple(_move(i, mapping, reader.space) for i in group.members[v])
         result = reader.read(v, moved)
         position = reader.space.linear(moved, v.shape)
         if builder is None:
             reader.load(v, "x", moved, None)  # the analysis counts the store as an access
-        else:
-            out += take_checks(reader)
-            out.append(Store(builder.buffer(v, "w"), position.expr(), result))
-    return out
+            continue
+        out += take_checks(reader)
+        if len(group.outputs) > 1:
+            out.append(Let(f"o{n}", result))
+            result = var(f"o{n}", v.dtype)
+        stores.append(Store(builder.buffer(v, "w"), position.expr(), result))
+    return out + stores
 
 
 def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:
