@@ -59,7 +59,7 @@ from tilewright.lower.problem import (
     epilogue,
     epilogue_cost,
 )  # fmt: skip
-from tilewright.lower.read import Reader, Unsupported
+from tilewright.lower.read import Index, Reader, Unsupported
 from tilewright.lower.words import Words, words_of
 from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose
 from tilewright.recipes.machine import Machine
@@ -339,16 +339,57 @@ class Contraction(Packing):
         body: list[Stmt] = [
             Reg("sum", kind, const(0, kind)),
             *self.loop_variable("s", self.pieces, [Set("sum", op("add", reg("sum", kind), term))]),
-            *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
+            *self.only_epilogue(tuple(at), reg("sum", kind)),
         ]
         kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
+        call = self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
+        call.inplace = self.inplace_pairs(call)
+        return call
+
+    def only_epilogue(self, at: Index, value: Expr) -> list[Stmt]:
+        """The epilogue where each element passes through it once. Notes what it reads, and where."""
+        first = len(self.reader.accesses)
+        body = epilogue(self.group, self.reader, at, value, self.builder)
+        for access in self.reader.accesses[first:]:
+            self.beside.setdefault(access.value, set()).add(access.position.expr())
+        self.written.update({s.buffer: s.index for s in body if isinstance(s, Store)})
+        return body
+
+    def inplace_pairs(self, call: Call) -> list[tuple[int, int]]:
+        """(output, input) arguments where the epilogue reads just the element that it writes: they may share memory."""
+        names = [b.name for b in call.kernel.buffers]
+        pairs = []
+        for o, out in enumerate(call.args):
+            at = self.written.get(names[o])
+            for i, arg in enumerate(call.args):
+                if at is None or arg.access != "r" or not isinstance(arg.place, Value):
+                    continue
+                if isinstance(out.place, Value) and arg.place.type == out.place.type:
+                    pairs += [(o, i)] if self.beside.get(arg.place) == {at} else []
+        return pairs
+
+    def operands(self) -> set[Value]:
+        """What the contraction itself reads from memory."""
+        found: set[Value] = set()
+        seen: set[Value] = set()
+        stack = list(self.group.anchor.inputs)
+        while stack:
+            x = stack.pop()
+            if x not in seen:
+                seen.add(x)
+                if self.stored(x):
+                    found.add(x)
+                else:
+                    stack.extend(x.inputs)
+        return found
 
     def start(self) -> None:
         self.builder = Builder()
         self.space = Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
+        self.beside: dict[Value, set[Expr]] = {}
+        self.written: dict[str, Expr] = {}
 
     def main_call(self, label: str, flops: int) -> Call:
         self.start()
@@ -383,9 +424,13 @@ class Contraction(Packing):
             else self.column_tiles(batch, mo, no, m_block, n_block)
         )
         if self.long:
-            task += self.long_epilogue(batch, mo, no, m_block, n_block)
+            task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
-        return self.builder.call(body, total(extents), 1, label, flops)
+        call = self.builder.call(body, total(extents), 1, label, flops)
+        if self.long and not self.when:
+            operands = self.operands()
+            call.inplace = [(o, i) for o, i in self.inplace_pairs(call) if call.args[i].place not in operands]
+        return call
 
     def cut(self, at: At) -> tuple[At, At, At]:
         b, mo = len(self.problem.batch), len(self.m.outer)
@@ -471,15 +516,28 @@ class Contraction(Packing):
             return [Store(self.builder.buffer(self.partial, "w"), position.expr(), value)]
         return epilogue(self.group, self.reader, at, value, self.builder)
 
-    def long_epilogue(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+    def long_epilogue(
+        self, batch: At, mo: At, no: At, rows: tuple[Affine, Affine], columns: tuple[Affine, Affine]
+    ) -> list[Stmt]:
+        """The epilogue over a block, given by number and start, without what it shares with the block before it: an update of
+        memory in place must happen once."""
         t, p = self.tiling, self.problem
         m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
         value = load(self.block_area, (m * t.nc + n).expr(), p.kind)
-        at = p.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
-        body = epilogue(self.group, self.reader, at, value, self.builder)
-        lanes = t.lanes
-        vector = [Loop("en", index(0), index(t.nc), tuple(body), "vector", lanes)]
-        return self.loop_variable("em", self.height if t.mc > 1 else 1, vector)
+        at = p.out(batch, self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n))
+        body: list[Stmt] = self.only_epilogue(tuple(at), value)
+        first_m, first_n = self.shared(*rows, t.mc, self.m.size), self.shared(*columns, t.nc, self.n.size)
+        body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", t.lanes)]
+        if t.mc > 1:
+            height = self.height if isinstance(self.height, Expr) else index(self.height)
+            body = [Loop("em", first_m, height, tuple(body))]
+        return body
+
+    def shared(self, number: Affine, start: Affine, size: int, range: Extent) -> Expr:
+        """How many rows or columns at its beginning a block shares with the one before it."""
+        if size >= upper(range) or (isinstance(range, int) and range % size == 0):
+            return index(0)
+        return (number * size - start).expr()
 
     # ---- tiles with lanes along k ----
 

@@ -268,8 +268,8 @@ class _Former:
         self.open("map", v)
 
     def joins_map(self, v: Value, group: Group) -> bool:
-        """Whether a map that reads nothing of ``v``'s, nor ``v`` of it, should compute ``v`` too: it reads what ``v`` reads, or both
-        are so small that starting another kernel costs as much. Results stay apart from intermediate values: these
+        """Whether a map, of which ``v`` reads nothing, should compute ``v`` too: it reads what ``v`` reads, or both are so small
+        that starting another kernel costs as much. Results stay apart from intermediate values: these
         are computed early, those as late as possible, over memory that others read."""
         if group.kind != "map" or group.dims != v.shape or len(group.members) >= MAX_TOGETHER:
             return False
