@@ -38,10 +38,11 @@ from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import Kernel
 from tilewright.kernel.text import print_kernel
 from tilewright.lower.affine import Unsupported
-from tilewright.lower.calls import Call
+from tilewright.lower.calls import Call, Place
 from tilewright.lower.groups import NESTS, Group, form_groups, unshaped
 from tilewright.lower.lowering import lower_groups
-from tilewright.lower.schedule import HostCall, LoopCall, Schedule, Step, SwitchCall, schedule
+from tilewright.lower.schedule import HostCall, LoopCall, Schedule, Step, SwitchCall, nbytes, schedule
+from tilewright.lower.settled import hoist, settled_values
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.tuned import database_path, read_choices
@@ -63,6 +64,7 @@ def _emitter_version() -> str:
 
 _EMITTER = _emitter_version()
 DETERMINISTIC_THREADS = 8
+_BRIEF_STEPS, _BRIEF_FLOPS, _BRIEF_BYTES = 64, 2_000_000, 1 << 20
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 # What TW_DEBUG shows of every program that is compiled, from a level on. Levels 1 and 2 are the runs' (runtime/profiler.py).
 DEBUG_STAGES = (
@@ -109,11 +111,13 @@ class Executable:
         outputs: Sequence[Value],
         donated: Mapping[int, int],
         sizes: Mapping[str, Value],
+        settled: Sequence[int],
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.donated = frozenset(donated)
         self.sizes = dict(sizes)
+        self.settled = tuple(settled)
         self.library = jit.default_library()
         target = self.library.target
         # buffers are flat: a reshaped output is the value below it
@@ -134,15 +138,25 @@ class Executable:
             threads,
             target.dots,
             target.has_fma,
+            target.fmas,
             tuned,
         )
-        steps = self._lowered(self.machine)
-        self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated)
+        steps, kept = self._lowered(self.machine), list[Place]()
+        self.preparation: Schedule | None = None
+        if self.settled:
+            early, steps, kept = hoist(steps, [self.inputs[i] for i in self.settled], self.final)
+            if kept:
+                self.preparation = schedule(early, self.inputs, (), {}, kept)
+        self.schedule: Schedule = schedule(steps, self.inputs, self.final, donated, kept)
         self._check_memory(self.final, self.schedule.arena_bytes)
+        plans = [p for p in (self.preparation, self.schedule) if p is not None]
         self.names, addresses = load_kernels(
-            self.library, [k for step in self.schedule.steps for k in step.kernels()]
+            self.library, [k for plan in plans for step in plan.steps for k in step.kernels()]
         )
-        self.program = self._program(addresses)
+        self.program = self._program(self.schedule, addresses, len(kept))
+        if self.preparation is not None:
+            self._prepare = self._program(self.preparation, addresses, len(kept))
+            self._kept = [(nbytes(p), p.dtype.numpy) for p in kept]
         self.fallbacks = [s.host for s in self.schedule.steps if s.host is not None]
         self._plan_run()
         if settings.debug >= DEBUG_STAGES[0][0]:
@@ -166,7 +180,8 @@ class Executable:
         """The steps of all groups. Raises ``NeedsNumbers`` where one cannot run with symbolic sizes."""
         if not self.sizes:
             self.groups = form_groups(self.final)
-            return lower_groups(self.groups, machine)
+            settled = settled_values([self.inputs[i] for i in self.settled]) if self.settled else None
+            return lower_groups(self.groups, machine, settled=settled)
         for v in topological(self.final):
             if v.op == "host_call" or v.dtype.is_complex:
                 what = v["function"] if v.op == "host_call" else "complex elements"
@@ -183,8 +198,7 @@ class Executable:
                 raise NeedsNumbers("lowering", f"no loops over {step.host.reason}")
         return steps
 
-    def _program(self, addresses: Mapping[str, int]) -> Program:
-        plan = self.schedule
+    def _program(self, plan: Schedule, addresses: Mapping[str, int], kept: int) -> Program:
         return Program(
             [
                 self._host_step(step.host)
@@ -192,7 +206,7 @@ class Executable:
                 else self._native_step(step, plan, addresses)
                 for step in plan.steps
             ],
-            slots=1 + len(self.inputs) + len(plan.fresh),
+            slots=1 + len(self.inputs) + kept + len(plan.fresh),
             arena_bytes=plan.arena_bytes,
             scratch_bytes=max((emitter.scratch_bytes(k) for k in self.names), default=0),
             checks=_Checks(),
@@ -260,16 +274,32 @@ class Executable:
             else:
                 self._results.append((False, slot[first[v]]))
 
-    def run(self, buffers: Sequence[Buffer], numbers: Mapping[str, int] | None = None) -> list[Buffer]:
+    def prepare(self, buffers: Sequence[Buffer]) -> list[Buffer]:
+        """What settled inputs alone decide, such as weights laid out for products: for ``run`` with the same inputs there."""
+        if self.preparation is None:
+            return []
+        kept = [Buffer.of_size(size_class(n), n // dtype.itemsize, dtype) for n, dtype in self._kept]
+        self._prepare.run([b.address for b in (*buffers, *kept)])
+        return kept
+
+    def run(
+        self,
+        buffers: Sequence[Buffer],
+        numbers: Mapping[str, int] | None = None,
+        kept: Sequence[Buffer] | None = None,
+    ) -> list[Buffer]:
         """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's.
-        ``numbers`` are those of the symbolic sizes, which their leaves among the inputs hold as well.
+        ``numbers`` are those of the symbolic sizes, which their leaves among the inputs hold as well. ``kept`` is what
+        ``prepare`` gave for the same settled inputs; without it that is computed now.
 
         Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
         try:
             if not self.sizes:
+                if kept is None:
+                    kept = self.prepare(buffers)
                 fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]  # type: ignore[arg-type]
-                self.program.run([b.address for b in (*buffers, *fresh)])
+                self.program.run([b.address for b in (*buffers, *kept, *fresh)])
             else:
                 assert numbers is not None
                 fresh = [Buffer.allocate(bind(count, numbers), dtype) for _, count, dtype in self._fresh]
@@ -277,6 +307,26 @@ class Executable:
         except IndexingError as error:
             raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
+
+    @property
+    def fresh(self) -> Sequence[tuple[int, Extent, np.dtype[Any]]]:
+        """Size class, elements and type of the memory that a run makes, in the order of the program's slots."""
+        return self._fresh
+
+    @property
+    def results(self) -> Sequence[tuple[bool, int]]:
+        """Where each output is: in an input, or in the memory that a run makes, and in which."""
+        return self._results
+
+    @property
+    def brief(self) -> bool:
+        """Whether a run takes less than some 50 us, by its arithmetic and its memory, so that other threads can wait for it."""
+        steps = self.schedule.steps
+        if any(step.nest is not None or step.host is not None for step in steps):
+            return False
+        flops = sum(call.flops for step in steps for call in step.calls)
+        nbytes = self.schedule.planned_bytes + sum(v.type.nbytes for v in (*self.inputs, *self.final))
+        return len(steps) <= _BRIEF_STEPS and flops <= _BRIEF_FLOPS and nbytes <= _BRIEF_BYTES
 
     def _grids_for(self, numbers: Mapping[str, int]) -> list[list[int]]:
         """The grids of all calls, step by step; the same object while the numbers stay the same."""
@@ -339,7 +389,14 @@ class Executable:
 
     def _plan_text(self) -> str:
         plan = self.schedule
-        lines = [f"arena {plan.arena_bytes:,} bytes for {plan.planned_bytes:,} bytes of intermediate values"]
+        lines = []
+        if self.preparation is not None:
+            size = sum(n for n, _ in self._kept)
+            lines.append(f"once for each set of weights, {size:,} bytes kept")
+            lines += self._step_lines(self.preparation.steps)
+        lines.append(
+            f"arena {plan.arena_bytes:,} bytes for {plan.planned_bytes:,} bytes of intermediate values"
+        )
         lines += self._step_lines(plan.steps)
         lines += [f"output {o} takes over the memory of input {i}" for o, i in plan.taken.items()]
         return "\n".join(lines)
@@ -409,11 +466,13 @@ def compile(
     outputs: Sequence[Value],
     donated: Mapping[int, int] | None = None,
     sizes: Mapping[str, Value] | None = None,
+    settled: Sequence[int] = (),
 ) -> Executable:
     """Compile the graph that computes ``outputs`` from the leaves ``inputs``.
 
     ``donated`` maps an input's position to the output that may take over its memory (same type and shape): parameters
     and optimizer state that a step writes back. ``sizes`` maps the names of symbolic sizes to the inputs, ``int64[]``, that hold
-    their numbers; raises ``NeedsNumbers`` where the graph can be compiled for known sizes only.
+    their numbers; raises ``NeedsNumbers`` where the graph can be compiled for known sizes only. ``settled`` are positions of
+    inputs that change rarely: what depends on them alone is computed by ``Executable.prepare``.
     """
-    return Executable(inputs, outputs, donated or {}, sizes or {})
+    return Executable(inputs, outputs, donated or {}, sizes or {}, () if sizes else settled)

@@ -96,6 +96,12 @@ class _Runner:
         return min(times)
 
 
+def _repeated(c: Contraction) -> list[Call]:
+    """The calls of a contraction that every run makes: a settled operand is laid out once."""
+    c.layout_calls()
+    return c.product_calls()
+
+
 class _Silent(dict[int, Any]):
     """Indices are all zero here; nothing can be out of range."""
 
@@ -158,7 +164,7 @@ class _Search:
             c = same[0]
             problem = _Problem(c, Tuned(key, "", len(same), c.tiling, 0.0, c.tiling, 0.0))
             self.progress(min(self.used / self.allowed, 1.0), key)
-            calls = c.calls()
+            calls = _repeated(c)
             problem.result.label = calls[0].label
             seconds = _Runner(calls, self.library, problem.memory).seconds()
             problem.result.before = problem.result.after = seconds
@@ -202,7 +208,7 @@ class _Search:
 
     def build(self, problem: _Problem, tiling: Tiling) -> list[Call]:
         c = problem.contraction
-        return Contraction(c.group, c.stored, self.machine, tiling).calls()
+        return _repeated(Contraction(c.group, c.stored, self.machine, tiling, settled=c.settled))
 
     def confirm(self, problem: _Problem) -> None:
         """Measure the best and the model's choice once more, in turn: what ran first may have had a slow moment."""

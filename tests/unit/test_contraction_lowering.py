@@ -7,7 +7,7 @@ bound in proportion to the magnitudes that are added, integers exactly.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -28,7 +28,7 @@ from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.reference import evaluate
 from tilewright.kernel.verify import verify
 from tilewright.lower.read import Unsupported
-from tilewright.recipes.contraction import choose_tiling
+from tilewright.recipes.contraction import Situation, choose
 from tilewright.recipes.machine import Machine
 from tilewright.runtime.target import host_target
 
@@ -219,22 +219,50 @@ def test_columns_over_several_axes_are_cut_at_whole_rows(target: str, threads: i
     check(problems, target, threads)
 
 
-def test_register_tiles_fit_into_their_blocks() -> None:
-    for size, wide, threads, inner, packs in itertools.product(
-        (4, 8), (True, False), (1, 2, 8), (False, True), (False, True)
+def situations(sizes: Iterable[int]) -> Iterator[Situation]:
+    for size, m, rows, unit, k in itertools.product(
+        sizes, (1, 3, 5, 200), (1, 4, 9, 43), (1, 3, 7, 20, 33), (5, 97, 2000)
     ):
-        machine = Machine(64 if wide else 32, 32 if wide else 16, 32 << 10, 1 << 20, threads)
-        for outer, m, rows, unit, k in itertools.product(
-            (1, 3), (1, 5, 200), (1, 4, 9, 43), (1, 3, 7, 20, 33), (5, 97, 2000)
+        for a, b, inner in (
+            ("plain", "plain", False),
+            ("along", "along", False),
+            ("computed", "computed", True),
         ):
-            tiling = choose_tiling(
-                machine, size, outer, m, rows * unit, k,
-                inner=inner, packs_a=packs, packs_b=True, packed_k=k, few_rows=False, unit=unit,
-            )  # fmt: skip
-            columns = 1 if inner else tiling.lanes
-            assert (tiling.nr - 1) * columns < tiling.nc <= rows * unit
-            assert tiling.mr <= tiling.mc <= m
-            assert tiling.nc % unit == 0
+            yield Situation(
+                "float", size, 3, m, rows * unit, k, a, b, inner, True, unit, unit, 0, inner, k, False
+            )
+
+
+def test_register_tiles_fit_into_their_blocks() -> None:
+    for wide, threads, fmas in itertools.product((True, False), (1, 2, 8), (1.0, 2.0)):
+        machine = Machine(64 if wide else 32, 32 if wide else 16, 32 << 10, 1 << 20, threads, fmas=fmas)
+        for s in situations((4, 8)):
+            tiling = choose(machine, s)
+            columns = 1 if tiling.variant == "inner" else tiling.lanes
+            assert (tiling.nr - 1) * columns < tiling.nc <= s.n
+            assert tiling.mr <= tiling.mc <= s.m
+            assert s.allows(tiling, machine)
+
+
+def test_little_is_computed_twice() -> None:
+    """Register tiles and blocks that overlap at the end of a range compute some elements again."""
+    for m, n, k in ((64, 64, 64), (512, 512, 512), (256, 65, 128), (300, 80, 500), (128, 208, 96)):
+        for fmas in (1.0, 2.0):
+            machine = Machine(64, 32, 32 << 10, 1 << 20, 1, fmas=fmas)
+            s = Situation("float32", 4, 1, m, n, k, "plain", "plain", False, True, 1, 1, 0, False, k, False)
+            t = choose(machine, s)
+            rows = -(-m // t.mc) * -(-t.mc // t.mr) * t.mr
+            columns = -(-n // t.nc) * -(-t.nc // (t.nr * t.lanes)) * min(t.nr * t.lanes, -(-t.nc // 16) * 16)
+            assert rows * columns <= 1.06 * m * -(-n // 16) * 16, (m, n, k, fmas, str(t))
+
+
+def test_lanes_run_along_k_where_packing_costs_more() -> None:
+    """One row times a matrix whose rows lie along k is read in place, whatever the size of L1."""
+    for l1 in (16 << 10, 32 << 10, 48 << 10):
+        s = Situation(
+            "float32", 4, 1, 1, 4096, 1024, "plain", "computed", True, True, 1, 1, 0, False, 1024, False
+        )
+        assert choose(Machine(64, 32, l1, 1 << 20, 1), s).variant == "inner"
 
 
 @machines

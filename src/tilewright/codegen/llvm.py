@@ -33,6 +33,7 @@ T = TypeVar("T")
 Memo = dict[object, tuple[T, int]]  # by expression and what its names stand for: what was emitted, and when
 
 _ALIGN = 64
+_FEW_BLOCKS = 4  # of a vector loop over a single store: they are written out
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
@@ -343,7 +344,7 @@ class _Emitter:
         register = self.registers[s.name]
         value = self.fn.splat(self.value(s.value), type_name(register.dtype), register.lanes)
         slot, t, out = self.slot(s.name, s.at), type_name(register.dtype, register.lanes), self.fn.here()
-        if self.vector and self.vector.mask:
+        if self.vector and self.vector.mask and s.name not in self.survey.idle_lanes():
             old = out.read(f"load {t}, ptr {slot}")
             value = out.read(
                 f"select <{register.lanes} x i1> {self.vector.mask.text}, {t} {value}, {t} {old}"
@@ -480,8 +481,10 @@ class _Emitter:
         lanes, (full, rest) = s.lanes, divmod(trips, s.lanes)
         end = self.indices.add(start, Index(None, full * lanes))
         self.vector = _Lanes(lanes, None)
-        if full == 1:
-            self.scoped(s, self.indices.stepped(start))
+        if full == 1 or (full <= _FEW_BLOCKS and len(s.body) == 1 and isinstance(s.body[0], Store)):
+            # in each of a few blocks of a short copy, masks and addresses can be found before the loops around
+            for block in range(full):
+                self.scoped(s, self.indices.stepped(self.indices.add(start, Index(None, block * lanes))))
         elif full:
             self.rolled(s, start, self.indices.whole(end), lanes, None, self.indices.span_of_loop(start, end))
         if rest and self.single_steps(s):

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar, cast, overload
 
+from tilewright.core import assumptions
 from tilewright.core.diagnostics import TilewrightError
 
 __all__ = ["Setting", "Settings", "SettingsError", "parse_size", "settings"]
@@ -155,6 +156,7 @@ class Setting(Generic[T]):
 
     def __set__(self, instance: Settings, value: T) -> None:
         instance.__dict__[self.name] = value
+        assumptions.changed()
 
     def _read(self) -> T:
         text = os.environ.get(self.variable)
@@ -191,6 +193,7 @@ class Settings:
     def reload(self) -> None:
         """Forget values read so far and overrides: each setting is read again when next used."""
         self.__dict__.clear()
+        assumptions.changed()
 
     @contextmanager
     def override(self, **values: object) -> Iterator[Settings]:
@@ -204,6 +207,7 @@ class Settings:
         before = {name: self.__dict__.get(name, _UNSET) for name in values}
         try:
             self.__dict__.update(values)
+            assumptions.changed()
             yield self
         finally:
             for name, value in before.items():
@@ -211,6 +215,7 @@ class Settings:
                     self.__dict__.pop(name, None)
                 else:
                     self.__dict__[name] = value
+            assumptions.changed()
 
     def __repr__(self) -> str:
         return "Settings(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.names()) + ")"

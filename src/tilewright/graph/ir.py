@@ -123,7 +123,7 @@ class _Entry(ref[Value]):
 
 # What a WeakValueDictionary does, without its Python code on the way to a value that is there.
 _interned: dict[Any, _Entry] = {}
-_ids = itertools.count()
+leaf_ids = itertools.count()  # of inputs
 
 
 def _drop(entry: _Entry) -> None:
@@ -265,7 +265,7 @@ def fresh_leaf(type: TensorType) -> Value:
     value = Value.__new__(Value)
     value.op = "input"
     value.inputs = ()
-    value.attrs = (("id", next(_ids)), ("dtype", type.dtype), ("shape", type.shape))
+    value.attrs = (("id", next(leaf_ids)), ("dtype", type.dtype), ("shape", type.shape))
     value.type = type
     value.buffer = value.role = value.names = None
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tilewright import compiler
@@ -94,7 +94,7 @@ class TraceCompiler:
             variant.placeholders = [(p, *source) for p, source in by_placeholder.items()]
         planned = execute.plan(self.values, eager=False, bound=by_placeholder)
         donated = self._donations(planned)
-        variant.program = execute.program(planned, donated)
+        variant.program = execute.program(planned, donated, self._settled(planned, by_placeholder))
         for position, leaf in enumerate(planned.leaves):
             kind, source = by_placeholder.get(leaf, (FIXED, leaf.buffer))
             variant.binds.append((kind, source, leaf.type, donated.get(position, -1)))
@@ -108,6 +108,16 @@ class TraceCompiler:
         variant.gradient_types = [(s, t) for kind, s, t, _ in variant.binds if kind == GRADIENT]
         variant.written = bool(variant.writes or variant.other_writes)
         return variant
+
+    def _settled(self, planned: execute.Plan, by_placeholder: Mapping[Value, tuple[int, Any]]) -> list[int]:
+        """Positions of leaves that later calls find as they are, most likely: captured tensors that are not written."""
+        written = {id(tensor) for tensor, _ in self.variant.writes}
+        return [
+            position
+            for position, leaf in enumerate(planned.leaves)
+            for kind, source in [by_placeholder.get(leaf, (FIXED, None))]
+            if kind == FIXED or (kind == CAPTURED and id(source) not in written)
+        ]
 
     def _source(self, entry: Captured) -> tuple[int, Any]:
         return (CAPTURED, entry.tensor) if entry.owner is None else (GRADIENT, entry.owner)

@@ -29,6 +29,7 @@ from tilewright.core.settings import settings
 from tilewright.core.size import SymbolicSizeError
 from tilewright.core.trees import unflatten
 from tilewright.graph.ir import TensorType, Value, constant
+from tilewright.jit import native
 from tilewright.jit.arguments import aliased, flat, hashable, nested, stand_ins
 from tilewright.jit.compile import TraceCompiler
 from tilewright.jit.variant import (
@@ -38,10 +39,7 @@ from tilewright.jit.variant import (
     OUTPUT,
     RETURNED_ARGUMENT,
     SIZE,
-    Direct,
     Variant,
-    direct_buffers,
-    run_directly,
 )
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import DTypeError, Tensor, lazy, modes
@@ -77,6 +75,8 @@ _SOLE = _count_sole()
 class Jitted(Generic[P, R]):
     """A function compiled by ``tw.jit``. Call it like the function; ``explain`` shows what it became."""
 
+    __slots__ = ("__dict__", "__weakref__", "_plan")
+
     def __init__(self, function: Callable[P, R], keep_grads: bool = False, dynamic: Any = None) -> None:
         functools.update_wrapper(self, function)
         self._function = function
@@ -84,7 +84,7 @@ class Jitted(Generic[P, R]):
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
-        self._direct: Direct | None = None  # of the last call, when it was of that kind
+        self._plan = native.NO_PLAN  # of the last call, when it was of a kind that has one
         self._sizes = None if dynamic is None else DynamicSizes(function, dynamic, self._name)
         # Kinds of arguments whose sizes have to be known, and why: a code and a sentence
         self.specialised: dict[Any, tuple[str, str]] = {}
@@ -96,26 +96,31 @@ class Jitted(Generic[P, R]):
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function's program for arguments of this kind."""
         if modes.trace is not None:  # inside another jitted function: part of its program
             return self._function(*args, **kwargs)
-        direct = self._direct
-        if (
-            direct is not None
-            and not kwargs
-            and direct.modes == (modes.grad, modes.products, settings.deterministic)
-        ):
-            buffers = direct_buffers(args, direct.types)
-            if buffers is not None and (not direct.guarded or direct.variant.fits()):
-                return run_directly(direct, buffers)  # type: ignore[return-value]
         leaves, structure = flat(args, kwargs)
         variant, dynamic, numbers = self._select(leaves, structure)
         if variant is None or variant.inline or (variant.written and aliased(variant, dynamic)):
             return self._function(*args, **kwargs)
-        if self._sizes is None and structure == len(args) == len(dynamic) and Direct.fits(variant):
-            types = tuple(arg._value.type for arg in args if isinstance(arg, Tensor))
-            if len(types) == len(args):
-                self._direct = Direct(variant, types, (modes.grad, modes.products, settings.deterministic))
-        return self._run(variant, dynamic, numbers)  # type: ignore[no-any-return]
+        result = self._run(variant, dynamic, numbers)
+        if structure == len(args) == len(dynamic) and self._sizes is None:
+            self._plan_for(variant, args)
+        return result  # type: ignore[no-any-return]
+
+    _call = __call__  # which becomes a builtin that calls this one where a plan does not fit
+
+    def _plan_for(self, variant: Variant, args: tuple[Any, ...]) -> None:
+        """Let the next call of this kind run without Python code, if it can."""
+        if variant.plan is None:
+            native.install(Jitted)
+            types = [arg._value.type for arg in args if isinstance(arg, Tensor)]
+            found = (
+                native.plan(variant, types, (modes.grad, modes.products)) if len(types) == len(args) else None
+            )
+            variant.plan = found or native.NO_PLAN
+        variant.plan.arm()
+        self._plan = variant.plan
 
     def _select(
         self, leaves: Sequence[Any], structure: Any
@@ -258,10 +263,14 @@ class Jitted(Generic[P, R]):
                 getrefcount(value) > _SOLE or getrefcount(buffer) > _SOLE or not buffer.exclusive
             ):
                 buffer = buffer.copy()
+            if donated >= 0:
+                buffer.version = 0  # the program may write over it
             buffers.append(buffer)
         for size in program.sizes if numbers else ():
             buffers.append(_number(numbers[size]))
-        computed = program.executable.run(buffers, numbers) if program.executable is not None else []
+        computed = []
+        if program.executable is not None:
+            computed = program.executable.run(buffers, numbers, variant.prepared(buffers))
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         if arrays:  # the caller may write an array again, so no result shares its memory
             outputs = [o if o.owned else o.copy() for o in outputs]

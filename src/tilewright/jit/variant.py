@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tilewright.core.trees import Structure
 from tilewright.graph.ir import TensorType, Value
 from tilewright.graph.sizes import resolve
-from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.buffers import CHANGES, Buffer, stamp
 from tilewright.tensor import Tensor, execute
-from tilewright.tensor.handle import from_leaf
-from tilewright.tensor.lazy import leaf_of
 
 __all__ = [
     "ARGUMENT",
@@ -23,10 +22,7 @@ __all__ = [
     "OUTPUT",
     "RETURNED_ARGUMENT",
     "SIZE",
-    "Direct",
     "Variant",
-    "direct_buffers",
-    "run_directly",
 ]
 
 CAPTURED, GRADIENT, ARGUMENT, FIXED, SIZE = range(5)  # kinds of inputs
@@ -46,6 +42,7 @@ class Variant:
         ] = []  # placeholder, kind and source of what it stands for
         self.written = False  # whether tensors from outside are written
         self.program: execute.Program | None = None
+        self.plan: Any = None  # how calls run without Python code (``native``); None: not looked at yet
         # inputs in order: (captured tensor | its owner | argument position | fixed buffer), as parallel plain tuples
         self.binds: list[
             tuple[int, Any, TensorType, int]
@@ -66,6 +63,8 @@ class Variant:
         self._bound: tuple[dict[str, int], list[TensorType]] | None = (
             None  # the last numbers, and the types then
         )
+        # The last versions of settled inputs, and what was prepared from these
+        self._prepared: tuple[list[int], list[Buffer]] | None = None
 
     def types_for(self, numbers: dict[str, int]) -> list[TensorType]:
         """The types of the outputs where symbolic sizes have these numbers."""
@@ -76,6 +75,34 @@ class Variant:
             bound = numbers, [TensorType(t.dtype, resolve(t.shape, numbers)) for t in self.types]
             self._bound = bound  # in one piece: other threads may call at other sizes
         return bound[1]
+
+    def prepared(self, buffers: Sequence[Buffer]) -> list[Buffer] | None:
+        """What settled inputs alone decide, kept from an earlier call where they have not changed since. None: nothing to
+        keep, or an input that others may write at any time."""
+        assert self.program is not None
+        executable = self.program.executable
+        if executable is None or executable.preparation is None:
+            return None
+        found = self._prepared
+        versions = [buffers[i].version for i in executable.settled]
+        if found is None or found[0] != versions:
+            if CHANGES in versions:
+                return None
+            versions = [stamp(buffers[i]) for i in executable.settled]
+            found = versions, executable.prepare(buffers)
+            self._prepared, self.plan = found, None  # in one piece, as above
+        return found[1]
+
+    def settled_memory(self) -> list[Buffer]:
+        """What ``prepared`` has kept; nothing where there is nothing to keep."""
+        return self._prepared[1] if self._prepared is not None else []
+
+    def settled_versions(self) -> list[tuple[int, int]]:
+        """Positions of the inputs that it was made from, with their versions then."""
+        if self._prepared is None:
+            return []
+        assert self.program is not None and self.program.executable is not None
+        return list(zip(self.program.executable.settled, self._prepared[0], strict=True))
 
     def fits(self) -> bool:
         """Whether what the trace depended on besides its arguments is as it was."""
@@ -91,70 +118,3 @@ class Variant:
             if tensor._value.type is not type and tensor._value.type != type:
                 return False
         return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
-
-
-class Direct:
-    """A variant that writes nothing: tensors in, one tensor out. Its calls need no key.
-
-    ``guarded``: it captured tensors or looked at attributes, so ``variant.fits`` must be asked.
-    """
-
-    __slots__ = ("binds", "guarded", "modes", "program", "result", "type", "types", "variant")
-
-    def __init__(self, variant: Variant, types: tuple[TensorType, ...], given: tuple[Any, ...]) -> None:
-        assert variant.program is not None
-        self.program = variant.program.executable
-        self.variant = variant
-        self.guarded = bool(variant.guards or variant.grad_guards or variant.captured_types)
-        self.types = types
-        self.modes = given
-        self.binds = [(kind, source) for kind, source, _, _ in variant.binds]
-        self.result = variant.program.results[variant.results[0][1]]
-        self.type = variant.types[variant.results[0][1]]
-
-    @staticmethod
-    def fits(variant: Variant) -> bool:
-        """Whether a variant is of this kind."""
-        program = variant.program
-        return (
-            not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
-            and not (variant.grads or variant.gradient_types)
-            and program is not None
-            and program.executable is not None
-            and not program.executable.sizes
-            and all(kind in (ARGUMENT, CAPTURED, FIXED) for kind, _, _, _ in variant.binds)
-            and variant.structure.kind == "leaf"
-            and variant.results[0][0] == OUTPUT
-            and program.results[variant.results[0][1]] < 0
-        )
-
-
-def direct_buffers(args: tuple[Any, ...], types: tuple[TensorType, ...]) -> list[Buffer] | None:
-    """The memory of arguments that are plain tensors of the given types; None when they are not."""
-    if len(args) != len(types):
-        return None
-    buffers = []
-    for arg, type in zip(args, types, strict=True):
-        if arg.__class__ is not Tensor or arg._requires_grad or arg._trace is not None:
-            return None
-        value = arg._value
-        own = value.type
-        if own is not type and (own.dtype is not type.dtype or own.shape != type.shape):
-            return None
-        buffers.append(value.buffer or arg._buffer())
-    return buffers
-
-
-def run_directly(direct: Direct, given: list[Buffer]) -> Tensor:
-    program = direct.program
-    assert program is not None
-    buffers = [
-        given[source]
-        if kind == ARGUMENT
-        else source
-        if kind == FIXED
-        else source._value.buffer or source._buffer()
-        for kind, source in direct.binds
-    ]
-    output = program.run(buffers)[~direct.result]
-    return from_leaf(leaf_of(output, direct.type))

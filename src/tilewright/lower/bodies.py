@@ -22,12 +22,13 @@ from tilewright.lower.calls import Arg, Place, Temporary
 from tilewright.lower.groups import Group, form_groups, is_leaf, unshaped
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
-from tilewright.lower.schedule import LoopCall, LoopSlot, Schedule, Step, SwitchCall, schedule
+from tilewright.lower.schedule import LoopCall, LoopSlot, Step, SwitchCall, schedule
+from tilewright.lower.settled import hoist, settled_values
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loop", "lower_switch"]
 
-Lower = Callable[[Sequence[Group], Machine], list[Step]]
+Lower = Callable[[Sequence[Group], Machine, None, Callable[[Value], bool] | None], list[Step]]
 
 
 def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, lower: Lower) -> list[Step]:
@@ -39,13 +40,16 @@ def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     first, past = v["consts"], v["consts"] + v["carries"]
     outputs = _distinct(body)
     donated = {first + k: k for k in range(v["carries"])}
-    inner = _planned(v.op, body, outputs, donated, machine, lower)
+    settled = body.inputs[:first]
+    steps = _steps(v.op, outputs, machine, lower, settled_values(settled))
+    early, steps, kept = hoist(steps, settled, outputs)
+    inner = schedule(steps, body.inputs, outputs, donated, kept)
 
     results: dict[int, Place] = {m["index"]: m for m in group.members}
     for j, one in enumerate(outputs):  # results that nobody reads have a place all the same
         results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count or 0)))
 
-    before: list[Step] = []
+    before, moved = _before(early, dict(zip(settled, map(unshaped, v.inputs[:first]), strict=True)))
     seconds: dict[int, Place] = {}  # the second buffer of a carry that has two
     slots = [LoopSlot(Temporary(dt.uint8, inner.arena_bytes), "w")]
     slots += [LoopSlot(unshaped(x), "r") for x in v.inputs[:first]]
@@ -59,6 +63,7 @@ def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     slots += [
         _slice(unshaped(x), "r", one, v) for x, one in zip(v.inputs[past:], body.inputs[past:], strict=True)
     ]
+    slots += [LoopSlot(moved[p], "r") for p in kept]
     swaps = []
     for o in inner.fresh:
         if o < v["carries"]:
@@ -74,7 +79,10 @@ def lower_switch(group: Group, machine: Machine, lower: Lower) -> Step:
     """The step of a switch: the plans of its branches have one layout. Raises ``Unsupported`` as ``lower_loop`` does."""
     v = group.anchor
     branches: tuple[Body, ...] = v["branches"]
-    plans = [_planned(v.op, branch, _distinct(branch), {}, machine, lower) for branch in branches]
+    plans = []
+    for branch in branches:
+        outputs = _distinct(branch)
+        plans.append(schedule(_steps(v.op, outputs, machine, lower, None), branch.inputs, outputs, {}))
     results: dict[int, Place] = {m["index"]: m for m in group.members}
     slots = [LoopSlot(Temporary(dt.uint8, max(p.arena_bytes for p in plans)), "w")]
     slots += [LoopSlot(unshaped(x), "r") for x in v.inputs[1:]]
@@ -84,20 +92,34 @@ def lower_switch(group: Group, machine: Machine, lower: Lower) -> Step:
     return Step([], nest=SwitchCall(plans, slots, len(slots) - 1))
 
 
-def _planned(
+def _steps(
     op: str,
-    body: Body,
     outputs: Sequence[Value],
-    donated: Mapping[int, int],
     machine: Machine,
     lower: Lower,
-) -> Schedule:
-    """The plan of a body."""
-    steps = lower(form_groups(outputs), machine)
+    settled: Callable[[Value], bool] | None,
+) -> list[Step]:
+    """The steps of a body."""
+    steps = lower(form_groups(outputs), machine, None, settled)
     for step in steps:
         if step.host is not None:
             raise Unsupported(f"in the body of {op}: {step.host.reason}")
-    return schedule(steps, body.inputs, outputs, donated)
+    return steps
+
+
+def _before(early: Sequence[Step], outside: Mapping[Place, Place]) -> tuple[list[Step], dict[Place, Place]]:
+    """A body's steps that do not change from iteration to iteration, in the plan around the loop: they read operands of the loop
+    and write to places of their own, since another loop may have the same body."""
+    moved = dict(outside)
+    for step in early:
+        for place in step.writes():
+            if place not in moved:
+                moved[place] = Temporary(
+                    place.dtype, place.size if isinstance(place, Temporary) else place.type.size
+                )
+        for call in step.calls:
+            call.args = [Arg(moved[a.place], a.access, a.offset) for a in call.args]
+    return list(early), moved
 
 
 def _distinct(body: Body) -> list[Value]:

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Extent, Size, is_static, lower_bound, product, static, total, upper
+from tilewright.core.shape import Extent, Shape, Size, is_static, lower_bound, product, static, total, upper
 from tilewright.core.size import narrowed
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -48,7 +48,7 @@ from tilewright.lower.calls import Builder, Call, Temporary, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
-from tilewright.lower.packing import Packing
+from tilewright.lower.packing import LaidOut, Packing
 from tilewright.lower.problem import (
     Analysis,
     At,
@@ -71,7 +71,7 @@ LONG_EPILOGUE = (
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
-MIN_REUSE = 4  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 _SUMMED = 4  # vectors of columns added up at once
 
@@ -146,8 +146,9 @@ class Contraction(Packing):
         machine: Machine,
         tiling: Tiling | None = None,
         ranges: Ranges | None = None,
+        settled: Callable[[Value], bool] | None = None,
     ) -> None:
-        self.group, self.stored, self.machine = group, stored, machine
+        self.group, self.stored, self.machine, self.settled = group, stored, machine, settled
         anchor = group.anchor
         self.words = self.packing(anchor)
         problem = contraction_problem(anchor, self.words.total if self.words is not None else None)
@@ -225,6 +226,7 @@ class Contraction(Packing):
             long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
+            settled=self.settled is not None and look.made_of("b", self.settled),
         )
 
     def chosen(self) -> Tiling:
@@ -245,6 +247,9 @@ class Contraction(Packing):
         self.inner = tiling.variant == "inner"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
+        self.laid_out = None
+        if self.pack_b and s.settled:
+            self.laid_out = LaidOut(product(self.columns()))
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def overlap_along_n(self) -> Halo | None:
@@ -312,7 +317,33 @@ class Contraction(Packing):
         rest = op("sub", extent(self.all_k[0]), (self.piece * size).expr())
         return _stopped(body, {"k0", "p0"}, op("minimum", const(size), rest))
 
+    def columns(self) -> Shape:
+        """The ranges over which blocks of B differ: of pieces of k, batches, outer ranges of n, and blocks of the inner ones."""
+        blocks = -(-upper(self.n.size) // self.tiling.nc)
+        return (upper(self.pieces), *static(self.problem.batch), *static(self.n.outer), blocks)
+
     def calls(self) -> list[Call]:
+        """The calls, with the one that lays out B where that is settled."""
+        return [*self.layout_calls(), *self.product_calls()]
+
+    def layout_calls(self) -> list[Call]:
+        """Copy all of a settled B in the order in which tiles read it."""
+        if self.laid_out is None:
+            return []
+        self.start()
+        extents = self.columns()
+        names = [f"t{position}" for position in range(len(extents))]
+        at = [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)]
+        self.piece, b = at[0], 1 + len(self.problem.batch)
+        self.laid_out.number = self.space.linear(at, extents)
+        n_block = self.block(at[-1], self.tiling.nc, self.n.size, self.tiling.nc)
+        task = self.packed_b(at[1:b], at[b:-1], n_block)
+        body = (Loop("g", LO, HI, (*digits(names, extents), *self.shortened(task))),)
+        label = f"lay out {self.problem.kind} {list(self.problem.n)}x{list(self.problem.k)}"
+        return [self.builder.call(body, product(extents), 1, label)]
+
+    def product_calls(self) -> list[Call]:
+        """The calls that compute from operands where they lie."""
         p = self.problem
         label = f"{self.group.anchor.op} {list(p.batch)} {list(p.m)}x{list(p.n)}x{list(p.k)} {self.tiling}"
         if self.words is not None:
@@ -412,7 +443,10 @@ class Contraction(Packing):
         m_block = self.block(at[-2], t.mc, self.m.size, self.height)
         n_block = self.block(at[-1], t.nc, self.n.size, t.nc)
         task: list[Stmt] = []
-        if self.pack_b:
+        if self.laid_out is not None:
+            self.laid_out.number = self.space.linear([self.piece, *batch, *no, at[-1]], self.columns())
+            self.find_b()
+        elif self.pack_b:
             task += self.packed_b(batch, no, n_block)
         if self.pack_a:
             task += self.packed_a(batch, mo, m_block)
@@ -444,8 +478,7 @@ class Contraction(Packing):
         m_start, number, m_count = self.row_tiles("mt")
         n_start, n_count = self.tiles("nt", width, t.nc)
         k, loops, local = self.k_loops()
-        acc = "acc"
-        tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]
+        tile: list[Stmt] = []
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
             a = load(
@@ -456,14 +489,16 @@ class Contraction(Packing):
         step: list[Stmt] = take_checks(self.reader)
         done: list[Stmt] = []
         summed = self.words is not None and self.words.correction != 0 and not self.pack_b
-        if summed:
-            tile.append(Reg("columns", p.kind, const(0, p.kind), (t.nr,), t.lanes))
         # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
         full = width // t.lanes
         for first, count, lanes in ((0, full, t.lanes), (full, t.nr - full, width - full * t.lanes)):
             if not count:
                 continue
-            name = "v" if lanes == t.lanes else "w"
+            # a partial vector has registers of its own: nobody looks at the rest of their lanes
+            name, acc, sums = ("v", "acc", "columns") if lanes == t.lanes else ("w", "rest", "column")
+            tile.append(Reg(acc, p.kind, const(0, p.kind), (t.mr, count), t.lanes))
+            if summed:
+                tile.append(Reg(sums, p.kind, const(0, p.kind), (count,), t.lanes))
             lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
             column = n_start + lane + (vector + first) * t.lanes
             if self.pack_b:
@@ -471,13 +506,13 @@ class Contraction(Packing):
             else:
                 b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
             checks = take_checks(self.reader)
-            at = (at_row, (vector + first).expr())
+            at = (at_row, vector.expr())
             update = Set(acc, self.multiply(a, b, reg(acc, p.kind, *at)), at)
             body = self.unrolled("i", t.mr, self.unrolled("j", count, [*checks, update]))
             if summed:
-                body += self.unrolled("j", count, [self.summed_column(b, at[1:])])
+                body += self.unrolled("j", count, [self.summed_column(b, at[1:], sums)])
             step.append(Loop(name, index(0), index(lanes), tuple(body), "vector", t.lanes))
-            value = self.corrected(reg(acc, p.kind, *at), column, at[1:])
+            value = self.corrected(reg(acc, p.kind, *at), column, reg(sums, p.kind, *at[1:]))
             stores = self.finish(batch, mo, no, m_block, n_block, m_start + row, column, value)
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
@@ -492,15 +527,15 @@ class Contraction(Packing):
             return self.words.multiply(a, b, c)
         return self.machine.accumulate(a, b, c)
 
-    def corrected(self, value: Expr, column: Affine, at: tuple[Expr, ...]) -> Expr:
+    def corrected(self, value: Expr, column: Affine, total: Expr) -> Expr:
         """A finished sum put right by its column's: packed columns have theirs in scratch, others in registers."""
         words = self.words
         if words is None or not words.correction:
             return value
         if self.pack_b:
-            return op("add", value, load(self.area_sums, column.expr(), words.total))
+            return op("add", value, load(self.area_sums, (self.base_sums + column).expr(), words.total))
         factor = const(words.correction, words.total)
-        return op("add", value, op("mul", reg("columns", words.total, *at), factor))
+        return op("add", value, op("mul", total, factor))
 
     def finish(
         self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine, m: Affine, n: Affine, value: Expr
@@ -583,15 +618,20 @@ class Contraction(Packing):
         return self.loop_variable("mt", m_count, self.loop_variable("nt", n_count, tile))
 
 
-def lower_contraction(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
-    """The kernel calls of a contraction group."""
+def lower_contraction(
+    group: Group,
+    stored: Callable[[Value], bool],
+    machine: Machine,
+    settled: Callable[[Value], bool] | None = None,
+) -> list[Call]:
+    """The kernel calls of a contraction group. ``settled``: which values stay the same from run to run, where that is known."""
     if group.anchor.dtype.is_complex:
         raise Unsupported("complex elements")
     if all(v.type.size == 0 for v in group.outputs):
         return []
     calls: list[Call] = []
     for ranges in versions(contraction_problem(group.anchor)):
-        contraction = Contraction(group, stored, machine, ranges=ranges)
+        contraction = Contraction(group, stored, machine, ranges=ranges, settled=settled)
         group.reason = contraction.note
         if machine.watch is not None and is_static(
             (*group.anchor.inputs[0].shape, *group.anchor.inputs[1].shape)

@@ -15,15 +15,20 @@ from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.lower.single import lower_single
+from tilewright.lower.winograd import lower_winograd
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_groups"]
 
 
 def lower_groups(
-    groups: Sequence[Group], machine: Machine, sizes: Mapping[str, Value] | None = None
+    groups: Sequence[Group],
+    machine: Machine,
+    sizes: Mapping[str, Value] | None = None,
+    settled: Callable[[Value], bool] | None = None,
 ) -> list[Step]:
-    """The steps that compute every group, in order. ``sizes``: the leaves that hold the numbers of symbolic sizes."""
+    """The steps that compute every group, in order. ``sizes``: the leaves that hold the numbers of symbolic sizes; ``settled``:
+    which values stay the same from run to run."""
     home = {v: g for g in groups for v in g.outputs}
     steps: list[Step] = []
     for group in groups:
@@ -41,7 +46,7 @@ def lower_groups(
             if group.kind == "switch":
                 steps.append(lower_switch(group, machine, lower_groups))
                 continue
-            calls = _lower(group, stored, machine)
+            calls = _lower(group, stored, machine, settled)
         except Unsupported as reason:
             group.reason = str(reason)
             steps.append(_host(group, stored, str(reason)))
@@ -52,11 +57,19 @@ def lower_groups(
     return steps
 
 
-def _lower(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
+def _lower(
+    group: Group,
+    stored: Callable[[Value], bool],
+    machine: Machine,
+    settled: Callable[[Value], bool] | None,
+) -> list[Call]:
     if group.kind in ("map", "row"):
         return lower_loops(group, stored, machine.vector_bytes)
     if group.kind == "dot":
-        return lower_contraction(group, stored, machine)
+        calls = lower_winograd(group, stored, machine)
+        if calls is not None:
+            return calls
+        return lower_contraction(group, stored, machine, settled)
     if group.kind == "attention":
         return lower_attention(group, stored, machine)
     if group.kind == "single":

@@ -8,6 +8,7 @@ casts and elementwise work before a contraction happen here. ``contraction.py`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
@@ -30,7 +31,7 @@ from tilewright.kernel.ir import (
     var,
 )
 from tilewright.lower.affine import Affine, Space, mentions
-from tilewright.lower.calls import Builder, take_checks
+from tilewright.lower.calls import Builder, Temporary, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.halo import Halo
 from tilewright.lower.problem import At, Problem, Side, renamed
@@ -48,6 +49,16 @@ _PASSES = {
     8: (4, 2),
     16: (4, 4),
 }  # by lanes: every how many elements the passes of a transposition take
+
+
+@dataclass(slots=True)
+class LaidOut:
+    """A packed operand that is not a task's own: blocks one after the other, of ``count``, and the sums of their columns."""
+
+    count: int
+    number: Affine = field(default_factory=lambda: Affine.of(0))  # of the task's block
+    blocks: Temporary | None = None
+    sums: Temporary | None = None
 
 
 class Packing:
@@ -76,6 +87,9 @@ class Packing:
     area_a: str
     area_b: str
     area_sums: str
+    laid_out: LaidOut | None  # where B lies when it is copied once for all tasks
+    base_b: Affine  # where this task's block begins in ``area_b``
+    base_sums: Affine
 
     def block(self, number: Affine, size: int, range: Extent, length: int | Expr) -> Affine:
         """Where a block of ``size`` starts in a range; the last one ends with the range and may overlap the one before.
@@ -152,10 +166,12 @@ class Packing:
         """Where the packed columns of B for the k of the task's piece begin."""
         h = self.halo
         if h is None:
-            return self.flat_k(k) * self.pitch
+            return self.base_b + self.flat_k(k) * self.pitch
         others = [i for i in range(len(k)) if i != h.tap]
         flat = self.space.linear([k[i] for i in others], [self.local_k[i] for i in others])
-        return flat * (h.phases * self.line) + h.start(self.space, k[h.tap], self.line, self.row)
+        return (
+            self.base_b + flat * (h.phases * self.line) + h.start(self.space, k[h.tap], self.line, self.row)
+        )
 
     def packing_loops(self) -> list[tuple[KLoops, int]]:
         """The loops over k that pack: all of it, or its whole words and then the last one, with how many elements a round has."""
@@ -198,14 +214,39 @@ class Packing:
     @property
     def pitch(self) -> int:
         """Elements between packed rows: whole vectors, an odd number of them so that rows spread over cache sets."""
-        vectors = -(-self.tiling.nc // self.tiling.lanes) + 1
-        return (vectors | 1) * self.tiling.lanes
+        t = self.tiling
+        vectors = -(-t.nc // t.lanes)
+        if self.laid_out is not None and vectors == t.nr:  # a tile reads all of it
+            return vectors * t.lanes
+        return (vectors + 1 | 1) * t.lanes
+
+    def place_b(self, size: int) -> None:
+        """Room for a task's block of B: scratch, or its own part of what all tasks share."""
+        laid_out, kind = self.laid_out, self.stored_kind
+        if laid_out is None:
+            self.area_b, self.base_b = self.builder.area(kind, size), Affine.of(0)
+            return
+        size = -(-size // self.tiling.lanes) * self.tiling.lanes
+        if laid_out.blocks is None:
+            laid_out.blocks = Temporary(kind, laid_out.count * size)
+        self.area_b = self.builder.buffer(laid_out.blocks, "w")
+        self.base_b = laid_out.number * size
+
+    def find_b(self) -> None:
+        """Where this task's block of B lies that an earlier call has laid out."""
+        assert self.laid_out is not None and self.laid_out.blocks is not None
+        blocks, sums = self.laid_out.blocks, self.laid_out.sums
+        self.area_b = self.builder.buffer(blocks, "r")
+        self.base_b = self.laid_out.number * (blocks.size // self.laid_out.count)
+        if sums is not None:
+            self.area_sums = self.builder.buffer(sums, "r")
+            self.base_sums = self.laid_out.number * self.tiling.nc
 
     def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
         """Scratch ``[k][pitch]`` of this task's columns of B."""
         if self.halo is not None:
             return (self.overlapping_k if self.inner else self.overlapping_n)(self.halo, batch, no, n_block)
-        self.area_b = self.builder.area(self.stored_kind, self.k * self.pitch)
+        self.place_b(self.k * self.pitch)
         out: list[Stmt] = []
         for loops, count in self.packing_loops():
             out += self.copied_b(batch, no, n_block, loops, count)
@@ -223,11 +264,13 @@ class Packing:
             within_block = self.space.linear([rows, *rest], [t.nc // self.unit, *inner[1:]])
             lines: Ranges = [("q0", t.nc // self.unit), *((f"q{i + 1}", e) for i, e in enumerate(inner[1:]))]
             value = self.read("b", batch, at, k, count)
-            return self.copy_loops(value, self.area_b, flat_k * self.pitch + within_block, loops, lines)
+            position = self.base_b + flat_k * self.pitch + within_block
+            return self.copy_loops(value, self.area_b, position, loops, lines)
         column = self.space.loop("q", t.nc)
         at = self.full(self.n, no, n_block + column)
         value = self.read("b", batch, at, k, count)
-        return self.copy_loops(value, self.area_b, flat_k * self.pitch + column, loops, [("q", t.nc)])
+        position = self.base_b + flat_k * self.pitch + column
+        return self.copy_loops(value, self.area_b, position, loops, [("q", t.nc)])
 
     @property
     def line(self) -> int:
@@ -252,7 +295,7 @@ class Packing:
         """Scratch ``[k without taps][phase][place][flat ranges after it]``."""
         others = [i for i in range(len(self.local_k)) if i != h.tap]
         sizes = [self.local_k[i] for i in others]
-        self.area_b = self.builder.area(self.problem.kind, product(sizes) * h.phases * self.line)
+        self.place_b(product(sizes) * h.phases * self.line)
         local = [self.space.loop(f"p{i}", e) for i, e in enumerate(self.local_k)]
         flat = self.space.linear([local[i] for i in others], sizes)
         local[h.tap] = phase = self.space.loop("ph", h.phases)
@@ -261,9 +304,8 @@ class Packing:
         rest = [self.space.loop(f"q{i + 1}", e) for i, e in enumerate(after)]
         at = [*no, self._block_rows(n_block) + row, *rest]
         value = self.problem.b(self.reader, batch, at, self.in_piece(local))
-        position = (flat * h.phases + phase) * self.line + self.space.linear(
-            [row, *rest], [self.rows, *after]
-        )
+        position = self.base_b + (flat * h.phases + phase) * self.line
+        position += self.space.linear([row, *rest], [self.rows, *after])
         outer: Ranges = [*((f"p{i}", self.local_k[i]) for i in others), ("ph", h.phases)]
         lines: Ranges = [("q0", self.rows), *((f"q{i + 1}", e) for i, e in enumerate(after))]
         return self.copy_loops(value, self.area_b, position, outer, lines)
@@ -273,9 +315,7 @@ class Packing:
         shape, tap = self.block_shape
         before, after = self.local_k[: h.place], self.local_k[h.place + 1 :]
         others = [e for i, e in enumerate(shape) if i != tap]
-        self.area_b = self.builder.area(
-            self.problem.kind, product(others) * product(before) * h.phases * self.line
-        )
+        self.place_b(product(others) * product(before) * h.phases * self.line)
         column = [self.space.loop(f"q{i}", e) for i, e in enumerate(shape)]
         column[tap] = phase = self.space.loop("ph", h.phases)
         local = [self.space.loop(f"p{i}", e) for i, e in enumerate(self.local_k)]
@@ -286,9 +326,8 @@ class Packing:
         value = self.problem.b(self.reader, batch, at, self.in_piece(local))
         copy = self.space.linear([c for i, c in enumerate(column) if i != tap], others)
         copy = self.space.linear([copy, *local[: h.place]], [product(others), *map(upper, before)])
-        position = (copy * h.phases + phase) * self.line + self.space.linear(
-            local[h.place :], [self.rows, *after]
-        )
+        position = self.base_b + (copy * h.phases + phase) * self.line
+        position += self.space.linear(local[h.place :], [self.rows, *after])
         outer: list[tuple[str, Extent]] = [(f"q{i}", e) for i, e in enumerate(shape) if i != tap]
         outer += [*((f"p{i}", e) for i, e in enumerate(before)), ("ph", h.phases)]
         lines: Ranges = [("u", self.rows), *((f"p{h.place + 1 + i}", e) for i, e in enumerate(after))]
@@ -309,7 +348,8 @@ class Packing:
         before = self.local_k[: h.place]
         copy = self.space.linear([c for i, c in enumerate(at) if i != tap], others)
         copy = self.space.linear([copy, *local[:-1]], [product(others), *map(upper, before)])
-        return copy * (h.phases * self.line) + h.start(self.space, at[tap], self.line, self.row) + local[-1]
+        start = h.start(self.space, at[tap], self.line, self.row)
+        return self.base_b + copy * (h.phases * self.line) + start + local[-1]
 
     def _block_rows(self, n_block: Affine) -> Affine:
         """The first row of a block whose start is a multiple of the row length."""
@@ -344,17 +384,23 @@ class Packing:
             out += self.copy_loops(value, self.area_a, position, [*within, *loops], [("r", t.mr)])
         return out if within else self.loop_variable("pt", tiles, out)
 
-    def summed_column(self, b: Expr, at: tuple[Expr, ...]) -> Stmt:
+    def summed_column(self, b: Expr, at: tuple[Expr, ...], sums: str = "columns") -> Stmt:
         """Add a word of B to its column's sum."""
         assert self.words is not None
-        return Set("columns", self.words.column(b, reg("columns", self.words.total, *at)), at)
+        return Set(sums, self.words.column(b, reg(sums, self.words.total, *at)), at)
 
     def packed_column_sums(self) -> list[Stmt]:
         """Scratch ``[nc]`` of what the sums of packed columns have to be put right by."""
         words, t = self.words, self.tiling
         if words is None or not words.correction:
             return []
-        kind, self.area_sums = words.total, self.builder.area(words.total, t.nc)
+        kind, laid_out = words.total, self.laid_out
+        if laid_out is None:
+            self.area_sums, self.base_sums = self.builder.area(kind, t.nc), Affine.of(0)
+        else:
+            laid_out.sums = Temporary(kind, laid_out.count * t.nc)
+            self.area_sums = self.builder.buffer(laid_out.sums, "w")
+            self.base_sums = laid_out.number * t.nc
         width = min(_SUMMED * t.lanes, t.nc)
         start, tiles = self.tiles("ct", width, t.nc)
         k, full = self.space.loop("k", self.k), width // t.lanes
@@ -365,10 +411,10 @@ class Packing:
                 continue
             lane, vector = self.space.loop("c", lanes), self.space.loop("j", count) + first
             column = start + lane + vector * t.lanes
-            word = load(self.area_b, (k * self.pitch + column).expr(), dt.uint32)
+            word = load(self.area_b, (self.base_b + k * self.pitch + column).expr(), dt.uint32)
             at = (vector.expr(),)
-            summed = reg("columns", kind, *at)
-            put = Store(self.area_sums, column.expr(), op("mul", summed, const(words.correction, kind)))
+            summed = op("mul", reg("columns", kind, *at), const(words.correction, kind))
+            put = Store(self.area_sums, (self.base_sums + column).expr(), summed)
             for out, s in ((step, self.summed_column(word, at)), (done, put)):
                 out += self.unrolled("j", count, [Loop("c", index(0), index(lanes), (s,), "vector", t.lanes)])
         tile = [

@@ -230,6 +230,16 @@ class Analysis:
             return not k or not k[-1].terms or positions[0].coefficient(next(iter(k[-1].terms))) == 1
         return True
 
+    def made_of(self, which: str, settled: Callable[[Value], bool]) -> bool:
+        """Whether all that an operand is computed from is settled."""
+        space = Space()
+        reader = self.reader(space)
+        at, _ = self.spread(space, self.m if which == "a" else self.n, "f")
+        k = [space.loop(f"k{i}", e) for i, e in enumerate(self.problem.k)]
+        batch = [space.loop(f"z{i}", e) for i, e in enumerate(self.problem.batch)]
+        (self.problem.a if which == "a" else self.problem.b)(reader, batch, at, k)
+        return not reader.checks and all(settled(a.value) for a in reader.accesses)
+
     def words(self, which: str, size: int) -> bool:
         """Whether an operand's memory can be read as words of ``size`` elements that follow each other along the last k."""
         p = self.problem

@@ -15,7 +15,18 @@ from tilewright.kernel.ir import Check, Kernel, walk
 from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
 
-__all__ = ["HostCall", "Location", "LoopCall", "LoopSlot", "Schedule", "Step", "SwitchCall", "schedule"]
+__all__ = [
+    "HostCall",
+    "Location",
+    "LoopCall",
+    "LoopSlot",
+    "Schedule",
+    "Step",
+    "SwitchCall",
+    "may_fail",
+    "nbytes",
+    "schedule",
+]
 
 
 @dataclass(slots=True)
@@ -101,7 +112,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Slot (0: the arena, then inputs, then outputs) and byte offset of a place."""
+    """Slot (0: the arena, then inputs, kept places, outputs) and byte offset of a place."""
 
     slot: int
     offset: int
@@ -169,7 +180,7 @@ def _take_over(
 ) -> dict[int, int]:
     """Which outputs may be written over their donated inputs: the writing call reads the input at the same elements or
     not at all, every other reader is complete before, and nothing after it can fail."""
-    last_check = max((n for n, s in enumerate(steps) if _may_fail(s)), default=-1)
+    last_check = max((n for n, s in enumerate(steps) if may_fail(s)), default=-1)
     taken: dict[int, int] = {}
     used: set[int] = set()
     for i, o in donated.items():
@@ -196,7 +207,7 @@ def has_checks(kernel: Kernel) -> bool:
     return any(isinstance(s, Check) for s in walk(kernel.body))
 
 
-def _may_fail(step: Step) -> bool:
+def may_fail(step: Step) -> bool:
     """Whether a step may end the run with an error: a bounds check, or anything the reference does."""
     return step.host is not None or any(map(has_checks, step.kernels()))
 
@@ -212,15 +223,21 @@ def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
 
 
 def schedule(
-    steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
+    steps: list[Step],
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    donated: Mapping[int, int],
+    kept: Sequence[Place] = (),
 ) -> Schedule:
-    """Order the steps and place every value."""
+    """Order the steps and place every value. ``kept``: places that other plans use as well, in slots behind the inputs."""
     steps = _order(steps, {outputs[o] for o in donated.values()}, _awaited(steps, outputs))
     taken = _take_over(steps, inputs, outputs, donated)
     locations: dict[Place, Location] = {}
     alias: dict[Place, Place] = {}
     for i, v in enumerate(inputs):
         locations.setdefault(v, Location(1 + i, 0))
+    for i, p in enumerate(kept):
+        locations[p] = Location(1 + len(inputs) + i, 0)
     fresh: list[int] = []
     for o, v in enumerate(outputs):
         if v in locations:
@@ -229,7 +246,7 @@ def schedule(
             alias[v] = inputs[taken[o]]
             locations[v] = locations[inputs[taken[o]]]
         else:
-            locations[v] = Location(1 + len(inputs) + len(fresh), 0)
+            locations[v] = Location(1 + len(inputs) + len(kept) + len(fresh), 0)
             fresh.append(o)
     first: dict[Place, int] = {}
     last: dict[Place, int] = {}
@@ -240,17 +257,18 @@ def schedule(
                 last[p] = n
     _reuse_in_place(steps, first, last, alias)
     places = [p for p in first if p not in alias]
-    blocks = [Block(_nbytes(p), first[p], last[p]) for p in places]
+    blocks = [Block(nbytes(p), first[p], last[p]) for p in places]
     plan = plan_arena(blocks)
     reused = dict(zip(places, plan.waits, strict=True))
     locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})
     locations.update({p: locations[alias[p]] for p in first if p in alias})
     _set_waits(steps, alias, reused, {outputs[o] for o in taken})
-    total = sum(_nbytes(p) for p in first)
+    total = sum(nbytes(p) for p in first)
     return Schedule(steps, locations, plan.nbytes, total, taken, fresh)
 
 
-def _nbytes(place: Place) -> int:
+def nbytes(place: Place) -> int:
+    """Bytes of a place."""
     return place.nbytes if isinstance(place, Temporary) else place.type.nbytes
 
 
@@ -267,7 +285,7 @@ def _reuse_in_place(
             home = alias.get(old, old)
             if new in alias or new not in first or old not in first or home not in first:
                 continue
-            if first[new] != n or last[home] != n or _nbytes(new) != _nbytes(home):
+            if first[new] != n or last[home] != n or nbytes(new) != nbytes(home):
                 continue
             alias[new] = home
             last[home] = last[new]
@@ -290,7 +308,7 @@ def _set_waits(
             home = alias.get(p, p)
             wait = max(wait, user.get(home, -1), reused.get(home, -1), checked if p in replacing else -1)
         s.wait_for = n - 1 if s.alone else wait
-        if _may_fail(s):
+        if may_fail(s):
             checked = n
         for p in (*s.reads(), *s.writes()):
             user[alias.get(p, p)] = n

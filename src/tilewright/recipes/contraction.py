@@ -12,12 +12,13 @@ with the same result.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from math import gcd
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "choose_tiling", "inner_wins", "neighbours"]
+__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "neighbours"]
 
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 
@@ -51,6 +52,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
+    ``settled``: B is the same in every run, so that packing it costs nothing.
     """
 
     element: str
@@ -71,11 +73,14 @@ class Situation:
     long: bool
     least_m: int = 0
     least_n: int = 0
+    settled: bool = False
 
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
-            f" {word}" for word in ("inner", "whole", "long", "packed_inner") if getattr(self, word)
+            f" {word}"
+            for word in ("inner", "whole", "long", "packed_inner", "settled")
+            if getattr(self, word)
         )
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
@@ -151,155 +156,209 @@ def _narrowed(t: Tiling) -> Tiling:
     return replace(t, mr=min(t.mr, t.mc), nr=min(t.nr, -(-t.nc // per)))
 
 
-def _rows(m: int, most: int) -> int:
-    """Rows of the register tile: few leftover rows first, then many rows."""
-    best, choice = float("inf"), 1
-    for mr in range(1, min(m, most) + 1):
-        tiles = -(-m // mr)
-        # a tile of r rows takes about r + 2 loads' worth of time per k
-        cost = tiles * (mr + 2.0)
-        if cost <= best:
-            best, choice = cost, mr
-    return choice
-
-
 def _rounded(size: int, unit: int, total: int) -> int:
     return min(-(-size // unit) * unit, total)
 
 
-def _balanced(limit: int, unit: int, total: int) -> int:
-    """A block of at most ``limit`` (at least a ``unit``) in as few equal blocks as cover ``total``: little overlap at the end."""
-    most = max(limit // unit, 1) * unit
-    return _rounded(-(-total // -(-total // most)), unit, total) if most < total else total
-
-
+# Cycles of a core that begins two vector multiplications in each; one that begins fewer takes so much longer.
 PACK_CYCLES = 0.7  # to transpose one element into a packed block
+SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+LOAD_CYCLES = 0.3  # for each vector of B in a step of k, which comes from L2
+STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
+SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
+# Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
+PAGE = 4096  # bytes
 START_CYCLES = 600.0  # to claim a task and begin it
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
-SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
+SHARED_ROWS = 4  # of A from which on a settled B is laid out: fewer read it in place at the speed of memory
+# Rows of a register tile by its vectors, with 32 registers and with 16.
+_MOST = {1: 20, 2: 13, 3: 8, 4: 6, 5: 5, 6: 4}
+_MOST_FEW = {1: 10, 2: 6, 3: 4}
 
 
-def _halves(size: int, unit: int, total: int) -> list[int]:
-    """A block's size, its half, quarter and so on down to a unit."""
-    sizes = [size]
-    while (tiles := -(-sizes[-1] // unit)) > 1 and len(sizes) < 12:
-        sizes.append(_rounded(-(-tiles // 2) * unit, unit, total))
-    return sizes
+def _sizes(total: int, limit: int, unit: int) -> list[int]:
+    """Sizes of equal blocks, multiples of a unit, of which few or many cover ``total``: at most ``limit``, at least a unit."""
+    most = max(limit // unit, 1) * unit
+    least = -(-total // most) if most < total else 1
+    counts = sorted({least + i for i in range(4)} | {least << i for i in range(1, 12)})
+    return list(dict.fromkeys(_rounded(-(-total // c), unit, total) for c in counts))
 
 
-def inner_wins(machine: Machine, itemsize: int, m: int, k: int, sums: bool = False) -> bool:
-    """Whether lanes along k (a sum across lanes per result) cost less than packing B (per element), rows fitting in L1. ``sums``:
-    columns are summed as well, to put right unsigned products of signed bytes."""
-    across = ACROSS_CYCLES + (SUM_CYCLES * k if sums else 0.0)
-    return m * across < k * PACK_CYCLES and 10 * k * itemsize <= machine.l1
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One way to compute ``outer`` contractions of ``m x n x k``.
 
-
-def choose_tiling(
-    machine: Machine,
-    itemsize: int,
-    outer: int,
-    m: int,
-    n: int,
-    k: int,
-    *,
-    inner: bool,
-    packs_a: bool,
-    packs_b: bool,
-    packed_k: int,
-    few_rows: bool,
-    unit: int,
-    least_m: int = 0,
-    least_n: int = 0,
-    pack_a_cycles: float = PACK_CYCLES,
-    pack_b_cycles: float = PACK_CYCLES,
-) -> Tiling:
-    """The tiling for ``outer`` contractions of ``m x n x k``.
-
-    ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows; ``few_rows``: rows of A compete for one
-    cache set; ``unit``: blocks of n are multiples of it (1: free). Tiles have no more rows than ``least_m``, blocks no more
-    columns than ``least_n`` (0: m and n). ``pack_a_cycles``, ``pack_b_cycles``: what copying an element costs. Blocks fit in
-    half of L2; among those, the split that takes the least time on all threads.
+    ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
+    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``stride``: bytes between rows of A
+    that are read in place (0: they are not); ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies
+    words of several elements; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
+    have no more rows than ``least_m``, blocks no more columns than ``least_n``.
     """
-    least_m, least_n = least_m or m, least_n or n
-    lanes = max(1, machine.vector_bytes // itemsize)
-    wide = machine.registers >= 32
-    if inner:
-        mr, nr = min(_rows(m, 6 if wide else 3), least_m), min(_rows(n, 4), least_n)
-        mc, nc = m, n
-        unit_m, unit_n = mr, unit if unit > 1 else nr
-        if m > mr and nc * k * itemsize > machine.l2 // 2:  # every tile of rows reads the block of B again
-            nc = _balanced(machine.l2 // 2 // (k * itemsize), unit_n, n)
-    else:
-        vectors = -(-n // lanes)
-        nr = 1 if vectors == 1 else 3 if wide and (vectors == 3 or few_rows) else 2
+
+    itemsize: int
+    outer: int
+    m: int
+    n: int
+    k: int
+    least_m: int
+    least_n: int
+    inner: bool
+    packs_a: bool
+    packs_b: bool
+    packed_k: int
+    stride: int
+    unit: int
+    words: bool = False
+    sums: bool = False
+    a_cycles: float = PACK_CYCLES
+    b_cycles: float = PACK_CYCLES
+    thin_cycles: float = PACK_CYCLES
+
+    def tiles(self, machine: Machine, lanes: int) -> Iterator[tuple[int, int]]:
+        """Register tiles worth a thought: for each width, the tallest and some with fewer rows."""
+        m, wide = self.least_m, machine.registers >= 32
+        if self.inner:
+            room = 25 if wide else 9
+            for nr in range(min(4 if m == 1 else 8, self.least_n), 0, -1):
+                tallest = min(room // nr, m, 8)
+                yield from ((mr, nr) for mr in range(tallest, max(tallest - 3, 0), -1))
+            return
+        vectors, fitting = -(-self.n // lanes), self.rows_side_by_side(machine)
         if m <= 4:  # enough independent sums to hide the latency of a multiplication
             most = (24, 8, 5, 4)[m - 1] if wide else 4 // m  # one row reads B once: long pieces of its rows
-            nr = -(-vectors // -(-vectors // most))
-        most = {1: 20, 2: 13, 3: 8}.get(nr, 4) if wide else {1: 10, 2: 6, 3: 4}.get(nr, 4)
-        mr = min(_rows(m, most), least_m)
-        unit_m, unit_n = mr, max(unit, 1) if unit > 1 else nr * lanes
-        mc, nc = m, n
-        if packs_b:
-            nc = _balanced(machine.l2 // 2 // (itemsize * max(packed_k, 1)), unit_n, n)
-        if (packs_a or not packs_b) and mc * k * itemsize > machine.l2 // 2:
-            mc = _balanced(machine.l2 // 2 // (k * itemsize), mr, m)
-    far_a, far_b = (size * k * itemsize > machine.l2 // 2 for size in (m, n))
+            yield m, -(-vectors // -(-vectors // most))
+            return
+        for nr, most in (_MOST if wide else _MOST_FEW).items():
+            if nr > vectors or (nr > 4 and nr != vectors):
+                continue
+            # few rows use what is read of B seldom: longer pieces of its rows make up for that
+            if fitting <= 8 and nr <= 2 < vectors:
+                continue
+            tallest = min(most, m, fitting)
+            yield from ((mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1))
+            if tallest > 13:
+                yield 8, nr
 
-    def cost(block: tuple[int, int]) -> float:
-        rows, columns = block
-        tile_n = nr if inner else nr * lanes
-        work = -(-rows // mr) * mr * -(-columns // tile_n) * tile_n * k
-        copied = columns * max(packed_k, 1) * pack_b_cycles * packs_b + rows * k * pack_a_cycles * packs_a
-        fetched = (rows * far_a + columns * far_b) * k * itemsize / FAR_BYTES
-        task = START_CYCLES + work / (2 * lanes) + copied + fetched
-        tasks = outer * -(-m // rows) * -(-n // columns)
-        if machine.threads == 1:
-            return tasks * task
-        # The last round is waited for; a thread that was held up makes the others wait for part of a task.
-        return (-(-tasks // machine.threads) + DELAY) * task
+    def rows_side_by_side(self, machine: Machine) -> int:
+        """Rows of A that a tile reads without pushing their lines out of L1: those a multiple of a page apart share a set."""
+        if not self.stride:
+            return self.m
+        sets = PAGE // gcd(self.stride, PAGE)
+        return max(2 * sets * (machine.l1 // PAGE) // 3, 1)
 
-    mc, nc = min(product(_halves(mc, unit_m, m), _halves(nc, unit_n, n)), key=cost)
-    if nc > least_n:  # every block of a range that may be short is whole
-        nc = least_n // unit_n * unit_n if least_n >= unit_n else least_n
-    # a block narrowed for more tasks may hold less than the tile was meant to have
-    nr = min(nr, nc if inner else -(-nc // lanes))
-    return Tiling("inner" if inner else "columns", lanes, mr, nr, mc, nc, packs_a, packs_b)
+    def time(self, mr: int, nr: int, lanes: int, machine: Machine) -> float:
+        """Cycles for one register tile: in a step it waits for multiplications, for loads, or for the sums of the last step."""
+        slower = 2.0 / machine.fmas
+        far = nr  # vectors that come from beyond L1
+        if self.inner:
+            far += mr * (mr * self.k * self.itemsize > machine.l1 // 2)
+        # an element of A that is spread while it is loaded takes half the time of a vector
+        loads = (mr + nr) * (slower if self.inner or self.words else 1.0)
+        step = max(mr * nr * slower, loads, 8.0) / 2.0 + LOAD_CYCLES * far
+        if self.inner:
+            summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
+            return step * -(-self.k // lanes) + summed * slower
+        return step * self.k + STORE_CYCLES * mr * nr * slower
+
+    def limits(self, machine: Machine) -> tuple[int, int]:
+        """The largest blocks: what is read again and again fits in half of L2."""
+        room = machine.l2 // 2
+        along_n = room // (self.itemsize * max(self.packed_k if self.packs_b else self.k, 1))
+        if self.inner:
+            return self.m, along_n if self.m > 8 or self.packs_b else self.n
+        along_m = room // (self.itemsize * max(self.k, 1))
+        return along_m if self.packs_a or not self.packs_b else self.m, along_n if self.packs_b else self.n
+
+    def cheapest(self, machine: Machine) -> tuple[float, Tiling]:
+        """The register tile and blocks that take the least time on all threads, and that time in cycles."""
+        lanes = max(1, machine.vector_bytes // self.itemsize)
+        width = 1 if self.inner else lanes  # columns of a register
+        far_a, far_b = (size * self.k * self.itemsize > machine.l2 // 2 for size in (self.m, self.n))
+        (limit_m, limit_n), slower = self.limits(machine), 2.0 / machine.fmas
+        copied_a = self.a_cycles * slower * self.packs_a
+        tiles = list(self.tiles(machine, lanes))
+        best, choice = float("inf"), (1, 1, self.m, self.n)
+        for nr in dict.fromkeys(nr for _, nr in tiles):
+            times = [(mr, self.time(mr, nr, lanes, machine)) for mr, other in tiles if other == nr]
+            # for each size of a block of rows, what a tile's width of it takes, and the tile's rows
+            heights = [
+                (mc, *min((-(-mc // mr) * time, -mr) for mr, time in times if mr <= mc))
+                for mc in _sizes(self.m, limit_m, 1)
+                if mc >= times[-1][0]
+            ]
+            for nc in _sizes(self.n, limit_n, self.unit if self.unit > 1 else nr * width):
+                columns, each = (
+                    -(-nc // (nr * width)),
+                    self.thin_cycles if nc <= nr * width else self.b_cycles,
+                )
+                copied_b = nc * max(self.packed_k, 1) * each * slower * self.packs_b
+                for mc, time, mr in heights:
+                    work = columns * time + copied_b + mc * self.k * copied_a
+                    # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
+                    again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
+                    fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
+                    tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
+                    # The last round is waited for; a thread that was held up makes the others wait for part of a task.
+                    rounds = tasks if machine.threads == 1 else -(-tasks // machine.threads) + DELAY
+                    cost = rounds * (START_CYCLES + work + fetched)
+                    if cost < best:
+                        best, choice = cost, (-mr, nr, mc, nc)
+        return best, self.tiling(lanes, width, *choice)
+
+    def tiling(self, lanes: int, width: int, mr: int, nr: int, mc: int, nc: int) -> Tiling:
+        least, unit = self.least_n, self.unit
+        if nc > least:  # every block of a range that may be short is whole
+            nc = least // unit * unit if unit > 1 and least >= unit else least
+        # a narrow block may hold less than the tile was meant to have
+        nr = min(nr, -(-nc // width))
+        variant = "inner" if self.inner else "columns"
+        return Tiling(variant, lanes, mr, nr, mc, nc, self.packs_a, self.packs_b)
 
 
 def choose(machine: Machine, s: Situation) -> Tiling:
     """The cost model's choice."""
     lanes = max(1, machine.vector_bytes // s.itemsize)
-    inner = (
-        s.inner
-        and -(-s.tail // lanes) * lanes <= 1.35 * s.tail
-        and (s.b != "plain" or s.n <= lanes // 4)
-        and (
-            inner_wins(machine, s.itemsize, s.m, s.k, s.element == "uint8.int8")
-            or (0 < s.least_m < s.m and s.n <= lanes // 4)
-        )
-    )
-    if inner:
-        return _chosen(machine, s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner)
     # nothing would read a packed element twice
     single = s.m <= 8 and s.whole and s.b in ("plain", "along")
     # long rows far apart fill neither the caches' sets nor the address translation well
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
-    pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
-    # columns of A that lie together are copied together; other strides are walked as they are
-    plain_a = s.a == "plain" or (s.a == "along" and s.k <= 32)
-    return _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
+    pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
+    # rows of A that lie together are read in place where the next k is no page further on, and all of them stay in L2
+    near = s.m * s.itemsize < PAGE and s.m * s.k * s.itemsize <= machine.l2 // 2
+    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
+    columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    short = s.n <= lanes // 4
+    if not s.inner or (s.b == "plain" and not short) or -(-s.tail // lanes) * lanes > 1.35 * s.tail:
+        return columns.cheapest(machine)[1]
+    inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
+    if short and 0 < s.least_m < s.m:
+        return inner[1]
+    return min(inner, columns.cheapest(machine), key=lambda found: found[0])[1]
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
-    # rows a multiple of the page size apart fall into one set of L1
-    crowded = s.k * s.itemsize % 4096 == 0
-    return choose_tiling(
-        machine, s.itemsize, s.outer, s.m, s.n, s.k, inner=inner, packs_a=pack_a, packs_b=pack_b,
-        packed_k=s.k if inner else s.packed_k or s.k, few_rows=crowded and not pack_a,
-        unit=s.inner_unit if inner else s.unit if pack_b else 1, least_m=s.least_m, least_n=s.least_n,
-        pack_a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES,
-        pack_b_cycles=PACK_CYCLES if s.b == "computed" else COPY_CYCLES,
+    """The cost model's choice among tilings that pack so and have their lanes along k or not."""
+    return _work(s, inner=inner, pack_a=pack_a, pack_b=pack_b).cheapest(machine)[1]
+
+
+def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
+    stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
+    # windows are read element by element along n, and so are the columns of a single tile
+    b_cycles = (
+        COPY_CYCLES if s.b != "computed" else SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
+    )
+    thin_cycles = SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles
+    if s.settled:
+        b_cycles = thin_cycles = 0.0
+    return _Work(
+        s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
+        packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
+        unit=s.inner_unit if inner else s.unit if pack_b else 1,
+        words="." in s.element, sums=s.element == "uint8.int8",
+        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
+        thin_cycles=thin_cycles,
     )  # fmt: skip

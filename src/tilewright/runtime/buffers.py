@@ -7,10 +7,13 @@ shape or strides, no device, and no operations.
 
 from __future__ import annotations
 
+import itertools
 import math
+import mmap
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,11 @@ import numpy.typing as npt
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
-__all__ = ["Buffer", "MemoryPool", "pool", "size_class"]
+__all__ = ["CHANGES", "Buffer", "MemoryPool", "PoolBlock", "pool", "size_class", "stamp"]
 
 _SMALLEST = 256
+CHANGES = -1
+_versions = itertools.count(1)
 
 
 def size_class(nbytes: int) -> int:
@@ -57,6 +62,7 @@ class MemoryPool:
         self._free: dict[int, list[Memory]] = {}
         # Reentrant: a destructor that gives memory back may run while the same thread takes some.
         self._lock = threading.RLock()
+        self.fronts: list[Callable[[], None]] = []  # empty what keeps memory in front of the pool
 
     def take(self, nbytes: int) -> Memory:
         """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
@@ -94,6 +100,8 @@ class MemoryPool:
         with self._lock:
             self._free.clear()
             self.held_bytes = 0
+        for empty in self.fronts:
+            empty()
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()
@@ -104,7 +112,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=pool._renew_lock)
 
 
-class _Block:
+class PoolBlock:
     """Owns one block from the pool; gives it back when nobody refers to the block any more."""
 
     __slots__ = ("__weakref__", "memory")
@@ -138,6 +146,9 @@ class _Exporter:
 class Buffer:
     """`count` elements of `dtype` at `address`: our own memory (64-byte aligned) or another's.
 
+    ``version`` is a number that nothing else has while the elements stay as they are (``stamp``); 0 before anybody asked, and
+    ``CHANGES`` where others may write to the memory at any time.
+
     Views share the owner; the memory lives as long as any of them, or any NumPy array made by `to_numpy`.
     Even a buffer without elements has an address that may be read for 64 bytes.
 
@@ -146,7 +157,17 @@ class Buffer:
     array([2., 3.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_owner", "address", "count", "dtype", "nbytes", "owned", "readonly")
+    __slots__ = (
+        "__weakref__",
+        "_owner",
+        "address",
+        "count",
+        "dtype",
+        "nbytes",
+        "owned",
+        "readonly",
+        "version",
+    )
 
     def __init__(
         self,
@@ -166,6 +187,7 @@ class Buffer:
         self.nbytes = count * dtype.itemsize
         self.owned = owned
         self.readonly = readonly
+        self.version = 0 if owned or (readonly and _is_constant(owner)) else CHANGES
 
     @classmethod
     def allocate(cls, count: int, dtype: npt.DTypeLike) -> Buffer:
@@ -179,13 +201,14 @@ class Buffer:
     def of_size(cls, size: int, count: int, dtype: np.dtype[Any]) -> Buffer:
         """`allocate` where the size class is known."""
         buffer = cls.__new__(cls)
-        buffer._owner = block = _Block(size)
+        buffer._owner = block = PoolBlock(size)
         buffer.address = block.memory.address
         buffer.count = count
         buffer.dtype = dtype
         buffer.nbytes = count * dtype.itemsize
         buffer.owned = True
         buffer.readonly = False
+        buffer.version = 0
         return buffer
 
     @classmethod
@@ -264,6 +287,20 @@ class Buffer:
     def __repr__(self) -> str:
         kind = "owned" if self.owned else "shared"
         return f"Buffer({self.count} x {self.dtype}, {kind}{', read-only' if self.readonly else ''})"
+
+
+def stamp(buffer: Buffer) -> int:
+    """The buffer's version, a new one if it has none yet. Whoever writes to the memory sets it back to 0."""
+    if buffer.version == 0:
+        buffer.version = next(_versions)
+    return buffer.version
+
+
+def _is_constant(owner: object) -> bool:
+    """Whether an array lies in memory that nobody can write: that of bytes, or of a file mapped for reading."""
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return isinstance(owner, (bytes, memoryview, mmap.mmap)) and memoryview(owner).readonly
 
 
 def _count_single_reference() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.buffers import CHANGES, Buffer
 
 __all__ = ["CPU_DEVICE", "export_capsule", "import_capsule"]
 
@@ -127,6 +127,7 @@ def export_capsule(buffer: Buffer, shape: tuple[int, ...]) -> object:
     managed.deleter = ctypes.cast(_delete_export_callback, ctypes.c_void_p)
     address = ctypes.addressof(managed)
     # A view of its own: as long as the consumer has the memory, the buffer it came from is not exclusive.
+    buffer.version = CHANGES
     held = Buffer(buffer._owner, buffer.address, buffer.count, buffer.dtype, owned=buffer.owned)
     _exports[address] = (managed, extents, held)
     return _new_capsule(address, _NAME, ctypes.cast(_delete_capsule_callback, ctypes.c_void_p))

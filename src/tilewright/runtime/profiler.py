@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tilewright.core import assumptions
+
 __all__ = ["LaunchTiming", "RunTiming", "profile"]
 
 
@@ -100,7 +102,9 @@ def profile() -> Iterator[list[RunTiming]]:
     """
     runs: list[RunTiming] = []
     _collectors.append(runs)
+    assumptions.changed()
     try:
         yield runs
     finally:
         _collectors[:] = [other for other in _collectors if other is not runs]
+        assumptions.changed()

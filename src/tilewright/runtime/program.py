@@ -31,8 +31,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.core import assumptions
 from tilewright.core.settings import settings
 from tilewright.runtime import offsets, profiler
+from tilewright.runtime.entering import ENTRY
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import Team, default_threads, state
@@ -213,6 +215,16 @@ class _Nest:
         return inside * (self.step.count if isinstance(self.step, Loop) and self.step.condition < 0 else 1)
 
 
+class _Running:
+    """Around native code that runs without the GIL: fast calls of other threads stay out meanwhile."""
+
+    def __enter__(self) -> None:
+        assumptions.words[assumptions.RUNNING] += 1
+
+    def __exit__(self, *error: object) -> None:
+        assumptions.words[assumptions.RUNNING] -= 1
+
+
 _Native = _Part | _Nest
 
 # What a profiled run leaves behind: a host step's timing, or a native part with its filled profile table.
@@ -268,8 +280,10 @@ class Program:
             None  # the sequence of all stages, when there are several and all are native
         )
         self._only: Callable[[int], int] | None = None  # the native call of a program without host steps
-        self._only_address = 0
-        self._launch_count = 0
+        self.entry, self.entered = 0, 0  # the same as addresses: the driver's function and what it runs
+        self.launch_count = 0
+        self._enter: Callable[[int, Pointers], int] | None = None  # binds and runs what `_entry_record` says
+        self._entry_record = Memory(8 * len(ENTRY), zero=True)
         self._grids: Grids | None = None  # those in the tables, when a run has given some
         self._turn = threading.RLock()  # whole runs of a program with host steps
         self._running = False
@@ -295,15 +309,34 @@ class Program:
                 self._resize(grids)
             if self._generation != state.generation:
                 self._attach()
-            call = self._only
-            if call is not None:
-                self._bind(pointers)
-                if call(self._only_address):
+            if self._only is not None:
+                enter = self._enter
+                code = -1 if enter is None else enter(self._entry_record.address, pointers)
+                if code < 0:
+                    code = self._enter_slowly(pointers)
+                if code:
                     self._raise_check()
-                stats.native_calls += 1
-                stats.launches += self._launch_count
                 return
         self._run_stages(pointers)
+
+    def _enter_slowly(self, pointers: Pointers) -> int:
+        """Bind and call through Python: without builtins of JIT code, or for pointers that are no list of plain integers."""
+        assert self._only is not None
+        with _Running():
+            self._bind(pointers)
+            code = self._only(self.entered)
+        stats.native_calls += 1
+        stats.launches += self.launch_count
+        return code
+
+    def is_ready(self) -> bool:
+        """Whether a native call of `entry` with `entered` is all of a run, for the threads there are now."""
+        return self._only is not None and self._generation == state.generation
+
+    @property
+    def slots_address(self) -> int:
+        """Where the pointer table lies that a native call reads."""
+        return self._table.address
 
     def _bind(self, pointers: Pointers) -> None:
         try:
@@ -356,7 +389,8 @@ class Program:
             table = Memory(8 * offsets.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
             part.store(offsets.PROFILE, table.address)
             tables.append((part, table))
-        code = stage.call(stage.address)
+        with _Running():
+            code = stage.call(stage.address)
         for part, _ in tables:
             part.store(offsets.PROFILE, 0)
         if records is not None:
@@ -442,15 +476,29 @@ class Program:
                 stage.call = team.driver.sequence
         self._team = team  # keeps the control block that the headers point to
         self._generation = state.generation
-        self._launch_count = sum(
+        self.launch_count = sum(
             len(stage.launches) if isinstance(stage, _Part) else stage.launches() for stage in native
         )
-        self._only, self._only_address = None, 0
+        self._only, self.entry, self.entered = None, 0, 0
         if len(native) == len(self._stages) == 1:
-            self._only, self._only_address = native[0].call, native[0].address
+            stage = native[0]
+            self.entry = team.driver.addresses[stage.entry if isinstance(stage, _Part) else "sequence"]
+            self._only, self.entered = stage.call, stage.address
         elif native and len(native) == len(self._stages):
             self._whole = self._sequence(native, team)
-            self._only, self._only_address = team.driver.sequence, self._whole.address
+            self.entry = team.driver.addresses["sequence"]
+            self._only, self.entered = team.driver.sequence, self._whole.address
+        self._enter = team.driver.enter
+        record = {
+            "slots": self._table.address,
+            "count": self.slots - 1,
+            "entry": self.entry,
+            "entered": self.entered,
+            "launches": self.launch_count,
+            "assumed": assumptions.address(),
+            "counters": stats.address(),
+        }
+        self._entry_record.words(0, len(ENTRY))[:] = [record[name] for name in ENTRY]
 
     def _resize(self, grids: Grids) -> None:
         """Give the segments other grids. Holds the lock; no run is active, and a worker that comes late from an earlier run must
@@ -465,7 +513,8 @@ class Program:
             if part.entry == "run_serial" or self._team.is_free(part.address):
                 _write_grids(part, grids)
                 self._attach_part(part, self._team)
-                self._only = part.call
+                self._only, self.entry = part.call, self._team.driver.addresses[part.entry]
+                self._entry_record.words(8 * ENTRY.index("entry"), 1)[0] = self.entry
                 self._grids = grids
                 return
         steps = []

@@ -6,9 +6,29 @@ GIL; they are for tests, `tw doctor` and curiosity, not for exact accounting acr
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import ctypes
+from dataclasses import dataclass, field, fields
 
-__all__ = ["Statistics", "stats"]
+__all__ = ["WORDS", "Statistics", "stats"]
+
+WORDS = ("native_calls", "launches", "buffers_reused")  # counters that native code counts too, as words
+
+
+class _Word:
+    """A counter in `Statistics.words`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __get__(self, instance: Statistics, owner: type) -> int:
+        return instance.words[self.number]
+
+    def __set__(self, instance: Statistics, value: int) -> None:
+        instance.words[self.number] = value
+
+
+def _words() -> ctypes.Array[ctypes.c_uint64]:
+    return (ctypes.c_uint64 * len(WORDS))()
 
 
 @dataclass(slots=True)
@@ -29,9 +49,7 @@ class Statistics:
     buffers_reused    allocations served from the pool
     """
 
-    native_calls: int = 0
     host_calls: int = 0
-    launches: int = 0
     kernels_compiled: int = 0
     compile_seconds: float = 0.0
     memory_hits: int = 0
@@ -42,11 +60,20 @@ class Statistics:
     cache_bytes_written: int = 0
     buffers_allocated: int = 0
     bytes_allocated: int = 0
-    buffers_reused: int = 0
+    words: ctypes.Array[ctypes.c_uint64] = field(default_factory=_words, repr=False)
+
+    native_calls = _Word(0)
+    launches = _Word(1)
+    buffers_reused = _Word(2)
+
+    def address(self) -> int:
+        """Where the words lie, for native code."""
+        return ctypes.addressof(self.words)
 
     def snapshot(self) -> dict[str, float]:
         """A copy of every counter, by name."""
-        return asdict(self)
+        names = [row.name for row in fields(self) if row.name != "words"]
+        return {name: getattr(self, name) for name in (*names, *WORDS)}
 
     def since(self, before: dict[str, float]) -> dict[str, float]:
         """What each counter gained since `before`, an earlier `snapshot()`."""
@@ -54,8 +81,8 @@ class Statistics:
 
     def reset(self) -> None:
         """Set every counter to zero."""
-        for row in fields(self):
-            setattr(self, row.name, row.default)
+        for name in self.snapshot():
+            setattr(self, name, 0)
 
 
 stats = Statistics()

@@ -37,6 +37,7 @@ class Target:
     dots           packed element types that an instruction of that width multiplies and adds up (`kernel.ir.DOTS`):
                    "bfloat16.bfloat16" is vdpbf16ps, "uint8.int8" is vpdpbusd
     has_f16        conversion f16 <-> f32 in hardware
+    fmas           multiplications of the widest vectors that a core begins in a cycle
     """
 
     name: str
@@ -53,6 +54,7 @@ class Target:
     has_masks: bool = False
     has_f16: bool = False
     dots: frozenset[str] = frozenset()
+    fmas: float = 2.0
 
     @property
     def key(self) -> str:
@@ -181,6 +183,10 @@ def _dot_products(name: str, has: dict[str, bool]) -> frozenset[str]:
     return frozenset(found)
 
 
+# CPUs, by LLVM's names, whose units are half as wide as their vectors, or that have one of the full width.
+_ONE_FMA = frozenset({"znver1", "znver4", "icelake-client", "tigerlake", "rocketlake", "cannonlake"})
+
+
 @lru_cache(maxsize=1)
 def _detect() -> Target:
     import llvmlite.binding as llvm  # 0.14 s: only when a machine description is needed
@@ -207,6 +213,7 @@ def _detect() -> Target:
         has_masks=wide,
         has_f16=arm or has.get("f16c", False),
         dots=_dot_products(name, has),
+        fmas=1.0 if cpu in _ONE_FMA else 2.0,
         **_cache_sizes(),
     )
 

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from tilewright.core import assumptions
 from tilewright.core.settings import settings
-from tilewright.runtime import driver, offsets
+from tilewright.runtime import driver, entering, offsets
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.target import available_cpus
@@ -48,6 +49,7 @@ class Driver:
         self.run = _Run(table["run"])
         self.run_serial = _Run(table["run_serial"])
         self.sequence = _Run(table["sequence"])
+        self.enter = entering.function()
         self.worker = _Worker(table["worker"])
         self.retire = _Retire(table["retire"])
         self.pause_ns = self._measure_pause(_Pauses(table["pauses"]))
@@ -191,9 +193,10 @@ class Team:
         if nbytes <= self.scratch_bytes:
             return
         size = -(-nbytes // 4096) * 4096
-        self._scratch = [Memory(size) for _ in range(self.size)]
-        for thread, memory in enumerate(self._scratch):
+        scratch = [Memory(size) for _ in range(self.size)]
+        for thread, memory in enumerate(scratch):
             self._scratch_table[thread] = memory.address
+        self._scratch = scratch  # the old is freed last: a fast call on another thread may come in between
         self.scratch_bytes = size
 
     def is_free(self, part: int) -> bool:
@@ -221,20 +224,25 @@ class State:
         """The current team, made now if there is none. Call with the lock held."""
         if self.current is None:
             self.current = Team(1 if self.closing else self.wanted or default_threads())
-            self.generation += 1
+            self.renew()
         return self.current
 
     def replace(self, team: Team | None) -> None:
         """Stop the current team and make `team` the current one. Call with the lock held."""
         old, self.current = self.current, team
-        self.generation += 1
+        self.renew()
         if old is not None and not old.stop():
             self._unstoppable.append(old)
+
+    def renew(self) -> None:
+        """Let programs, and fast calls of them, look at the team and the arena again."""
+        self.generation += 1
+        assumptions.changed()
 
     def shared_arena(self, nbytes: int) -> Memory:
         """The arena that single-call programs share, grown to at least `nbytes`. Call with the lock held."""
         if self.arena is None or self.arena.nbytes < nbytes:
-            self.generation += 1  # first: should memory run out, nobody may use the old arena either
+            self.renew()  # first: should memory run out, nobody may use the old arena either
             self.arena = None
             self.arena = Memory(nbytes)
         return self.arena
@@ -287,7 +295,8 @@ def _forget_in_child() -> None:
     """After a fork only the forking thread exists: start over, and let go of locks that others held."""
     state.lock = threading.RLock()
     state.current = None
-    state.generation += 1
+    assumptions.words[assumptions.RUNNING] = 0
+    state.renew()
     state.graveyard.clear()
 
 

@@ -134,25 +134,27 @@ _programs: OrderedDict[Any, Program] = OrderedDict()
 _lock = threading.RLock()
 
 
-def program(planned: Plan, donated: Mapping[int, int] | None = None) -> Program:
+def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Sequence[int] = ()) -> Program:
     """The compiled program of a plan, from the cache when a graph of this structure ran before.
 
-    ``donated`` maps leaf positions to positions in the plan's outputs that may take over their memory.
+    ``donated`` maps leaf positions to positions in the plan's outputs that may take over their memory; ``settled`` are
+    positions of leaves that change rarely.
     """
-    key = (planned.signature, tuple(sorted(donated.items())) if donated else (), settings.deterministic)
+    gifts = tuple(sorted(donated.items())) if donated else ()
+    key = (planned.signature, gifts, tuple(settled), settings.deterministic)
     with _lock:
         found = _programs.get(key)
         if found is not None:
             _programs.move_to_end(key)
             return found
-        made = _compile(planned, donated or {})
+        made = _compile(planned, donated or {}, settled)
         _programs[key] = made
         while len(_programs) > CACHE_LIMIT:
             _programs.popitem(last=False)
         return made
 
 
-def _compile(planned: Plan, donated: Mapping[int, int]) -> Program:
+def _compile(planned: Plan, donated: Mapping[int, int], settled: Sequence[int]) -> Program:
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)
@@ -188,7 +190,7 @@ def _compile(planned: Plan, donated: Mapping[int, int]) -> Program:
     for leaf, output in donated.items():
         if results[output] < 0 and ~results[output] not in gifts.values():
             gifts[leaf] = ~results[output]
-    executable = compiler.compile(inputs, outputs, gifts, places) if outputs else None
+    executable = compiler.compile(inputs, outputs, gifts, places, settled) if outputs else None
     return Program(executable, results, inputs, outputs, tuple(missing))
 
 

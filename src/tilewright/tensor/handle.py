@@ -24,8 +24,9 @@ from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, make
 from tilewright.graph.sizes import size_value
 from tilewright.graph.template import Template
-from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import gradients, hooks, lazy
+from tilewright.runtime.buffers import CHANGES, Buffer
+from tilewright.runtime.team import state
+from tilewright.tensor import gradients, hooks, lazy, views
 from tilewright.tensor.errors import ArgumentError, AxisError, DTypeError, GradientError, ShapeError
 from tilewright.tensor.modes import modes, no_grad
 from tilewright.tensor.trace import Trace
@@ -319,7 +320,8 @@ class Tensor(Methods):
 
     def realize(self) -> Tensor:
         """Compute the elements now, without copying them out. Returns the tensor itself."""
-        lazy.realize_tensors((self,))
+        if self._value.buffer is None:
+            lazy.realize_tensors((self,))
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -327,7 +329,10 @@ class Tensor(Methods):
 
         Tensors share memory with each other, so the view cannot be written; ``np.array(x)`` gives a copy that can.
         """
-        return self._buffer().to_numpy(self.shape, readonly=True)
+        array = self._buffer().to_numpy(self.shape, readonly=True)
+        if state.current is not None:  # a program ran, so native code is loaded anyway
+            views.install(Tensor)
+        return array
 
     def _buffer(self) -> Buffer:
         if self._trace is not modes.trace:
@@ -377,7 +382,12 @@ class Tensor(Methods):
             return self.numpy().__dlpack__(stream=stream, max_version=max_version, copy=copy)
         # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy, unless it asks
         # for the memory itself: then it must not write, as tensors share theirs.
-        shared = self._buffer().to_numpy(self.shape) if copy is False else np.array(self.numpy())
+        if copy is False:
+            buffer = self._buffer()
+            buffer.version = CHANGES
+            shared = buffer.to_numpy(self.shape)
+        else:
+            shared = np.array(self.numpy())
         return shared.__dlpack__(stream=stream)
 
     def __dlpack_device__(self) -> tuple[int, int]:
