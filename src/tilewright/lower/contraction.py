@@ -44,7 +44,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
@@ -58,8 +58,9 @@ from tilewright.lower.problem import (
     dot_problem,
     epilogue,
     epilogue_cost,
+    replaceable,
 )  # fmt: skip
-from tilewright.lower.read import Index, Reader, Unsupported
+from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
 from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose
 from tilewright.recipes.machine import Machine
@@ -169,6 +170,7 @@ class Contraction(Packing):
         self.k = product(self.all_k)
         self.pieces: Extent = 1
         self.partial: Temporary | None = None
+        self.replaced = replaceable(group, stored)
         self.situation = self.look()
         self.note = ""
         self.take(tiling or self.chosen())
@@ -370,57 +372,26 @@ class Contraction(Packing):
         body: list[Stmt] = [
             Reg("sum", kind, const(0, kind)),
             *self.loop_variable("s", self.pieces, [Set("sum", op("add", reg("sum", kind), term))]),
-            *self.only_epilogue(tuple(at), reg("sum", kind)),
+            *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
         kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        call = self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
-        call.inplace = self.inplace_pairs(call)
+        return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
+
+    def replacing(self, call: Call) -> Call:
+        """The call of an epilogue that runs once for each element, with the operands that results may be written over."""
+        values = {*self.replaced, *self.group.outputs}
+        positions: dict[Value, set[Affine]] = {}
+        for a in self.reader.accesses:
+            if a.value in values:
+                positions.setdefault(a.value, set()).add(a.position)
+        call.inplace = inplace_pairs(call, positions)
         return call
-
-    def only_epilogue(self, at: Index, value: Expr) -> list[Stmt]:
-        """The epilogue where each element passes through it once. Notes what it reads, and where."""
-        first = len(self.reader.accesses)
-        body = epilogue(self.group, self.reader, at, value, self.builder)
-        for access in self.reader.accesses[first:]:
-            self.beside.setdefault(access.value, set()).add(access.position.expr())
-        self.written.update({s.buffer: s.index for s in body if isinstance(s, Store)})
-        return body
-
-    def inplace_pairs(self, call: Call) -> list[tuple[int, int]]:
-        """(output, input) arguments where the epilogue reads just the element that it writes: they may share memory."""
-        names = [b.name for b in call.kernel.buffers]
-        pairs = []
-        for o, out in enumerate(call.args):
-            at = self.written.get(names[o])
-            for i, arg in enumerate(call.args):
-                if at is None or arg.access != "r" or not isinstance(arg.place, Value):
-                    continue
-                if isinstance(out.place, Value) and arg.place.type == out.place.type:
-                    pairs += [(o, i)] if self.beside.get(arg.place) == {at} else []
-        return pairs
-
-    def operands(self) -> set[Value]:
-        """What the contraction itself reads from memory."""
-        found: set[Value] = set()
-        seen: set[Value] = set()
-        stack = list(self.group.anchor.inputs)
-        while stack:
-            x = stack.pop()
-            if x not in seen:
-                seen.add(x)
-                if self.stored(x):
-                    found.add(x)
-                else:
-                    stack.extend(x.inputs)
-        return found
 
     def start(self) -> None:
         self.builder = Builder()
         self.space = Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
-        self.beside: dict[Value, set[Expr]] = {}
-        self.written: dict[str, Expr] = {}
 
     def main_call(self, label: str, flops: int) -> Call:
         self.start()
@@ -461,10 +432,10 @@ class Contraction(Packing):
             task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
         call = self.builder.call(body, total(extents), 1, label, flops)
-        if self.long and not self.when:
-            operands = self.operands()
-            call.inplace = [(o, i) for o, i in self.inplace_pairs(call) if call.args[i].place not in operands]
-        return call
+        once = (
+            self.partial is None and self.long and not self.when
+        )  # a long epilogue leaves out what blocks share
+        return self.replacing(call) if once else call
 
     def cut(self, at: At) -> tuple[At, At, At]:
         b, mo = len(self.problem.batch), len(self.m.outer)
@@ -560,7 +531,7 @@ class Contraction(Packing):
         m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
         value = load(self.block_area, (m * t.nc + n).expr(), p.kind)
         at = p.out(batch, self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n))
-        body: list[Stmt] = self.only_epilogue(tuple(at), value)
+        body = epilogue(self.group, self.reader, at, value, self.builder)
         first_m, first_n = self.shared(*rows, t.mc, self.m.size), self.shared(*columns, t.nc, self.n.size)
         body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", t.lanes)]
         if t.mc > 1:
