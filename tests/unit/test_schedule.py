@@ -151,6 +151,47 @@ def test_the_last_reader_of_an_old_value_comes_before_the_update() -> None:
     check_waits(executable)
 
 
+def adam(p: Value, m: Value, v: Value, g: Value) -> list[Value]:
+    m = build.add(build.mul(m, 0.9), build.mul(g, 0.1))
+    v = build.add(build.mul(v, 0.99), build.mul(build.mul(g, g), 0.01))
+    root = build.add(build.mul(build.unary("sqrt", build.unary("abs", v)), 1.5), 1e-8)
+    step = build.div(build.div(m, 0.9), root)
+    return [build.sub(build.mul(p, 0.999), build.mul(build.full_like(p, 0.1), step)), m, v]
+
+
+# rows, columns and length of the sum: whole blocks, blocks that overlap, one block, a sum in pieces
+@pytest.mark.parametrize(
+    "sizes", [(128, 784, 64), (512, 128, 768), (500, 777, 64), (30, 33, 100), (40, 30, 5000)]
+)
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_contraction_updates_parameters_in_place_once(
+    sizes: tuple[int, int, int], threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's update is the epilogue of a gradient: what it reads at its own place it may write over."""
+    monkeypatch.setattr(compiler, "default_threads", lambda: int(threads))
+    rows, columns, length = sizes
+    old = [leaf(rows, columns) for _ in range(3)]
+    x, y = leaf(length, columns), leaf(length, rows)
+    new = adam(*old, build.dot(y, x, ((0,), (0,))))
+    given = compiler.compile([*old, x, y], new, {0: 0, 1: 1, 2: 2})
+    assert given.schedule.taken == {0: 0, 1: 1, 2: 2}
+    check_waits(given)
+    rng = np.random.default_rng(0)
+    arrays = numbers(rng, [*old, x, y])
+    want = native(compiler.compile([*old, x, y], new), arrays)
+    assert all(map(equal_bits, native(given, arrays), want))
+    assert all(map(equal_bits, run_in_random_order(given, arrays, rng), want))
+
+
+def test_a_contraction_keeps_the_memory_of_its_operands() -> None:
+    p, m, v = leaf(96, 96), leaf(96, 96), leaf(96, 96)
+    new = adam(p, m, v, build.dot(p, p, ((0,), (0,))))
+    given = compiler.compile([p, m, v], new, {0: 0, 1: 1, 2: 2})
+    assert given.schedule.taken == {1: 1, 2: 2}
+    arrays = numbers(np.random.default_rng(0), [p, m, v])
+    assert all(map(equal_bits, native(given, arrays), native(compiler.compile([p, m, v], new), arrays)))
+
+
 NOT_TAKEN = {
     "elements move": lambda p: [make("flip", (p,), axes=(0,))],
     "the old value is a result": lambda p: [build.add(p, build.full_like(p, 1)), p],

@@ -708,13 +708,15 @@ def _read_timings(part: _Part, table: Memory) -> list[profiler.LaunchTiming]:
     rows = table.words(0, offsets.PROFILE_WORDS * part.stride * len(part.launches))
     data = np.array(rows, np.int64).reshape(len(part.launches), part.stride, offsets.PROFILE_WORDS)
     found = []
-    for launch, threads in zip(part.launches, data, strict=True):
+    for launch, threads, once in zip(part.launches, data, part.chunks, strict=True):
         took_part = threads[threads[:, 3] > 0]
         start, end = (int(took_part[:, 0].min()), int(took_part[:, 1].max())) if len(took_part) else (0, 0)
         chunks = tuple(int(count) for count in threads[:, 3])
         busy = int(threads[:, 2].sum())
+        repeats = sum(chunks) // max(once, 1)
+        work = launch.flops * repeats, launch.nbytes * repeats
         found.append(
-            profiler.LaunchTiming(_launch_name(launch), start, end, busy, chunks, launch.flops, launch.nbytes)
+            profiler.LaunchTiming(_launch_name(launch), start, end, busy, chunks, *work, repeats=repeats)
         )
     return found
 
