@@ -44,7 +44,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
@@ -58,6 +58,7 @@ from tilewright.lower.problem import (
     dot_problem,
     epilogue,
     epilogue_cost,
+    replaceable,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
@@ -168,6 +169,7 @@ class Contraction(Packing):
         self.k = product(self.all_k)
         self.pieces: Extent = 1
         self.partial: Temporary | None = None
+        self.replaced = replaceable(group, stored)
         self.situation = self.look()
         self.note = ""
         self.take(tiling or self.chosen())
@@ -223,6 +225,7 @@ class Contraction(Packing):
             packed_inner=k is not None,
             tail=product(self.local_k[k.place :]) if k else upper(self.all_k[-1]) if p.k else 1,
             long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
+            replaced=sum(v.type.nbytes for v in self.replaced) if upper(self.pieces) == 1 else 0,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
         )
@@ -343,7 +346,17 @@ class Contraction(Packing):
         ]
         kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
+        return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
+
+    def replacing(self, call: Call) -> Call:
+        """The call of an epilogue that runs once for each element, with the operands that results may be written over."""
+        values = {*self.replaced, *self.group.outputs}
+        positions: dict[Value, set[Affine]] = {}
+        for a in self.reader.accesses:
+            if a.value in values:
+                positions.setdefault(a.value, set()).add(a.position)
+        call.inplace = inplace_pairs(call, positions)
+        return call
 
     def start(self) -> None:
         self.builder = Builder()
@@ -385,7 +398,9 @@ class Contraction(Packing):
         if self.long:
             task += self.long_epilogue(batch, mo, no, m_block, n_block)
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
-        return self.builder.call(body, total(extents), 1, label, flops)
+        call = self.builder.call(body, total(extents), 1, label, flops)
+        once = self.partial is None and self.situation.is_exact(t)
+        return self.replacing(call) if once else call
 
     def cut(self, at: At) -> tuple[At, At, At]:
         b, mo = len(self.problem.batch), len(self.m.outer)

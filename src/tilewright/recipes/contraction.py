@@ -51,6 +51,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
+    ``replaced``: bytes of operands that results may be written over, if tiles do not overlap.
     """
 
     element: str
@@ -71,6 +72,16 @@ class Situation:
     long: bool
     least_m: int = 0
     least_n: int = 0
+    replaced: int = 0
+
+    def is_exact(self, t: Tiling) -> bool:
+        """Whether no tiles overlap, so that the epilogue of every element runs once."""
+        if self.least_m or self.least_n:
+            return False
+        rows, columns = (
+            (t.mc, t.nc) if self.long else (t.mr, min(t.nr * (1 if t.variant == "inner" else t.lanes), t.nc))
+        )
+        return not (self.m % t.mc or self.n % t.nc or t.mc % rows or t.nc % columns)
 
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
@@ -290,7 +301,29 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     pack_b = s.packed_k > 0 or ((far or s.b != "plain") and not single)
     # columns of A that lie together are copied together; other strides are walked as they are
     plain_a = s.a == "plain" or (s.a == "along" and s.k <= 32)
-    return _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    chosen = _chosen(machine, s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    return _made_exact(chosen, s) if s.replaced > 4 * machine.l2 and s.unit == 1 else chosen
+
+
+def _made_exact(t: Tiling, s: Situation) -> Tiling:
+    """A tiling close by whose tiles do not overlap, if there is one: results that lie over operands are neither fetched before
+    they are written nor kept twice."""
+    if s.is_exact(t):
+        return t
+    width = t.nr * t.lanes
+    rows = max(r for r in range(1, t.mr + 1) if s.m % r == 0)
+    if s.n % width or 8 * rows < 7 * t.mr:
+        return t
+    mc, nc = _near(t.mc, rows, s.m), _near(t.nc, width, s.n)
+    if not all(2 * size <= 3 * new <= 4.5 * size for size, new in ((t.mc, mc), (t.nc, nc))):
+        return t
+    return replace(t, mr=rows, mc=mc, nc=nc)
+
+
+def _near(size: int, unit: int, total: int) -> int:
+    """The multiple of ``unit`` nearest to ``size`` that divides ``total``, a multiple itself."""
+    fitting = [d for d in range(unit, total + 1, unit) if total % d == 0]
+    return min(fitting, key=lambda d: max(d / size, size / d))
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
