@@ -433,9 +433,8 @@ class Contraction(Packing):
             task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
         call = self.builder.call(body, total(extents), 1, label, flops)
-        once = (
-            self.partial is None and self.long and not self.when
-        )  # a long epilogue leaves out what blocks share
+        # a long epilogue leaves out what blocks share
+        once = self.partial is None and not self.when and (self.long or self.situation.is_exact(t))
         return self.replacing(call) if once else call
 
     def cut(self, at: At) -> tuple[At, At, At]:
