@@ -250,7 +250,10 @@ class Contraction(Packing):
         self.tiling, self.inner = tiling, tiling.variant == "inner"
         # with lanes along k results come one by one; the block has lanes for what follows
         most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
-        self.long = (epilogue_cost(self.group) > most and upper(self.pieces) == 1) or tiling.variant == "rows"
+        # what it may write over an operand, each element must pass once: in tiles that overlap it does not
+        replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
+        long = epilogue_cost(self.group) > most or (replaces and not self.when)
+        self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.laid_out = None
