@@ -132,6 +132,7 @@ REAL: dict[str, Callable[..., float]] = {
     "maximum": _propagate(max),
     "minimum": _propagate(min),
     "copysign": math.copysign,
+    "sigmoid": lambda a: math.exp(a) / (1 + math.exp(a)) if a < 0 else 1 / (1 + math.exp(-a)),
     **{
         name: getattr(math, name)
         for name in ("exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan")

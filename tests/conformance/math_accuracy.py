@@ -32,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 UNARY = (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan",
-    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "sigmoid",
 )  # fmt: skip
 BINARY = ("pow", "atan2")
 
@@ -114,11 +114,17 @@ def _erf(x: Array) -> Array:
     return np.fromiter(map(math.erf, x.tolist()), np.float64, x.size)
 
 
+def _sigmoid(x: Array) -> Array:
+    small = np.exp(-np.abs(x))
+    return np.where(x < 0, small, 1.0) / (1.0 + small)
+
+
 FLOAT64: dict[str, Callable[..., Array]] = {
     "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log10": np.log10,
     "log1p": np.log1p, "rsqrt": lambda x: 1 / np.sqrt(x), "sin": np.sin, "cos": np.cos, "tan": np.tan,
     "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh,
-    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "pow": np.power, "atan2": np.arctan2,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erf": _erf, "sigmoid": _sigmoid,
+    "pow": np.power, "atan2": np.arctan2,
 }  # fmt: skip
 
 
@@ -181,8 +187,9 @@ EXACT: dict[str, Callable[..., Any]] = {
     "exp2": lambda x: mp.power(2, x),
     "log2": lambda x: mp.log(x, 2),
     "rsqrt": lambda x: 1 / mp.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
     "pow": mp.power,
-    **{name: getattr(mp, name) for name in UNARY if name not in ("exp2", "log2", "rsqrt")},
+    **{name: getattr(mp, name) for name in UNARY if name not in ("exp2", "log2", "rsqrt", "sigmoid")},
     "atan2": mp.atan2,
 }
 
@@ -214,7 +221,7 @@ def float64_arguments(name: str, count: int, seed: int = 0) -> list[Array]:
         return [1 + np.concatenate([np.abs(usual), np.abs(near_one - 1), np.abs(patterns()) / 2])]
     if name == "log1p":
         return [np.concatenate([np.abs(usual), np.expm1(rng.standard_normal(count)), np.abs(patterns())])]
-    if name in ("exp", "exp2", "expm1", "sinh", "cosh", "tanh"):
+    if name in ("exp", "exp2", "expm1", "sinh", "cosh", "tanh", "sigmoid"):
         return [np.concatenate([usual, rng.uniform(-1080, 1080, count)])]
     if name in ("sin", "cos", "tan"):  # also near multiples of pi/2, where the result is small
         multiples = np.round(np.exp(rng.uniform(0, 700, count))) * (np.pi / 2)

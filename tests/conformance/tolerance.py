@@ -20,7 +20,7 @@ from tilewright.graph.reference import evaluate
 # Units in the last place for float32 and float64, and for complex numbers of |z|.
 ULPS: dict[str, float] = {
     **dict.fromkeys(("div", "sqrt"), 1),
-    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "rsqrt", "erf"), 3),
+    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "rsqrt", "erf", "sigmoid"), 3),
     **dict.fromkeys(("sin", "cos", "tanh", "atan", "asin", "acos"), 3),
     **dict.fromkeys(("tan", "sinh", "cosh", "asinh", "acosh", "atanh", "atan2"), 4),
     "pow": 4,

@@ -74,6 +74,22 @@ def test_elementwise_work_is_one_group() -> None:
     assert shown([a, build.add(a, x)]) == ["[map: mul add -> mul add]"]
 
 
+def test_maps_that_read_the_same_are_one_though_neither_reads_the_other() -> None:
+    z = build.dot(leaf(256, 100), leaf(100, 400), ((1,), (0,)))
+    gates = [build.unary("sigmoid", build.slice_(z, (0, at), (256, at + 100))) for at in (0, 100, 200, 300)]
+    assert shown(gates) == [
+        "[dot: dot -> dot]",
+        "[map: sigmoid sigmoid sigmoid sigmoid -> sigmoid sigmoid sigmoid sigmoid]",
+    ]
+
+
+def test_small_maps_are_one_and_large_ones_of_different_values_are_not() -> None:
+    for rows, groups in ((16, 1), (1600, 2)):
+        assert (
+            len(shown([build.unary("exp", leaf(rows, 100)), build.unary("exp", leaf(rows, 100))])) == groups
+        )
+
+
 def test_softmax_is_one_row_program() -> None:
     assert shown([softmax(leaf(32, 100))]) == ["[row: reduce_max sub exp reduce_sum div -> div]"]
 

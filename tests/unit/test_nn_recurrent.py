@@ -167,6 +167,24 @@ def test_a_jitted_step_learns_to_remember() -> None:
     assert np.mean(losses[-20:]) < 0.15 * np.mean(losses[:20])
 
 
+def test_a_step_of_the_loops_is_few_launches() -> None:
+    """Forward: the gates' product, then all that is elementwise. Backward: the state's share, the gates' gradients, a product.
+    The gates are kept for it, not computed again, and their gradients are written side by side."""
+    layer = nn.LSTM(I, H)
+
+    @tw.jit
+    def gradients(x: tw.Tensor) -> list[tw.Tensor]:
+        (layer(x)[0] ** 2).sum().backward()
+        grads = [p.grad for p in layer.parameters()]
+        return [g for g in grads if g is not None]
+
+    plan = gradients.executable(tw.ones((T, B, I))).stage_text("plan")
+    forward, backward = (part.split("\n") for part in plan.split(f"loop of {T} iterations\n")[1:])
+    inside = [[line.split()[1] for line in part if line.startswith("      ")] for part in (forward, backward)]
+    assert inside == [["dot", "map"], ["map", "concat", "dot"]]
+    assert "tanh" not in " ".join(backward) and "sigmoid" not in " ".join(backward)
+
+
 def test_mistakes_are_named() -> None:
     for call, text in (
         (lambda: nn.LSTM(I, H)(tw.zeros((T, B, I + 1))), "with I = 4"),

@@ -157,6 +157,10 @@ def test_host_steps_and_timings_stand_beside_loops() -> None:
     with profile() as runs:
         Program([launch("count", 1, 1, 64, 8), loop], slots=2).run(addresses(x))
     assert [sum(t.chunks) for t in runs[-1].steps] == [8, 80]
+    once, often = runs[-1].steps
+    assert (once.repeats, often.repeats) == (1, 10)
+    assert once.ns == once.end_ns - once.start_ns
+    assert often.ns <= often.busy_ns <= sum(c > 0 for c in often.chunks) * (often.end_ns - often.start_ns)
 
 
 def test_inconsistent_loops_are_refused() -> None:

@@ -35,10 +35,11 @@ Pull = Callable[[Sequence[Value], Sequence[Value | None], Sequence[Value]], Sequ
 Push = Callable[[Sequence[Value], Sequence[Value], Sequence[Value]], Sequence[Value | None]]
 Batch = Callable[[Sequence[Value], Mapping[Value, Value], int], Sequence[Value | None]]
 
-# What is cheaper to keep for the backward pass than to compute anew.
+# What is cheaper to keep for the backward pass than to compute anew. The functions among them are those whose derivative is
+# written with their result: where it is kept, the operand is needed no more.
 KEPT = frozenset(
     ("dot", "conv", "reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "cumsum", "scatter", "fold", "scan",
-     "while_loop", "switch", "attention", "attention_grad")
+     "while_loop", "switch", "attention", "attention_grad", "exp", "tanh", "sigmoid")
 )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
+from functools import reduce
+from itertools import accumulate
 
 from tilewright.autodiff import scan, switch
 from tilewright.core import dtype as dt
@@ -80,10 +82,10 @@ def vjp(
     >>> dx.type
     float32[3]
     """
-    sums: dict[Value, Value] = {}
+    sums: dict[Value, list[Value]] = {}
 
     def give(value: Value, cotangent: Value) -> None:
-        sums[value] = add(sums[value], cotangent) if value in sums else cotangent
+        sums.setdefault(value, []).append(cotangent)
 
     path = dependent(outputs, wrt)
     for output, cotangent in zip(outputs, cotangents, strict=True):
@@ -96,7 +98,8 @@ def vjp(
     wanted = set(wrt)
     calls = _calls(path)
     for value in reversed(path):
-        g = sums.get(value) if value in wanted else sums.pop(value, None)
+        terms = sums.get(value) if value in wanted else sums.pop(value, None)
+        g = None if terms is None else _sum(terms)
         if value.op in JOINT:  # the rule wants the cotangents of all results at once
             found = calls[_call_of(value)].give(value, g, path)
         elif g is None or value.op in NOT_DIFFERENTIABLE or not any(v in path for v in value.inputs):
@@ -106,7 +109,29 @@ def vjp(
         for operand, cotangent in zip(value.inputs, found, strict=bool(found)):
             if cotangent is not None and operand in path:
                 give(operand, cotangent)
-    return [sums.get(v) for v in wrt]
+    return [_sum(sums[v]) if v in sums else None for v in wrt]
+
+
+def _sum(terms: list[Value]) -> Value:
+    """The sum of a value's cotangents. Those of slices that fill an axis side by side are put together; the others, elements with
+    zeros around, are added."""
+    if len(terms) > 1:
+        for axis in range(terms[0].type.rank):
+            pieces = sorted((t for t in terms if _pads_only(t, axis)), key=lambda t: t["low"][axis])
+            starts = [0, *accumulate(static(t.inputs[0].shape[axis] for t in pieces))]
+            if len(pieces) > 1 and [*(t["low"][axis] for t in pieces), terms[0].shape[axis]] == starts:
+                joined = make("concat", [t.inputs[0] for t in pieces], axis=axis)
+                terms = [*(t for t in terms if t not in pieces), joined]
+    return reduce(add, terms)
+
+
+def _pads_only(term: Value, axis: int) -> bool:
+    """Whether a cotangent is that of a slice along one axis: elements with zeros around."""
+    if term.op != "pad" or any(term["interior"]) or repeated_number(term.inputs[1]) != 0:
+        return False
+    return all(
+        a == axis for a, widths in enumerate(zip(term["low"], term["high"], strict=True)) if any(widths)
+    )
 
 
 def dependent(outputs: Sequence[Value], wrt: Iterable[Value]) -> dict[Value, None]:
@@ -209,6 +234,7 @@ FACTOR: dict[str, Callable[[Value, Value], Value]] = {
     "sinh": lambda x, y: unary("cosh", x),
     "cosh": lambda x, y: unary("sinh", x),
     "tanh": lambda x, y: sub(1, square(y)),
+    "sigmoid": lambda x, y: mul(y, sub(1, y)),
     "erf": lambda x, y: mul(unary("exp", neg(square(x))), 2 / math.sqrt(math.pi)),
     "rsqrt": lambda x, y: mul(mul(y, square(y)), -0.5),
 }

@@ -74,6 +74,11 @@ def _erf(x: Any) -> Any:
     return np.array(flat, dtype=np.float64).reshape(x.shape).astype(x.dtype)
 
 
+def _sigmoid(x: Any) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(x < 0, small, np.ones_like(small)) / (1 + small)
+
+
 def _expm1(x: Any) -> Any:
     """exp(x) - 1; for complex x from real functions, precise near 0 and defined at every infinity as C's ``cexp`` is."""
     x = np.asarray(x)
@@ -213,6 +218,7 @@ _ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("acosh", 1, _F, "same", _elementwise(np.arccosh)),
     ScalarOp("atanh", 1, _F, "same", _elementwise(np.arctanh)),
     ScalarOp("erf", 1, "f", "same", _elementwise(_erf)),
+    ScalarOp("sigmoid", 1, "f", "same", _elementwise(_sigmoid), "1 / (1 + exp(-x))"),
     ScalarOp("floor", 1, "f", "same", _elementwise(np.floor)),
     ScalarOp("ceil", 1, "f", "same", _elementwise(np.ceil)),
     ScalarOp("round", 1, "f", "same", _elementwise(np.rint), "to nearest, ties to even"),

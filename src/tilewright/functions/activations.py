@@ -22,6 +22,7 @@ from tilewright.functions.elementwise import (
     multiply,
     negative,
     reciprocal,
+    sigmoid,
     subtract,
     tanh,
     where,
@@ -75,14 +76,6 @@ def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
 def folded(x: Tensor) -> Tensor:
     """-|x| for smooth functions of it: at 0 its derivative is 1, that of the side at 0, where -|x| itself has 0."""
     return where(less_equal(x, 0), x, negative(x))
-
-
-@composite
-def sigmoid(x: TensorLike) -> Tensor:
-    """1 / (1 + exp(-x)), elementwise, without overflow: computed from exp(-|x|)."""
-    x = float_tensor(x, "sigmoid")
-    small = exp(folded(x))
-    return divide(where(less_equal(x, 0), small, 1.0), add(1.0, small))
 
 
 @composite

@@ -88,6 +88,7 @@ __all__ = [
     "remainder",
     "round",
     "rsqrt",
+    "sigmoid",
     "sign",
     "signbit",
     "sin",
@@ -178,6 +179,7 @@ asinh = _floating("asinh", "asinh", "Inverse hyperbolic sine, elementwise.")
 acosh = _floating("acosh", "acosh", "Inverse hyperbolic cosine, elementwise.")
 atanh = _floating("atanh", "atanh", "Inverse hyperbolic tangent, elementwise.")
 erf = _floating("erf", "erf", "Error function, elementwise.")
+sigmoid = _floating("sigmoid", "sigmoid", "1 / (1 + exp(-x)), elementwise, without overflow.")
 
 add = _binary("add", "add", "x1 + x2, elementwise; `or` for bools.", "bitor")
 subtract = _binary("subtract", "sub", "x1 - x2, elementwise.")

@@ -66,6 +66,7 @@ EXPANSIONS: dict[str, Expansion] = {
     "acosh": _float(math_log.acosh),
     "atanh": _float(math_log.atanh),
     "erf": _float(math_exp.erf),
+    "sigmoid": _float(math_exp.sigmoid),
     "pow": _pow,
     "atan2": _float(math_trig.atan2),
     "mod": _float(math_integer.mod),

@@ -1,4 +1,4 @@
-"""exp, exp2, expm1, sinh, cosh, tanh and erf as expressions of fma, integer shifts and selections.
+"""exp, exp2, expm1, sinh, cosh, tanh, sigmoid and erf as expressions of fma, integer shifts and selections.
 
 All follow one scheme: ``x = n ln 2 + r`` with the nearest integer n, a polynomial for ``e^r`` or ``e^r - 1``,
 and 2^n put together in the exponent bits. Adding 1.5 * 2^mantissa + bias to x / ln 2 rounds it and leaves n +
@@ -13,7 +13,7 @@ from tilewright.kernel.math_coefficients import ERF, EXP, EXP2, EXPM1, SINH, TAN
 from tilewright.kernel.math_constants import LN2, LOG2_E, TWO_OVER_SQRT_PI
 from tilewright.kernel.math_float import Format, at_least, at_most, polynomial, split_constant, where
 
-__all__ = ["cosh", "erf", "exp", "exp2", "expm1", "sinh", "tanh"]
+__all__ = ["cosh", "erf", "exp", "exp2", "expm1", "sigmoid", "sinh", "tanh"]
 
 
 def _reduce(f: Format, x: Expr, step: int, offset: int) -> tuple[Expr, Expr, Expr]:
@@ -86,6 +86,21 @@ def tanh(f: Format, x: Expr) -> Expr:
     scale = f.exponent_field(f.to_int(shifted))
     far = f.const(1.0) - op("div", f.const(2.0), fma(scale, _near(f, r), scale + f.const(1.0)))
     return op("copysign", where(op("lt", a, f.const(0.6)), near, far), x)
+
+
+def sigmoid(f: Format, x: Expr) -> Expr:
+    """With e = e^-|x|, 1 / (1 + e), or e / (1 + e) below 0. e is kept 2^shift times as large as it is, and so a normal number
+    as long as the result is not 0. What the sum's rounding has lost is put back, with 3/4 for 1 / (1 + e)."""
+    shift, beyond = (24, 104.0) if f.bits == 32 else (53, 746.0)
+    a = at_most(op("abs", x), f.const(beyond))
+    n_bits, _, r = _reduce(f, op("neg", a), 1, f.bias + shift)
+    scale = f.exponent_field(n_bits)
+    grown, small = fma(scale, _near(f, r), scale), f.const(2.0**-shift)
+    top = where(op("lt", x, f.const(0.0)), grown, f.const(2.0**shift))
+    total = fma(grown, small, f.const(1.0))
+    lost = fma(grown, small, f.const(1.0) - total)
+    near = op("div", top, total)
+    return fma(near * lost, f.const(-0.75), near) * small
 
 
 def _quarter_exp(f: Format, a: Expr) -> Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,8 +10,9 @@ from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, Size, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import Buf, Check, Expr, Kernel, Scratch, Stmt
+from tilewright.lower.affine import Affine
 
-__all__ = ["Arg", "Builder", "Call", "Temporary"]
+__all__ = ["Arg", "Builder", "Call", "Temporary", "inplace_pairs", "take_checks"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +59,25 @@ class Call:
     inplace: list[tuple[int, int]] = field(default_factory=list)
     label: str = ""
     flops: int = 0
+    # What its bounds checks look at, and whether at every element: (indices, axis size). None: anything
+    checked: dict[tuple[Value, int], bool] | None = None
     when: list[tuple[Size, int, int]] = field(
         default_factory=list
     )  # it runs where these sizes are in these ranges
+
+
+def inplace_pairs(call: Call, positions: Mapping[Value, set[Affine]]) -> list[tuple[int, int]]:
+    """(output, input) arguments that may share memory, among the values in ``positions``: where a call accesses each of them."""
+    pairs = []
+    for o, out in enumerate(call.args):
+        if out.access != "w" or not isinstance(out.place, Value) or out.place not in positions:
+            continue
+        for i, arg in enumerate(call.args):
+            if arg.access != "r" or not isinstance(arg.place, Value) or arg.place.type != out.place.type:
+                continue
+            if positions.get(arg.place) == positions[out.place]:
+                pairs.append((o, i))
+    return pairs
 
 
 class Builder:

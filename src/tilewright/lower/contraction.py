@@ -44,7 +44,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
@@ -58,6 +58,7 @@ from tilewright.lower.problem import (
     dot_problem,
     epilogue,
     epilogue_cost,
+    replaceable,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
@@ -170,6 +171,7 @@ class Contraction(Packing):
         self.k = product(self.all_k)
         self.pieces: Extent = 1
         self.partial: Temporary | None = None
+        self.replaced = replaceable(group, stored)
         self.situation = self.look()
         self.note = ""
         self.take(tiling or self.chosen())
@@ -248,7 +250,10 @@ class Contraction(Packing):
         self.tiling, self.inner = tiling, tiling.variant == "inner"
         # with lanes along k results come one by one; the block has lanes for what follows
         most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
-        self.long = (epilogue_cost(self.group) > most and upper(self.pieces) == 1) or tiling.variant == "rows"
+        # what it may write over an operand, each element must pass once: in tiles that overlap it does not
+        replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
+        long = epilogue_cost(self.group) > most or (replaces and not self.when)
+        self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.laid_out = None
@@ -378,7 +383,17 @@ class Contraction(Packing):
         ]
         kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}")
+        return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
+
+    def replacing(self, call: Call) -> Call:
+        """The call of an epilogue that runs once for each element, with the operands that results may be written over."""
+        values = {*self.replaced, *self.group.outputs}
+        positions: dict[Value, set[Affine]] = {}
+        for a in self.reader.accesses:
+            if a.value in values:
+                positions.setdefault(a.value, set()).add(a.position)
+        call.inplace = inplace_pairs(call, positions)
+        return call
 
     def start(self) -> None:
         self.builder = Builder()
@@ -418,9 +433,12 @@ class Contraction(Packing):
         tiles = {"inner": self.inner_tiles, "columns": self.column_tiles, "rows": self.row_sums}[t.variant]
         task += tiles(batch, mo, no, m_block, n_block)
         if self.long:
-            task += self.long_epilogue(batch, mo, no, m_block, n_block)
+            task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
-        return self.builder.call(body, total(extents), 1, label, flops)
+        call = self.builder.call(body, total(extents), 1, label, flops)
+        # a long epilogue leaves out what blocks share
+        once = self.partial is None and not self.when and (self.long or self.situation.is_exact(t))
+        return self.replacing(call) if once else call
 
     def cut(self, at: At) -> tuple[At, At, At]:
         b, mo = len(self.problem.batch), len(self.m.outer)
@@ -513,15 +531,29 @@ class Contraction(Packing):
             return [Store(self.builder.buffer(self.partial, "w"), position.expr(), value)]
         return epilogue(self.group, self.reader, at, value, self.builder)
 
-    def long_epilogue(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+    def long_epilogue(
+        self, batch: At, mo: At, no: At, rows: tuple[Affine, Affine], columns: tuple[Affine, Affine]
+    ) -> list[Stmt]:
+        """The epilogue over a block, given by number and start, without what it shares with the block before it: an update of
+        memory in place must happen once."""
         t = self.tiling
         m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
         value = load(self.block_area, (m * t.nc + n).expr(), self.problem.kind)
-        free = [self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n)]
-        body = self.put(batch, free, value)
-        lanes = t.lanes
-        vector = [Loop("en", index(0), index(t.nc), tuple(body), "vector", lanes)]
-        return self.loop_variable("em", self.height if t.mc > 1 else 1, vector)
+        body = self.put(
+            batch, [self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n)], value
+        )
+        first_m, first_n = self.shared(*rows, t.mc, self.m.size), self.shared(*columns, t.nc, self.n.size)
+        body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", t.lanes)]
+        if t.mc > 1:
+            height = self.height if isinstance(self.height, Expr) else index(self.height)
+            body = [Loop("em", first_m, height, tuple(body))]
+        return body
+
+    def shared(self, number: Affine, start: Affine, size: int, range: Extent) -> Expr:
+        """How many rows or columns at its beginning a block shares with the one before it."""
+        if size >= upper(range) or (isinstance(range, int) and range % size == 0):
+            return index(0)
+        return (number * size - start).expr()
 
     # ---- one row, its sums in scratch ----
 

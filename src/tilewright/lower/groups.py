@@ -53,6 +53,8 @@ RECOMPUTE_COST = 20  # the same for an array that waits for a later pass, and ta
 WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
+SMALL_MAP = 1 << 14  # elements of a map that takes about as long as starting it
+MAX_TOGETHER = 24  # values that one map computes side by side
 WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element many times, or pack it
 
 
@@ -175,7 +177,7 @@ class _Former:
                 self.open("host", v, reason="complex elements")
             elif is_disjoint_fold(v):
                 self.floating(v)
-            elif v.op in SCALAR_OPS or v.op in ("cast", "bitcast") or is_small_reduction(v):
+            elif v.op in SCALAR_OPS or v.op in ("cast", "bitcast", "mark") or is_small_reduction(v):
                 self.elementwise(v)
             elif v.op in COMBINE:
                 self.reduction(v)
@@ -190,7 +192,6 @@ class _Former:
                 "gather",
                 "random_bits",
                 "stop_gradient",
-                "mark",
                 "barrier",
             ):
                 self.floating(v)
@@ -247,7 +248,7 @@ class _Former:
         self.cost[v] = own_cost(v) + terms * (1 + sum(self.cost[x] for x in reads(v))) - 1
         uses = self.uses[v]
         if v in self.outputs or v in self.operands:
-            self.open("map", v)
+            self.store(v)
             return
         moving = v.op in REWRITES
         if moving and self.cost[v] == 0:
@@ -255,7 +256,27 @@ class _Former:
         several = len(uses) > 1 and self.cost[v] > STORE_COST
         wide = any(self.read_widely(u) for u in uses) and self.cost[v] > WIDE_COST
         if (several or wide or self.cost[v] > MAX_FLOATING_COST) and not moving:
-            self.open("map", v)
+            self.store(v)
+
+    def store(self, v: Value) -> None:
+        """Compute ``v`` in a map over the same elements that is there anyway, or in one of its own."""
+        for group in reversed(self.groups[self.newest[v] + 1 :]):
+            if self.joins_map(v, group):
+                self.place(group, v, group.loops)
+                self.depth[v] = 0
+                return
+        self.open("map", v)
+
+    def joins_map(self, v: Value, group: Group) -> bool:
+        """Whether a map, of which ``v`` reads nothing, should compute ``v`` too: it reads what ``v`` reads, or both are so small
+        that starting another kernel costs as much. Results stay apart from intermediate values: these
+        are computed early, those as late as possible, over memory that others read."""
+        if group.kind != "map" or group.dims != v.shape or len(group.members) >= MAX_TOGETHER:
+            return False
+        if (v in self.outputs) != any(m in self.outputs for m in group.members):
+            return False
+        small = is_static(v.shape) and product(v.shape) <= SMALL_MAP
+        return small or self.shares_reads(v, group)
 
     def read_widely(self, u: Value) -> bool:
         """Whether a reader, perhaps through movement, reads each element many times."""

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, Shape, product, static, total
 from tilewright.graph.ir import Value, topological
-from tilewright.kernel.ir import Check, Expr, Stmt, Store, cast, const, op, substitute
+from tilewright.kernel.ir import Check, Expr, Let, Stmt, Store, cast, const, op, substitute, var
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
 from tilewright.lower.groups import Group, own_cost
-from tilewright.lower.read import Index, Reader, accumulator, conjunction, within
+from tilewright.lower.read import Access, Index, Reader, accumulator, conjunction, within
 
 __all__ = [
-    "Analysis", "At", "Problem", "Side", "conv_problem", "dot_problem", "epilogue", "epilogue_cost", "renamed",
+    "Analysis", "At", "Problem", "Side", "conv_problem", "dot_problem", "epilogue", "epilogue_cost", "renamed", "replaceable",
 ]  # fmt: skip
 
 At = list[Affine]
@@ -301,16 +301,28 @@ def epilogue(group: Group, reader: Reader, at: Index, value: Expr, builder: Buil
     reader.bound[anchor] = lambda _: cast(value, anchor.dtype)
     reader.forget()
     out: list[Stmt] = []
+    stores: list[Stmt] = []  # after all results: one may lie where an operand of another does
     for v in group.outputs:
         moved = tuple(_move(i, mapping, reader.space) for i in group.members[v])
         result = reader.read(v, moved)
         position = reader.space.linear(moved, v.shape)
-        if builder is None:
-            reader.load(v, "x", moved, None)  # the analysis counts the store as an access
-        else:
+        reader.accesses.append(Access(v, position))
+        if builder is not None:
             out += take_checks(reader)
-            out.append(Store(builder.buffer(v, "w"), position.expr(), result))
-    return out
+            if len(group.outputs) > 1:
+                name = f"out{len(stores)}"
+                out.append(Let(name, result))
+                result = var(name, v.dtype)
+            stores.append(Store(builder.buffer(v, "w"), position.expr(), result))
+    return out + stores
+
+
+def replaceable(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
+    """Stored values of an output's type that the epilogue reads and the contraction does not: results may lie over them."""
+    types = {v.type for v in group.outputs}
+    beside = topological(group.outputs, lambda v: v is group.anchor or stored(v))
+    found = {v for v in beside if v is not group.anchor and v.type in types and stored(v)}
+    return found.difference(topological(group.anchor.inputs, stored)) if found else found
 
 
 def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:

@@ -6,6 +6,7 @@ Each fuses with what it reads, through ``read``, and stands alone towards its re
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 
 from tilewright.core.shape import Extent, Shape, product, static, total, upper
 from tilewright.graph.ir import Value
@@ -29,6 +30,7 @@ from tilewright.lower.affine import Affine, Space
 from tilewright.lower.calls import Builder, Call, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
+from tilewright.lower.problem import plain_in
 from tilewright.lower.read import Reader, accumulator, index_atom
 
 __all__ = ["lower_single"]
@@ -123,7 +125,7 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     at = [s.space.loop(f"r{k}", n) for k, n in enumerate(rest)]
     where = [s.space.loop(f"j{k}", n) for k, n in enumerate(indices[0].shape)]
     chosen = {
-        a: index_atom(s.reader, s.reader.read(i, tuple(where)), static(shape[a : a + 1])[0], None)
+        a: index_atom(s.reader, i, tuple(where), static(shape[a : a + 1])[0], None)
         for a, i in zip(axes, indices, strict=True)
     }
     good: Expr | None = None
@@ -160,42 +162,67 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     most = upper(grid)
     chunk = max(lanes, -(-most // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else most
     calls.append(s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(updates.shape)}"))
+    calls[-1].checked = s.reader.checked
     return calls
 
 
 def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[Call]:
-    """Every operand is written to its place."""
+    """Every operand is written to its place, in one pass over the rows: the axes before the one that the operands share."""
     v = group.anchor
-    axis, shape = v["axis"], v.shape
-    inside = static(shape[axis:])
-    calls, start = [], 0
-    for x in v.inputs:
-        sizes = x.shape
-        s = _Single(group, stored, lanes)
-        # with the trailing axes as one, each operand's part of a row is contiguous
-        tail = product(sizes[axis:])
-        rows = total(sizes[:axis])
-        if tail and upper(rows):
-            row, column = s.space.loop("g", rows), s.space.loop("c", tail)
-            at = (
-                [*s.space.unravel(row, sizes[:axis]), *s.space.unravel(column, sizes[axis:])]
-                if axis
-                else s.space.unravel(column, sizes)
-            )
-            value = s.reader.read(x, tuple(at))
-            position = row * product(inside) + column + start
-            body: tuple[Stmt, ...] = (
-                *take_checks(s.reader),
-                Store(s.builder.buffer(v, "w"), position.expr(), value),
-            )
-            if rows == 1:
-                body = (Loop("c", LO, HI, body, "vector", lanes),) if tail > 1 else body
-                calls.append(s.builder.call(body, tail, CHUNK_ELEMENTS, f"concat {list(sizes)}"))
-            else:
-                body = (Loop("c", index(0), index(tail), body, "vector", lanes),) if tail > 1 else body
-                calls.append(s.finish((Loop("g", LO, HI, body),), rows, upper(rows) * tail))
-        start += tail
+    axis, rows = v["axis"], total(v.shape[: v["axis"]])
+    parts = [x for x in v.inputs if product(x.shape[axis:]) and upper(rows)]
+    s = _Single(group, stored, lanes)
+    calls: list[Call] = []
+    body: list[Stmt] = []
+    start = work = 0
+    for n, (shape, same) in enumerate(groupby(parts, lambda x: x.shape[axis:])):
+        tail, xs = product(shape), list(same)
+        if rows == 1:
+            for x in xs:
+                s = _Single(group, stored, lanes)
+                stores = _part(s, x, Affine.of(0), (Affine.of(0), s.space.loop("c", tail)), 0, start)
+                loop = Loop("c", LO, HI, tuple(stores), "vector" if tail > 1 else "serial", lanes)
+                calls.append(s.builder.call((loop,), tail, CHUNK_ELEMENTS, f"concat {list(x.shape)}"))
+                start += tail
+            continue
+        # operands of one shape share loops, and what they read in common
+        cut = len(shape) - 1 if upper(shape[-1]) >= lanes and any(_scattered(s, x) for x in xs) else 0
+        outer, inner = product(shape[:cut]), product(shape[cut:])
+        at = s.space.loop(f"d{n}", outer), s.space.loop(f"c{n}", inner)
+        stores = []
+        for x in xs:
+            stores += _part(s, x, s.space.loop("g", rows), at, cut, start)
+            start += tail
+        if inner > 1:
+            stores = [Loop(f"c{n}", index(0), index(inner), tuple(stores), "vector", lanes)]
+        body += [Loop(f"d{n}", index(0), index(outer), tuple(stores))] if outer > 1 else stores
+        work += tail * len(s.reader.accesses)
+        s.reader.accesses.clear()
+    if body:
+        calls.append(s.finish((Loop("g", LO, HI, tuple(body)),), rows, upper(rows) * work))
     return calls
+
+
+def _part(s: _Single, x: Value, row: Affine, at: tuple[Affine, Affine], cut: int, start: int) -> list[Stmt]:
+    """Store an operand's element at a row and at a place among its trailing axes: those before number ``cut``, and the rest."""
+    axis, (far, near) = s.value["axis"], at
+    sizes, width = x.shape[axis:], product(static(s.value.shape[axis:]))
+    before = s.space.unravel(row, x.shape[:axis]) if axis else []
+    middle = s.space.unravel(far, sizes[:cut]) if cut else []
+    value = s.reader.read(x, (*before, *middle, *s.space.unravel(near, sizes[cut:])))
+    position = row * width + far * product(sizes[cut:]) + near + start
+    return [*take_checks(s.reader), Store(s.builder.buffer(s.value, "w"), position.expr(), value)]
+
+
+def _scattered(s: _Single, x: Value) -> bool:
+    """Whether what an operand reads along its trailing axes, run as one, lies in several places."""
+    axis = s.value["axis"]
+    space = Space()
+    reader = Reader(space, lambda v: "b" if s.stored(v) else None)
+    before = [space.loop(f"i{k}", n) for k, n in enumerate(x.shape[:axis])]
+    column = space.loop("c", product(x.shape[axis:]))
+    reader.read(x, (*before, *space.unravel(column, x.shape[axis:])))
+    return not all(plain_in(a.position, column) for a in reader.accesses)
 
 
 def lower_single(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:

@@ -76,6 +76,13 @@ class Situation:
     least_n: int = 0
     settled: bool = False
 
+    def is_exact(self, t: Tiling) -> bool:
+        """Whether no tiles overlap, so that the epilogue of every element runs once."""
+        if self.least_m or self.least_n:
+            return False
+        width = min(t.nr * (1 if t.variant == "inner" else t.lanes), t.nc)
+        return not (self.m % t.mc or self.n % t.nc or t.mc % t.mr or t.nc % width)
+
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(

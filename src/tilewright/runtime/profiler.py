@@ -18,7 +18,8 @@ __all__ = ["LaunchTiming", "RunTiming", "profile"]
 
 @dataclass(frozen=True, slots=True)
 class LaunchTiming:
-    """One step of one run: from the first chunk's start to the last chunk's end.
+    """One step of one run: from the first chunk's start to the last chunk's end. A launch inside a loop counts once, for all
+    iterations, whose number is ``repeats``.
 
     busy_ns    time inside the kernel, summed over threads
     chunks     chunks run by each thread
@@ -33,10 +34,13 @@ class LaunchTiming:
     flops: int = 0
     nbytes: int = 0
     host: bool = False
+    repeats: int = 1
 
     @property
     def ns(self) -> int:
-        """Wall time of the step."""
+        """Wall time of the step; of a launch that was repeated, between other launches, its time by the thread."""
+        if self.repeats > 1:
+            return self.busy_ns // max(1, sum(count > 0 for count in self.chunks))
         return self.end_ns - self.start_ns
 
 
