@@ -51,7 +51,7 @@ class Situation:
     ``computed``. ``inner``: lanes may run along k. ``whole``: an operand need not be packed to fill up its last word. ``unit``:
     blocks of n are multiples of it where B is packed (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
-    range of k along which lanes run. ``long``: the epilogue runs on the block. ``itemsize``: bytes of an accumulator.
+    range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
     ``settled``: B is the same in every run, so that packing it costs nothing.
     """
