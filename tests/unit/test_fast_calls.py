@@ -492,6 +492,20 @@ def test_an_object_that_was_never_initialised_is_an_error() -> None:
         f(tw.Tensor.__new__(tw.Tensor))
 
 
+def test_tensors_may_outlive_the_modules() -> None:
+    program = """
+import builtins, sys, threading
+import numpy as np, tilewright as tw
+from tilewright.core import settings as early
+x = tw.asarray(np.arange(6, dtype=np.float32))
+f = tw.jit(lambda a: a * 2)
+for _ in range(3):
+    f(x).numpy()
+sys.kept, builtins.kept, early.kept, threading.kept, np.kept = f(x), f(x).numpy(), [f(x) for _ in range(100)], f, f(x)
+"""
+    subprocess.run([sys.executable, "-X", "dev", "-c", program], check=True, timeout=120)
+
+
 def test_everything_works_without_builtins() -> None:
     program = """
 from tilewright.runtime import builtin

@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from tilewright.runtime import driver
-from tilewright.runtime.jit import KernelCompileError, default_library
+from tilewright.runtime.jit import KernelCompileError, default_library, loaded
 from tilewright.runtime.memory import Memory
 
 __all__ = [
@@ -244,9 +244,11 @@ def available() -> bool:
 def compiled(name: str, functions: Sequence[str]) -> int | None:
     """The address of the function `name`, the last of `functions`; None where a symbol of the C API is missing."""
     try:
-        return default_library().compile([(name, _DECLARATIONS + "".join(functions), "")])[name]
+        address = default_library().compile([(name, _DECLARATIONS + "".join(functions), "")])[name]
     except KernelCompileError:
         return None
+    keep_for_ever(*loaded)  # a destructor in it may run when the modules are gone
+    return address
 
 
 def slot_offset(cls: type, name: str) -> int | None:
