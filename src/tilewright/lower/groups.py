@@ -256,7 +256,8 @@ class _Former:
             return
         several = len(uses) > 1 and self.cost[v] > STORE_COST
         wide = any(self.read_widely(u) for u in uses) and self.cost[v] > WIDE_COST
-        wide = wide or (self.repeats(v) - 1) * self.cost[v] > RECOMPUTE_COST
+        if self.cost[v] > STORE_COST:
+            wide = wide or (self.repeats(v) - 1) * self.cost[v] > RECOMPUTE_COST
         if (several or wide or self.cost[v] > MAX_FLOATING_COST) and not moving:
             self.store(v)
 
