@@ -107,12 +107,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def snapshot(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Copy an optimizer's state, whose tensors are its own and change with every step."""
+    """Copy an optimizer's state, whose tensors are its own and change with every step. Its zeros take up no memory."""
     state = {
-        index: {name: tensor.numpy().copy() for name, tensor in entries.items()}
+        index: {name: compact(tensor.numpy()) for name, tensor in entries.items()}
         for index, entries in state_dict["state"].items()
     }
     return {"state": state, "param_groups": state_dict["param_groups"]}
+
+
+def compact(array: np.ndarray) -> np.ndarray:
+    """A copy, of one element where all are equal."""
+    first = array.reshape(-1)[:1]
+    return np.broadcast_to(first[0].copy(), array.shape) if np.all(array == first) else array.copy()
 
 
 class TrainingRunner:

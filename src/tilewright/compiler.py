@@ -64,7 +64,8 @@ def _emitter_version() -> str:
 
 _EMITTER = _emitter_version()
 DETERMINISTIC_THREADS = 8
-_BRIEF_STEPS, _BRIEF_FLOPS, _BRIEF_BYTES = 64, 2_000_000, 1 << 20
+_BRIEF_FLOPS, _BRIEF_BYTES = 2_000_000, 1 << 20  # some 50 us
+_SHORT_FLOPS, _SHORT_BYTES = 100_000_000, 16 << 20  # some 2 ms
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 # What TW_DEBUG shows of every program that is compiled, from a level on. Levels 1 and 2 are the runs' (runtime/profiler.py).
 DEBUG_STAGES = (
@@ -211,6 +212,7 @@ class Executable:
             scratch_bytes=max((emitter.scratch_bytes(k) for k in self.names), default=0),
             checks=_Checks(),
             serial=not any(map(_shares_work, plan.steps)),
+            lazy=self._within(_SHORT_FLOPS, _SHORT_BYTES),
         )
 
     def _native_step(
@@ -308,6 +310,13 @@ class Executable:
             raise self._explained(error, buffers) from None
         return [buffers[k] if given else fresh[k] for given, k in self._results]
 
+    def fail(self, words: tuple[int, int, int, int], buffers: Sequence[Buffer]) -> None:
+        """Raise what a run means that left these words in its status, as `run` does."""
+        try:
+            self.program.fail(words)
+        except IndexingError as error:
+            raise self._explained(error, buffers) from None
+
     @property
     def fresh(self) -> Sequence[tuple[int, Extent, np.dtype[Any]]]:
         """Size class, elements and type of the memory that a run makes, in the order of the program's slots."""
@@ -321,12 +330,16 @@ class Executable:
     @property
     def brief(self) -> bool:
         """Whether a run takes less than some 50 us, by its arithmetic and its memory, so that other threads can wait for it."""
+        return self._within(_BRIEF_FLOPS, _BRIEF_BYTES)
+
+    def _within(self, most_flops: int, most_bytes: int) -> bool:
+        """Whether a run is launches of no more than so much arithmetic, over so much memory."""
         steps = self.schedule.steps
         if any(step.nest is not None or step.host is not None for step in steps):
             return False
         flops = sum(call.flops for step in steps for call in step.calls)
         nbytes = self.schedule.planned_bytes + sum(v.type.nbytes for v in (*self.inputs, *self.final))
-        return len(steps) <= _BRIEF_STEPS and flops <= _BRIEF_FLOPS and nbytes <= _BRIEF_BYTES
+        return flops <= most_flops and nbytes <= most_bytes
 
     def _grids_for(self, numbers: Mapping[str, int]) -> list[list[int]]:
         """The grids of all calls, step by step; the same object while the numbers stay the same."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilewright.lower.arena import ALIGNMENT, Block, plan_arena
+from tilewright.lower.arena import ALIGNMENT, LARGE, ArenaPlan, Block, by_size, by_time, plan_arena
 
 STEPS = 12
 
@@ -31,7 +31,11 @@ def overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 @given(blocks())
 def test_live_blocks_never_overlap_and_waits_cover_earlier_users(given_blocks: list[Block]) -> None:
-    plan = plan_arena(given_blocks)
+    for planner in (plan_arena, by_time, by_size):
+        check(planner(given_blocks), given_blocks)
+
+
+def check(plan: ArenaPlan, given_blocks: list[Block]) -> None:
     spans = [(o, o + room(b)) for o, b in zip(plan.offsets, given_blocks, strict=True)]
     for i, a in enumerate(given_blocks):
         assert plan.offsets[i] % ALIGNMENT == 0
@@ -82,3 +86,10 @@ def test_the_last_hole_grows() -> None:
 
 def test_nothing_to_place() -> None:
     assert plan_arena([]).nbytes == 0
+
+
+def test_a_large_arena_is_planned_in_the_better_of_two_ways() -> None:
+    """Every second of eight small blocks stays, and a large one does not fit between them."""
+    small = [Block(LARGE // 8, 0, 1 if n % 2 else 9) for n in range(8)]
+    given_blocks = [*small, Block(LARGE, 2, 3)]
+    assert by_time(given_blocks).nbytes > by_size(given_blocks).nbytes == plan_arena(given_blocks).nbytes

@@ -281,6 +281,20 @@ def test_operands_beyond_the_caches(threads: int) -> None:
     check(problems, "host", threads)
 
 
+def test_idle_lanes_of_a_partial_vector_are_not_kept() -> None:
+    executable = check([matmul(37, 10, 20, 0, dt.float32)], "host", 1)
+    assert "select <" not in executable.stage_text("llvm")
+
+
+@both
+def test_one_row_and_a_matrix_beyond_the_caches(target: str, threads: int) -> None:
+    sizes = ((1, 1203, 1003), (1, 1100, 3000), (1, 2061, 512))
+    problems = [matmul(*size, layout, dt.float32) for size in sizes for layout in range(4)]
+    problems += [matmul(1, 700, 601, 0, dt.float64), *around(np.random.default_rng(5), 1, 1300, 1001)]
+    executable = check(problems, target, threads, shuffled=True)
+    assert "rows 1x8" in executable.stage_text("plan")
+
+
 # ---- work before and after -----------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ import pytest
 from runtime_kernels import kernel
 
 from tilewright.core.settings import settings
+from tilewright.runtime import offsets
 from tilewright.runtime import team as team_module
 from tilewright.runtime.profiler import profile
 from tilewright.runtime.program import ArrayRef, HostStep, KernelCheckError, Launch, Program, Segment
@@ -453,6 +454,53 @@ def test_idle_workers_sleep_and_wake_again() -> None:
             time.sleep(0.001)
         program.run(addresses(x))
         np.testing.assert_array_equal(x, run + 2)
+
+
+def wait_for_sleep(team: Team) -> None:
+    deadline = time.monotonic() + 5
+    while team.sleepers < team.size - 1:
+        assert time.monotonic() < deadline, "idle workers do not sleep"
+        time.sleep(0.001)
+
+
+def test_a_lazy_program_lets_workers_sleep() -> None:
+    set_num_threads(3)
+    x = zeros(64)
+    lazy = Program([launch("count", 1, 1, 64, 1)], slots=2, lazy=True)
+    lazy.run(addresses(x))
+    team = state.current
+    assert team is not None
+    team.start()
+    wait_for_sleep(team)
+    signal = ctypes.c_int32.from_address(team.address)
+    for run in range(5):
+        before = signal.value
+        lazy.run(addresses(x))
+        assert team.sleepers == 2 and signal.value == before + 1
+        np.testing.assert_array_equal(x, run + 2)
+        time.sleep(0.001)
+
+
+def test_runs_right_after_each_other_wake_the_workers() -> None:
+    set_num_threads(2)
+    x = zeros(64)
+    lazy = Program([launch("count", 1, 1, 64, 1)], slots=2, lazy=True)
+    lazy.run(addresses(x))
+    team = state.current
+    assert team is not None
+    wait_for_sleep(team)
+    ctypes.c_int64.from_address(team.address + offsets.TEAM_SPIN_NS).value = 10**12  # no pause is long
+    ctypes.c_int64.from_address(team.address + offsets.TEAM_WAKE_NS).value = 1
+    ctypes.c_int64.from_address(team.address + offsets.TEAM_BACKOFF).value = 0
+    credit = ctypes.c_int64.from_address(team.address + offsets.TEAM_CREDIT)
+    credit.value = 0
+    lazy.run(addresses(x))  # alone, and known to take more than 2 ns from then on
+    assert team.sleepers == 1
+    lazy.run(addresses(x))
+    assert credit.value == 0  # spent
+    backoff = ctypes.c_int64.from_address(team.address + offsets.TEAM_BACKOFF).value
+    assert backoff == 1
+    np.testing.assert_array_equal(x, 3)
 
 
 def test_the_portable_way_to_sleep_works_too() -> None:

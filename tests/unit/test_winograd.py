@@ -140,6 +140,28 @@ def test_errors_are_a_few_times_those_of_the_direct_sum() -> None:
     print(f"\nroot mean square errors: {ours:.2e}, direct {direct:.2e}")
 
 
+@pytest.mark.parametrize("what", [np.inf, -np.inf, np.nan, 3e38], ids=str)
+def test_what_is_not_finite_stays_where_it_belongs(what: float) -> None:
+    """Differences of transformed tiles would spread it; sums of four inputs would overflow where nine products do not."""
+    x, k = input_value(dt.float32, (2, 16, 9, 12)), input_value(dt.float32, (24, 16, 3, 3))
+    rng = np.random.default_rng(4)
+    arrays = [whole(rng, v) for v in (x, k)]
+    arrays[1][0] = 0.25 * np.sign(arrays[1][0])
+    arrays[0][0, 3, 4, 5] = what
+    arrays[0][0, 3, 4, 6] = what if what == 3e38 else 1
+    arrays[0][1, 0, 0, 0] = arrays[0][1, 0, 8, 11] = what
+    y = convolution(x, k)
+    executable = compiler.compile([x, k], [y])
+    assert "winograd" in labels(executable)
+    (got,) = native(executable, arrays)
+    with np.errstate(over="ignore", invalid="ignore"):
+        (want,) = reference.evaluate([y], dict(zip((x, k), arrays, strict=True)))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    if what != 3e38:
+        assert np.isfinite(got[0, 0, :3]).all() and np.isfinite(got[0, 0, :, 7:]).all()
+
+
 def test_it_is_used_where_it_pays() -> None:
     for channels, shape in ((3, (32, 32, 32, 32)), (64, (1, 4, 64, 64)), (8, (1, 8, 3, 3))):
         assert choose_blocking(MACHINE, channels, shape) is None

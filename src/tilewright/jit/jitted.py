@@ -29,9 +29,9 @@ from tilewright.core.settings import settings
 from tilewright.core.size import SymbolicSizeError
 from tilewright.core.trees import unflatten
 from tilewright.graph.ir import TensorType, Value, constant
-from tilewright.jit import native
 from tilewright.jit.arguments import aliased, flat, hashable, nested, stand_ins
 from tilewright.jit.compile import TraceCompiler
+from tilewright.jit.plan import NO_PLAN, install, make_plan
 from tilewright.jit.variant import (
     ARGUMENT,
     CAPTURED,
@@ -84,7 +84,7 @@ class Jitted(Generic[P, R]):
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
-        self._plan = native.NO_PLAN  # of the last call, when it was of a kind that has one
+        self._plan = NO_PLAN  # of the last call, when it was of a kind that has one
         self._sizes = None if dynamic is None else DynamicSizes(function, dynamic, self._name)
         # Kinds of arguments whose sizes have to be known, and why: a code and a sentence
         self.specialised: dict[Any, tuple[str, str]] = {}
@@ -104,21 +104,20 @@ class Jitted(Generic[P, R]):
         if variant is None or variant.inline or (variant.written and aliased(variant, dynamic)):
             return self._function(*args, **kwargs)
         result = self._run(variant, dynamic, numbers)
-        if structure == len(args) == len(dynamic) and self._sizes is None:
-            self._plan_for(variant, args)
+        if self._sizes is None:
+            self._plan_for(variant, (*args, *kwargs.values()), tuple(kwargs), leaves)
         return result  # type: ignore[no-any-return]
 
     _call = __call__  # which becomes a builtin that calls this one where a plan does not fit
 
-    def _plan_for(self, variant: Variant, args: tuple[Any, ...]) -> None:
+    def _plan_for(
+        self, variant: Variant, args: Sequence[Any], names: tuple[str, ...], leaves: Sequence[Any]
+    ) -> None:
         """Let the next call of this kind run without Python code, if it can."""
         if variant.plan is None:
-            native.install(Jitted)
-            types = [arg._value.type for arg in args if isinstance(arg, Tensor)]
-            found = (
-                native.plan(variant, types, (modes.grad, modes.products)) if len(types) == len(args) else None
-            )
-            variant.plan = found or native.NO_PLAN
+            plain = len(args) == len(leaves) and all(a is b for a, b in zip(args, leaves, strict=True))
+            install(Jitted)
+            variant.plan = (make_plan(variant, args, names, _rebind) if plain else None) or NO_PLAN
         variant.plan.arm()
         self._plan = variant.plan
 

@@ -1,232 +1,32 @@
-"""Calls of jitted functions without Python code: `Jitted.__call__` as a builtin made of JIT code.
+"""`Jitted.__call__` as a builtin made of JIT code: calls without Python code.
 
-A `Plan` describes calls of one kind as native tables: the types of the arguments, the captured tensors and attributes that
-have to be as they were, the memory of the results, and the run. The builtin goes through the plan of the last call of this
-kind. Whatever it finds different (another type, another mode, a setting, a run in progress) sends the call through
-`Jitted._call`, which is Python and knows everything; nothing has been changed by then. So a plan only ever says "as last
-time".
+It goes through the plan in the slot `_plan` of the called object. Whatever it finds different from what the plan says
+(another type, another mode, a setting, a run in progress) sends the call through `Jitted._call`, which is Python and knows
+everything; nothing has been changed by then.
 
-The order of its steps matters. What may run other code (attributes, allocation, which may collect garbage) comes first;
+The order of the steps matters. What may run other code (attributes, allocation, which may collect garbage) comes first;
 the rest, from the look at `assumptions` on, runs under the GIL without a gap, and so does the program unless it is `long`.
 A long one takes the runtime's lock and runs without the GIL, as `Program.run` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
-
-from tilewright.compiler import Executable
 from tilewright.core import assumptions
-from tilewright.core.settings import settings
-from tilewright.core.trees import unflatten
-from tilewright.graph.ir import TensorType, Value, fresh_leaf, leaf_ids
-from tilewright.jit.variant import ARGUMENT, CAPTURED, FIXED, OUTPUT, Variant
-from tilewright.runtime import builtin, profiler
-from tilewright.runtime.blocks import block_type, shelf, take_source
+from tilewright.graph.ir import TensorType, Value
+from tilewright.jit.layout import FRESH, GUARD, OPERAND, PLAN, RESULT, Kind, Write
+from tilewright.runtime import builtin
+from tilewright.runtime.blocks import block_type, take_source
 from tilewright.runtime.buffers import Buffer
-from tilewright.runtime.builtin import TYPE, Code, Template
+from tilewright.runtime.builtin import REFERENCES, TYPE, Code, Template
 from tilewright.runtime.memory import Memory
-from tilewright.runtime.statistics import WORDS, stats
-from tilewright.runtime.team import state
+from tilewright.runtime.statistics import WORDS
 from tilewright.tensor import Tensor
-from tilewright.tensor.handle import from_leaf
-from tilewright.tensor.modes import modes
 
-__all__ = ["NO_PLAN", "Plan", "install", "plan"]
+__all__ = ["compiled", "offsets"]
 
-# A plan's table: words in this order.
-_FIELDS = (
-    "arguments", "slow", "version", "long", "acquire", "release", "entry", "part", "slots", "launches",
-    "assumed", "counters", "none", "tensor_type", "block_type", "ids", "id_name", "tensor", "finish",
-    "guards", "guard_count", "fresh", "fresh_count", "results", "result_count", "operands", "operand_count",
-)  # fmt: skip
-_AT = {name: 8 * number for number, name in enumerate(_FIELDS)}
-_GUARD = 24  # bytes of a record: owner, name, value
-_FRESH = 24  # shelf, slot, template of the buffer
-_RESULT = 32  # number among the fresh, template of the value, pairs of its attributes
-_OPERAND = 64  # kind, source, type, dtype, shape, required_grad, slot or 0: looked at only, version or 0: any
-_FROM_ARGUMENT, _FROM_TENSOR, _CONSTANT, _NO_GRAD, _SOME_GRAD = range(5)  # kinds of operands
+Offsets = dict[tuple[type, str], int]
 
-
-class Plan:
-    """Native tables of a call, and what they refer to."""
-
-    __slots__ = ("address", "deterministic", "executable", "keep", "lock", "memory")
-
-    def __init__(
-        self, fields: dict[str, int], keep: Any = None, executable: Executable | None = None
-    ) -> None:
-        self.memory: Memory = builtin.table([fields.get(name, 0) for name in _FIELDS])
-        self.address = self.memory.address
-        self.keep = keep
-        self.executable = executable
-        self.deterministic = settings.deterministic
-        self.lock: tuple[Any, ...] = (None,)  # the runtime's, with its methods
-
-    def _store(self, name: str, word: int) -> None:
-        self.memory.words(_AT[name], 1)[0] = word
-
-    def arm(self) -> None:
-        """Take for granted what holds now, unless it does not allow a fast call. After a run in Python, which made the program
-        ready."""
-        now = assumptions.words[assumptions.VERSION]
-        if self.executable is None or self.memory.words(_AT["version"], 1)[0] == now:
-            return
-        program = self.executable.program
-        if not program.is_ready() or settings.debug or profiler.active():
-            return
-        if settings.deterministic is not self.deterministic:
-            return
-        if self.lock[0] is not state.lock:  # a forked child has one of its own
-            self.lock = state.lock, state.lock.acquire, state.lock.release
-        for name, word in (
-            ("acquire", id(self.lock[1])),
-            ("release", id(self.lock[2])),
-            ("entry", program.entry),
-            ("part", program.entered),
-            ("launches", program.launch_count),
-            ("version", now),  # last: calls of other threads may come in between
-        ):
-            self._store(name, word)
-
-
-NO_PLAN = Plan({"arguments": -1})
-
-
-def plan(variant: Variant, types: Sequence[TensorType], given: tuple[Any, ...]) -> Plan | None:
-    """The plan of calls of a variant with tensors of these types as positional arguments, in these modes; None where there is
-    none."""
-    if not _slow or not _fits(variant):
-        return None
-    assert variant.program is not None and variant.program.executable is not None
-    executable: Executable = variant.program.executable
-    offsets = _offsets()
-    keep: list[Any] = [variant, types, given]
-
-    def rows(records: Sequence[Sequence[int]]) -> int:
-        memory = builtin.table([word for record in records for word in record] or [0])
-        keep.append(memory)
-        return memory.address
-
-    def kept(item: object) -> int:
-        keep.append(item)
-        return id(item)
-
-    def like(prototype: object, without: str) -> int:
-        template = Template(prototype, lambda cls, name: offsets[cls, name], without.split())
-        keep.append(template)
-        return template.address
-
-    guards = [
-        (modes, "grad", given[0]),
-        (modes, "products", given[1]),
-        (modes, "trace", None),
-        *variant.guards,
-    ]
-    guard_rows = [(kept(owner), kept(name), kept(value)) for owner, name, value in guards]
-    fresh_rows = []
-    prepared = variant.settled_memory()
-    keep.append(prepared)
-    slots = 1 + len(executable.inputs) + len(prepared)
-    for number, (size, total, dtype) in enumerate(executable.fresh):
-        assert isinstance(total, int)
-        prototype = Buffer(None, 0, total, dtype, owned=True)
-        fresh_rows.append((shelf(size), slots + number, like(prototype, "_owner address")))
-    result_rows = []
-    for _, position in variant.results:
-        type = variant.types[position]
-        leaf = fresh_leaf(type)
-        number = executable.results[~variant.program.results[position]][1]
-        pairs = [kept(pair) for pair in leaf.attrs[1:]]
-        result_rows.append((number, like(leaf, "buffer attrs"), *pairs))
-    operand_rows = _operands(variant, types, kept)
-    single = variant.structure.kind == "leaf"
-    structure = variant.structure
-    return Plan(
-        {
-            "arguments": len(types),
-            "slow": id(_slow[0]),
-            "long": not executable.brief,
-            "slots": executable.program.slots_address,
-            "assumed": assumptions.address(),
-            "counters": stats.address(),
-            "none": id(None),
-            "tensor_type": id(Tensor),
-            "block_type": id(block_type()),
-            "ids": id(leaf_ids),
-            "id_name": kept("id"),
-            "tensor": like(from_leaf(fresh_leaf(variant.types[0])), "_value"),
-            "finish": 0 if single else kept(lambda leaves: unflatten(structure, leaves)),
-            "guards": rows(guard_rows),
-            "guard_count": len(guard_rows),
-            "fresh": rows(fresh_rows),
-            "fresh_count": len(fresh_rows),
-            "results": rows(result_rows),
-            "result_count": len(result_rows),
-            "operands": rows(operand_rows),
-            "operand_count": len(operand_rows),
-        },
-        keep,
-        executable,
-    )
-
-
-def _fits(variant: Variant) -> bool:
-    """Whether a variant only computes tensors from tensors: it writes nothing, and its results are all new."""
-    program = variant.program
-    executable = program.executable if program is not None else None
-    if executable is not None and executable.preparation is not None and not variant.settled_memory():
-        return False  # weights that others may write at any time
-    return (
-        not (variant.inline or variant.recorded or variant.written or variant.keep or variant.symbolic)
-        and not (variant.grads or variant.gradient_types)
-        and program is not None
-        and program.executable is not None
-        and not program.executable.sizes
-        and bool(variant.results)
-        and all(kind in (ARGUMENT, CAPTURED, FIXED) for kind, _, _, _ in variant.binds)
-        and all(kind == OUTPUT and program.results[position] < 0 for kind, position in variant.results)
-        and all(not program.executable.results[~program.results[p]][0] for _, p in variant.results)
-    )
-
-
-def _operands(variant: Variant, types: Sequence[TensorType], kept: Any) -> list[tuple[int, ...]]:
-    """What a call looks at: its arguments, the captured tensors, the constants."""
-    bound: dict[tuple[int, int], list[int]] = {}
-    rows: list[tuple[int, ...]] = []
-    for slot, (kind, source, _, _) in enumerate(variant.binds, 1):
-        if kind == FIXED:
-            kept(source)
-            rows.append((_CONSTANT, source.address, 0, 0, 0, 0, slot, 0))
-        else:
-            bound.setdefault((kind, source if kind == ARGUMENT else id(source)), []).append(slot)
-
-    versions = {1 + i: kept(version) for i, version in variant.settled_versions()}
-    for slot, buffer in enumerate(variant.settled_memory(), 1 + len(variant.binds)):
-        rows.append((_CONSTANT, buffer.address, 0, 0, 0, 0, slot, 0))
-
-    def tensor(kind: int, source: int, key: tuple[int, int], type: TensorType, required: bool) -> None:
-        for slot in bound.pop(key, [0]):
-            row = kept(type), kept(type.dtype), kept(type.shape), id(required)
-            rows.append((kind, source, *row, slot, versions.get(slot, 0)))
-
-    for position, type in enumerate(types):
-        tensor(_FROM_ARGUMENT, position, (ARGUMENT, position), type, False)
-    for captured, type, required in variant.captured_types:
-        tensor(_FROM_TENSOR, kept(captured), (CAPTURED, id(captured)), type, required)
-    for watched, absent in variant.grad_guards:
-        rows.append((_NO_GRAD if absent else _SOME_GRAD, kept(watched), 0, 0, 0, 0, 0, 0))
-    assert not bound
-    return rows
-
-
-# ---- the builtin ------------------------------------------------------------------------------------------------
-
-_slow: list[Any] = []
-_SLOTS = {
-    Plan: ("address",),
+_SLOTS: dict[type, tuple[str, ...]] = {
     Tensor: Tensor.__slots__,
     Value: Value.__slots__,
     TensorType: TensorType.__slots__,
@@ -235,67 +35,61 @@ _SLOTS = {
 }
 
 
-@lru_cache(maxsize=1)
-def _offsets() -> dict[tuple[type, str], int]:
-    """Where the objects that a call touches keep their slots; incomplete where that cannot be seen."""
+@builtin.once
+def offsets() -> Offsets | None:
+    """Where the objects that a call touches keep their slots; None where that cannot be seen."""
     found = {}
     for cls, names in _SLOTS.items():
         for name in names:
-            offset = None if name.startswith("__") else builtin.slot_offset(cls, name)
-            if offset is not None:
-                found[cls, name] = offset
+            if name.startswith("__"):
+                continue
+            offset = builtin.slot_offset(cls, name)
+            if offset is None:
+                return None
+            found[cls, name] = offset
     return found
 
 
-def install(jitted: type) -> None:
-    """Let calls of `jitted` objects go through the plan in their slot `_plan`, where the interpreter allows it. Its method
-    `_call` is the way through Python."""
-    if _slow or not builtin.available() or block_type() is None:
-        return
-    offsets = dict(_offsets())
-    wanted = sum(not name.startswith("__") for names in _SLOTS.values() for name in names)
-    home = builtin.slot_offset(jitted, "_plan")
-    if home is None or len(offsets) != wanted:
-        return
+def compiled(jitted: type, plan: type) -> int | None:
+    """The address of the builtin for objects of `jitted` with plans of type `plan`; None where the interpreter has none."""
+    if not builtin.available() or block_type() is None:
+        return None
+    home, address = builtin.slot_offset(jitted, "_plan"), builtin.slot_offset(plan, "address")
+    at = offsets()
+    if at is None or home is None or address is None:
+        return None
     functions = [
         Template.source(),
         take_source(),
-        _new_tensor(offsets),
-        _same_type(offsets),
-        _call(offsets, home),
+        _new_tensor(at),
+        _same_type(at),
+        _rebound(at),
+        _call(at, home, address),
     ]
-    address = builtin.compiled("tilewright_call", functions)
-    if address is None:
-        return
-    slow = jitted._call  # type: ignore[attr-defined]
-    builtin.keep_for_ever(slow)
-    NO_PLAN._store("slow", id(slow))
-    _slow.append(slow)
-    call = builtin.method(jitted, "__call__", address, jitted.__call__.__doc__)
-    jitted.__call__ = call  # type: ignore[method-assign]
+    return builtin.compiled("tilewright_call", functions)
 
 
-def _new_tensor(offsets: dict[tuple[type, str], int]) -> str:
+def _new_tensor(at: Offsets) -> str:
     """`new_tensor(table, result, buffer)`: a tensor over a fresh leaf; null with an exception."""
     c = Code("internal ptr @new_tensor(ptr %table, ptr %result, ptr %buffer)")
-    leaf = c.call("@like", c.load("%result", 8))
+    leaf = c.call("@like", c.load("%result", RESULT["template"]))
     c.unless("ne", leaf, "null", "none")
     c.call("@Py_IncRef", "%buffer", type="void")
-    c.store("%buffer", leaf, offsets[Value, "buffer"])
-    number = c.call("@PyIter_Next", c.load("%table", _AT["ids"]))
+    c.store("%buffer", leaf, at[Value, "buffer"])
+    number = c.call("@PyIter_Next", c.load("%table", PLAN["ids"]))
     c.unless("ne", number, "null", "no.number")
-    name = c.load("%table", _AT["id_name"])
+    name = c.load("%table", PLAN["id_name"])
     pair = c.value(f"call ptr (i64, ...) @PyTuple_Pack(i64 2, ptr {name}, ptr {number})")
     c.call("@Py_DecRef", number, type="void")
     c.unless("ne", pair, "null", "no.number")
-    rest = ", ".join(f"ptr {c.load('%result', at)}" for at in (16, 24))
+    rest = ", ".join(f"ptr {c.load('%result', RESULT[name])}" for name in ("dtype", "shape"))
     attrs = c.value(f"call ptr (i64, ...) @PyTuple_Pack(i64 3, ptr {pair}, {rest})")
     c.call("@Py_DecRef", pair, type="void")
     c.unless("ne", attrs, "null", "no.number")
-    c.store(attrs, leaf, offsets[Value, "attrs"])
-    tensor = c.call("@like", c.load("%table", _AT["tensor"]))
+    c.store(attrs, leaf, at[Value, "attrs"])
+    tensor = c.call("@like", c.load("%table", PLAN["tensor"]))
     c.unless("ne", tensor, "null", "no.number")
-    c.store(leaf, tensor, offsets[Tensor, "_value"])
+    c.store(leaf, tensor, at[Tensor, "_value"])
     c.line(f"ret ptr {tensor}")
     c.block("no.number")
     c.call("@Py_DecRef", leaf, type="void")
@@ -304,13 +98,13 @@ def _new_tensor(offsets: dict[tuple[type, str], int]) -> str:
     return c.text()
 
 
-def _same_type(offsets: dict[tuple[type, str], int]) -> str:
+def _same_type(at: Offsets) -> str:
     """`same_type(type, row)`: whether a value's type is that of an operand. Compares tuples of integers at most."""
     c = Code("internal i1 @same_type(ptr %type, ptr %row)")
-    c.leave(c.compare("eq", "%type", c.load("%row", 16), "ptr"), "yes")
-    dtype, shape = (c.load("%type", offsets[TensorType, name]) for name in ("dtype", "shape"))
-    c.unless("eq", dtype, c.load("%row", 24), "no")
-    equal = c.call("@PyObject_RichCompareBool", shape, c.load("%row", 32), "i32 2", type="i32")  # Py_EQ
+    c.leave(c.compare("eq", "%type", c.load("%row", OPERAND["type"]), "ptr"), "yes")
+    dtype, shape = (c.load("%type", at[TensorType, name]) for name in ("dtype", "shape"))
+    c.unless("eq", dtype, c.load("%row", OPERAND["dtype"]), "no")
+    equal = c.call("@PyObject_RichCompareBool", shape, c.load("%row", OPERAND["shape"]), _EQUAL, type="i32")
     c.leave(c.compare("eq", equal, "1", "i32"), "yes")
     c.call("@PyErr_Clear", type="void")
     c.label("no")
@@ -320,197 +114,327 @@ def _same_type(offsets: dict[tuple[type, str], int]) -> str:
     return c.text()
 
 
-def _call(offsets: dict[tuple[type, str], int], home: int) -> str:
-    c = Code("ptr @tilewright_call(ptr %self, ptr %args, i64 %nargs, ptr %names)")
-
-    def field(name: str, type: str = "i64") -> str:
-        return c.load(table, _AT[name], type)
-
-    def slot(item: str, cls: type, name: str) -> str:
-        return c.load(item, offsets[cls, name])
-
-    locked = c.variable("i1")
-    c.store("false", locked, type="i1")
-    plan = c.load("%self", home)
-    c.call("@Py_IncRef", plan, type="void")  # other code may set another plan meanwhile
-    table = c.call("@PyLong_AsVoidPtr", slot(plan, Plan, "address"))
-    c.unless("eq", "%names", "null", "slow")
-    c.unless("eq", "%nargs", field("arguments"), "slow", "i64")
-
-    with c.each(field("guard_count"), field("guards", "ptr"), _GUARD) as (_, row):
-        found = c.call("@PyObject_GetAttr", c.load(row), c.load(row, 8))
-        c.unless("ne", found, "null", "slow.clear")
-        equal = c.call("@PyObject_RichCompareBool", found, c.load(row, 16), "i32 2", type="i32")
-        c.call("@Py_DecRef", found, type="void")
-        c.unless("eq", equal, "1", "slow.clear", "i32")
-
-    fresh, results = field("fresh", "ptr"), field("results", "ptr")
-    fresh_count, result_count = field("fresh_count"), field("result_count")
-    counters = field("counters", "ptr")
-    made = c.variable("ptr", fresh_count)
-    tensors = c.variable("ptr", result_count)
-    for array, count in ((made, fresh_count), (tensors, result_count)):
-        with c.each(count) as (i, _):
-            c.store("null", c.word(array, i))
-    none = field("block_type", "ptr")
-    with c.each(fresh_count, fresh, _FRESH) as (i, row):
-        buffer = c.call("@like", c.load(row, 16))
-        c.unless("ne", buffer, "null", "failed")
-        c.store(buffer, c.word(made, i))
-        block = c.call("@take_block", c.load(row), none, c.at(counters, 8 * WORDS.index("buffers_reused")))
-        c.unless("ne", block, "null", "failed")
-        c.store(block, buffer, offsets[Buffer, "_owner"])
-        address = slot(c.load(block, builtin.HEADER), Memory, "address")
-        c.call("@Py_IncRef", address, type="void")
-        c.store(address, buffer, offsets[Buffer, "address"])
-    with c.each(result_count, results, _RESULT) as (i, row):
-        buffer = c.load(c.word(made, c.load(row, 0, "i64")))
-        tensor = c.call("@new_tensor", table, row, buffer)
-        c.unless("ne", tensor, "null", "failed")
-        c.store(tensor, c.word(tensors, i))
-
-    with c.when(c.compare("ne", field("long"), "0")):
-        got = c.call("@PyObject_CallNoArgs", field("acquire", "ptr"))
-        c.unless("ne", got, "null", "failed")
-        c.call("@Py_DecRef", got, type="void")
-        c.store("true", locked, type="i1")
-
-    # From here on nothing runs other code.
-    assumed = field("assumed", "ptr")
-    c.unless("eq", c.load(assumed, 8 * assumptions.VERSION, "i64"), field("version"), "undo", "i64")
-    running = c.at(assumed, 8 * assumptions.RUNNING)
-    c.unless("eq", c.load(running, type="i64"), "0", "undo", "i64")
-    slots = field("slots", "ptr")
-    with c.each(field("operand_count"), field("operands", "ptr"), _OPERAND) as (_, row):
-        _operand(c, row, slots, field("none", "ptr"), field("tensor_type", "ptr"), slot)
-    with c.each(fresh_count, fresh, _FRESH) as (i, row):
-        address = slot(c.load(c.word(made, i)), Buffer, "address")
-        word = c.call("@PyLong_AsUnsignedLongLong", address, type="i64")
-        c.store(word, c.word(slots, c.load(row, 8, "i64")), type="i64")
-
-    entry, part, code = field("entry", "ptr"), field("part", "ptr"), c.variable("i32")
-    launches = field("launches")
-    c.line(f"br i1 {c.load(locked, type='i1')}, label %long, label %brief")
-    c.block("long")
-    c.store(c.value(f"add i64 {c.load(running, type='i64')}, 1"), running, type="i64")
-    thread = c.call("@PyEval_SaveThread")
-    c.store(c.call(entry, part, type="i32"), code, type="i32")
-    c.call("@PyEval_RestoreThread", thread, type="void")
-    c.store(c.value(f"sub i64 {c.load(running, type='i64')}, 1"), running, type="i64")
-    got = c.call("@PyObject_CallNoArgs", field("release", "ptr"))
-    c.call("@Py_DecRef", got, type="void")
-    c.store("false", locked, type="i1")
-    c.line("br label %ran")
-    c.block("brief")
-    c.store(c.call(entry, part, type="i32"), code, type="i32")
-    c.label("ran")
-    c.unless("eq", c.load(code, type="i32"), "0", "undo", "i32")
-    for name, more in (("native_calls", "1"), ("launches", launches)):
-        at = c.at(counters, 8 * WORDS.index(name))
-        c.store(c.value(f"add i64 {c.load(at, type='i64')}, {more}"), at, type="i64")
-    with c.each(fresh_count) as (i, _):
-        c.call("@Py_DecRef", c.load(c.word(made, i)), type="void")
-    finish = field("finish", "ptr")
-    c.line(f"br i1 {c.compare('eq', finish, 'null', 'ptr')}, label %single, label %several")
-    c.block("single")
-    c.call("@Py_DecRef", plan, type="void")
-    c.line(f"ret ptr {c.load(tensors)}")
-    c.block("several")
-    leaves = c.call("@PyTuple_New", f"i64 {result_count}")
-    c.unless("ne", leaves, "null", "lost")
-    with c.each(result_count) as (i, _):
-        c.call("@PyTuple_SetItem", leaves, f"i64 {i}", c.load(c.word(tensors, i)), type="i32")
-    answer = c.call("@PyObject_CallOneArg", finish, leaves)
-    c.call("@Py_DecRef", leaves, type="void")
-    c.call("@Py_DecRef", plan, type="void")
+def _rebound(at: Offsets) -> str:
+    """`rebound(table, tensor, buffer, type)`: gives a tensor new memory; null with an exception. Its leaf stays when nobody else
+    refers to it."""
+    c = Code("internal ptr @rebound(ptr %table, ptr %tensor, ptr %buffer, ptr %type)")
+    value = c.load("%tensor", at[Tensor, "_value"])
+    c.unless("eq", c.load(value, at[Value, "op"]), c.load("%table", PLAN["input"]), "shared")
+    c.unless("eq", c.load(value, REFERENCES, "i32"), "1", "shared", "i32")
+    old = c.load(value, at[Value, "buffer"])
+    c.call("@Py_IncRef", "%buffer", type="void")
+    c.store("%buffer", value, at[Value, "buffer"])
+    c.call("@Py_DecRef", old, type="void")
+    c.line("ret ptr %tensor")
+    c.block("shared")
+    given = c.variable("[3 x ptr]")
+    for number, item in enumerate(("%tensor", "%buffer", "%type")):
+        c.store(item, given, 8 * number)
+    answer = c.call("@PyObject_Vectorcall", c.load("%table", PLAN["rebind"]), given, "i64 3", "null")
+    c.call("@Py_DecRef", answer, type="void")
     c.line(f"ret ptr {answer}")
-    _ends(c, plan, table, (made, fresh_count), (tensors, result_count), locked)
     return c.text()
 
 
-def _operand(c: Code, row: str, slots: str, none: str, tensor_type: str, slot: Any) -> None:
-    """Look at an operand, and put the address of its memory into its slot."""
-    number = c._count = c._count + 1
-    kind = c.load(row, 0, "i64")
-    address, tensor = c.variable(), c.variable("ptr")
-    cases = " ".join(
-        f"i64 {k}, label %{name}{number}"
-        for k, name in (
-            (_FROM_ARGUMENT, "argument"), (_FROM_TENSOR, "captured"), (_NO_GRAD, "absent"), (_SOME_GRAD, "present"),
-        )
-    )  # fmt: skip
-    c.line(f"switch i64 {kind}, label %constant{number} [{cases}]")
-    c.block(f"constant{number}")
-    c.store(c.load(row, 8, "i64"), address, type="i64")
-    c.line(f"br label %bind{number}")
-    for name, how in (("absent", "eq"), ("present", "ne")):
-        c.block(f"{name}{number}")
-        c.unless(how, slot(c.load(row, 8), Tensor, "_grad"), none, "undo")
-        c.line(f"br label %bind{number}")
-    c.block(f"argument{number}")
-    given = c.load(c.word("%args", c.load(row, 8, "i64")))
-    c.unless("eq", c.load(given, TYPE), tensor_type, "undo")
-    c.store(given, tensor)
-    c.line(f"br label %tensor{number}")
-    c.block(f"captured{number}")
-    c.store(c.load(row, 8), tensor)
-    c.label(f"tensor{number}")
-    item = c.load(tensor)
-    c.unless("eq", slot(item, Tensor, "_requires_grad"), c.load(row, 40), "undo")
-    c.unless("eq", slot(item, Tensor, "_trace"), none, "undo")
-    value = slot(item, Tensor, "_value")
-    same = c.call("@same_type", slot(value, Value, "type"), row, type="i1")
-    c.unless("eq", same, "true", "undo", "i1")
-    buffer = slot(value, Value, "buffer")
-    c.unless("ne", buffer, none, "undo")
-    version = c.load(row, 56)
-    with c.when(c.compare("ne", version, "null", "ptr")):
-        c.unless("eq", slot(buffer, Buffer, "version"), version, "undo")
-    word = c.call("@PyLong_AsUnsignedLongLong", slot(buffer, Buffer, "address"), type="i64")
-    c.store(word, address, type="i64")
-    c.label(f"bind{number}")
-    place = c.load(row, 48, "i64")
-    with c.when(c.compare("ne", place, "0")):
-        c.store(c.load(address, type="i64"), c.word(slots, place), type="i64")
+_EQUAL = "i32 2"  # Py_EQ
 
 
-def _ends(
-    c: Code, plan: str, table: str, made: tuple[str, str], tensors: tuple[str, str], locked: str
-) -> None:
-    """The other ways out: `undo` what was made and go through Python; `failed` with an exception; `lost` with one, after the
-    run."""
+class _Call:
+    """The text of the builtin, stage by stage."""
 
-    def drop() -> None:
-        for array, count in (made, tensors):
+    def __init__(self, at: Offsets, home: int, address: int) -> None:
+        self.at = at
+        self.code = c = Code("ptr @tilewright_call(ptr %self, ptr %args, i64 %nargs, ptr %names)")
+        self.locked = c.variable("i1")
+        c.store("false", self.locked, type="i1")
+        self.plan = c.load("%self", home)
+        c.call("@Py_IncRef", self.plan, type="void")  # other code may set another plan meanwhile
+        self.table = c.call("@PyLong_AsVoidPtr", c.load(self.plan, address))
+        self.none = self.field("none", "ptr")
+
+    def text(self) -> str:
+        self.arguments()
+        self.guards()
+        self.make()
+        self.lock()
+        self.look()
+        self.run()
+        self.deliver()
+        self.answer()
+        self.ends()
+        return self.code.text()
+
+    def field(self, name: str, type: str = "i64") -> str:
+        return self.code.load(self.table, PLAN[name], type)
+
+    def slot(self, item: str, cls: type, name: str) -> str:
+        return self.code.load(item, self.at[cls, name])
+
+    def drop(self, *items: str) -> None:
+        for item in items:
+            self.code.call("@Py_DecRef", item, type="void")
+
+    def drop_all(self, *arrays: tuple[str, str]) -> None:
+        for array, count in arrays:
+            with self.code.each(count) as (i, _):
+                self.drop(self.code.load(self.code.word(array, i)))  # null is nothing to it
+
+    def arguments(self) -> None:
+        """As many as the plan takes, the last ones by the names it knows."""
+        c, names = self.code, self.field("names", "ptr")
+        given = c.variable()
+        c.store("%nargs", given, type="i64")
+        with c.when(c.compare("ne", "%names", names, "ptr")):
+            for side in ("%names", names):
+                c.unless("ne", side, "null", "slow")
+            equal = c.call("@PyObject_RichCompareBool", "%names", names, _EQUAL, type="i32")
+            c.unless("eq", equal, "1", "slow.clear", "i32")
+        with c.when(c.compare("ne", "%names", "null", "ptr")):
+            c.store(
+                c.value(f"add i64 %nargs, {c.call('@PyTuple_Size', '%names', type='i64')}"), given, type="i64"
+            )
+        self.given = c.load(given, type="i64")
+        c.unless("eq", self.given, self.field("arguments"), "slow", "i64")
+
+    def guards(self) -> None:
+        c = self.code
+        with c.each(self.field("guard_count"), self.field("guards", "ptr"), 8 * len(GUARD)) as (_, row):
+            found = c.call("@PyObject_GetAttr", c.load(row, GUARD["owner"]), c.load(row, GUARD["name"]))
+            c.unless("ne", found, "null", "slow.clear")
+            equal = c.call(
+                "@PyObject_RichCompareBool", found, c.load(row, GUARD["value"]), _EQUAL, type="i32"
+            )
+            self.drop(found)
+            c.unless("eq", equal, "1", "slow.clear", "i32")
+
+    def make(self) -> None:
+        """The buffers of the run's memory and the tensors over them."""
+        c = self.code
+        self.fresh, self.results = self.field("fresh", "ptr"), self.field("results", "ptr")
+        counts = self.field("fresh_count"), self.field("result_count"), self.field("operand_count")
+        self.made, self.tensors, self.held = ((c.variable("ptr", count), count) for count in counts)
+        for array, count in (self.made, self.tensors, self.held):
             with c.each(count) as (i, _):
-                c.call("@Py_DecRef", c.load(c.word(array, i)), type="void")  # null is nothing to it
+                c.store("null", c.word(array, i))
+        self.counters = self.field("counters", "ptr")
+        reused = c.at(self.counters, 8 * WORDS.index("buffers_reused"))
+        with c.each(counts[0], self.fresh, 8 * len(FRESH)) as (i, row):
+            buffer = c.call("@like", c.load(row, FRESH["template"]))
+            c.unless("ne", buffer, "null", "failed")
+            c.store(buffer, c.word(self.made[0], i))
+            block = c.call(
+                "@take_block", c.load(row, FRESH["shelf"]), self.field("block_type", "ptr"), reused
+            )
+            c.unless("ne", block, "null", "failed")
+            c.store(block, buffer, self.at[Buffer, "_owner"])
+            address = self.slot(c.load(block, builtin.HEADER), Memory, "address")
+            c.call("@Py_IncRef", address, type="void")
+            c.store(address, buffer, self.at[Buffer, "address"])
+        with c.each(counts[1], self.results, 8 * len(RESULT)) as (i, row):
+            buffer = c.load(c.word(self.made[0], c.load(row, RESULT["fresh"], "i64")))
+            tensor = c.call("@new_tensor", self.table, row, buffer)
+            c.unless("ne", tensor, "null", "failed")
+            c.store(tensor, c.word(self.tensors[0], i))
 
-    c.block("undo")
-    with c.when(c.load(locked, type="i1")):
-        got = c.call("@PyObject_CallNoArgs", c.load(table, _AT["release"]))
-        c.call("@Py_DecRef", got, type="void")
-    drop()
-    c.line("br label %slow")
-    c.block("slow.clear")
-    c.call("@PyErr_Clear", type="void")
-    c.label("slow")
-    keywords = c.variable()
-    c.store("0", keywords, type="i64")
-    with c.when(c.compare("ne", "%names", "null", "ptr")):
-        c.store(c.call("@PyTuple_Size", "%names", type="i64"), keywords, type="i64")
-    given = c.value(f"add i64 %nargs, {c.load(keywords, type='i64')}")
-    whole = c.variable("ptr", c.value(f"add i64 {given}, 1"))
-    c.store("%self", whole)
-    after = c.at(whole, 8)
-    with c.each(given) as (i, _):
-        c.store(c.load(c.word("%args", i)), c.word(after, i))
-    slow = c.load(table, _AT["slow"])
-    count = c.value("add i64 %nargs, 1")
-    answer = c.call("@PyObject_Vectorcall", slow, whole, f"i64 {count}", "ptr %names")
-    c.call("@Py_DecRef", plan, type="void")
-    c.line(f"ret ptr {answer}")
-    c.block("failed")
-    drop()
-    c.label("lost")
-    c.call("@Py_DecRef", plan, type="void")
-    c.line("ret ptr null")
+    def lock(self) -> None:
+        c = self.code
+        with c.when(c.compare("ne", self.field("long"), "0")):
+            got = c.call("@PyObject_CallNoArgs", self.field("acquire", "ptr"))
+            c.unless("ne", got, "null", "failed")
+            self.drop(got)
+            c.store("true", self.locked, type="i1")
+
+    def look(self) -> None:
+        """Whether all is as the plan says, and the pointer table. From here on nothing runs other code."""
+        c = self.code
+        assumed = self.field("assumed", "ptr")
+        c.unless("eq", c.load(assumed, 8 * assumptions.VERSION, "i64"), self.field("version"), "undo", "i64")
+        self.running = c.at(assumed, 8 * assumptions.RUNNING)
+        c.unless("eq", c.load(self.running, type="i64"), "0", "undo", "i64")
+        slots, written = self.field("slots", "ptr"), c.compare("ne", self.field("written"), "0")
+        with c.each(self.held[1], self.field("operands", "ptr"), 8 * len(OPERAND)) as (i, row):
+            self.operand(row, i, slots, written)
+        with c.each(self.made[1], self.fresh, 8 * len(FRESH)) as (i, row):
+            address = self.slot(c.load(c.word(self.made[0], i)), Buffer, "address")
+            word = c.call("@PyLong_AsUnsignedLongLong", address, type="i64")
+            c.store(word, c.word(slots, c.load(row, FRESH["slot"], "i64")), type="i64")
+
+    def operand(self, row: str, number: str, slots: str, written: str) -> None:
+        """Look at an operand, and put the address of its memory into its slot."""
+        c = self.code
+        address, tensor = c.variable(), c.variable("ptr")
+        source = c.load(row, OPERAND["source"])
+        index = c.load(row, OPERAND["source"], "i64")
+        cases = (Kind.ARGUMENT, Kind.CAPTURED, Kind.SAME, Kind.NO_GRAD, Kind.SOME_GRAD)
+        targets = " ".join(f"i64 {kind}, label %kind{kind}" for kind in cases)
+        c.line(f"switch i64 {c.load(row, OPERAND['kind'], 'i64')}, label %constant [{targets}]")
+        c.block("constant")
+        c.store(index, address, type="i64")
+        c.line("br label %bind")
+        for kind, how in ((Kind.NO_GRAD, "eq"), (Kind.SOME_GRAD, "ne")):
+            c.block(f"kind{kind}")
+            c.unless(how, self.slot(source, Tensor, "_grad"), self.none, "undo")
+            c.line("br label %bind")
+        c.block(f"kind{Kind.SAME}")
+        c.unless("eq", c.load(c.word("%args", index)), c.load(row, OPERAND["type"]), "undo")
+        c.line("br label %bind")
+        c.block(f"kind{Kind.ARGUMENT}")
+        given = c.load(c.word("%args", index))
+        c.unless("eq", c.load(given, TYPE), self.field("tensor_type", "ptr"), "undo")
+        c.store(given, tensor)
+        c.line(f"br i1 {written}, label %alone, label %tensor")
+        c.block("alone")  # a tensor that comes twice would be seen to change
+        with c.each(index) as (i, _):
+            c.unless("ne", c.load(c.word("%args", i)), given, "undo")
+        c.line("br label %tensor")
+        c.block(f"kind{Kind.CAPTURED}")
+        c.store(source, tensor)
+        c.line(f"br i1 {written}, label %apart, label %tensor")
+        c.block("apart")
+        with c.each(self.given) as (i, _):
+            c.unless("ne", c.load(c.word("%args", i)), source, "undo")
+        c.label("tensor")
+        item = c.load(tensor)
+        c.unless(
+            "eq", self.slot(item, Tensor, "_requires_grad"), c.load(row, OPERAND["required_grad"]), "undo"
+        )
+        c.unless("eq", self.slot(item, Tensor, "_trace"), self.none, "undo")
+        value = self.slot(item, Tensor, "_value")
+        same = c.call("@same_type", self.slot(value, Value, "type"), row, type="i1")
+        c.unless("eq", same, "true", "undo", "i1")
+        buffer = self.slot(value, Value, "buffer")
+        c.unless("ne", buffer, self.none, "undo")
+        version = c.load(row, OPERAND["memory_version"])
+        with c.when(c.compare("ne", version, "null", "ptr")):
+            c.unless("eq", self.slot(buffer, Buffer, "version"), version, "undo")
+        over = c.compare("eq", c.load(row, OPERAND["write"], "i64"), str(Write.OVER))
+        with c.when(over):
+            self.only_reference(value, buffer)
+        word = c.call("@PyLong_AsUnsignedLongLong", self.slot(buffer, Buffer, "address"), type="i64")
+        c.store(word, address, type="i64")
+        with c.when(c.load(self.locked, type="i1")):  # others may rebind the tensor while it runs
+            c.call("@Py_IncRef", buffer, type="void")
+            c.store(buffer, c.word(self.held[0], number))
+        c.label("bind")
+        place = c.load(row, OPERAND["slot"], "i64")
+        with c.when(c.compare("ne", place, "0")):
+            c.store(c.load(address, type="i64"), c.word(slots, place), type="i64")
+
+    def only_reference(self, value: str, buffer: str) -> None:
+        """Memory may be written over when it is our own and nothing but the tensor leads to it: as `Jitted._run` asks."""
+        c = self.code
+        for item in (value, buffer, self.slot(buffer, Buffer, "_owner")):
+            c.unless("eq", c.load(item, REFERENCES, "i32"), "1", "undo", "i32")
+        c.unless("eq", self.slot(buffer, Buffer, "owned"), self.field("true", "ptr"), "undo")
+        c.unless("eq", self.slot(buffer, Buffer, "readonly"), self.field("false", "ptr"), "undo")
+
+    def run(self) -> None:
+        c = self.code
+        entry, entered, code = self.field("entry", "ptr"), self.field("entered", "ptr"), c.variable("i32")
+        launches = self.field("launches")
+        c.line(f"br i1 {c.load(self.locked, type='i1')}, label %long, label %brief")
+        c.block("long")
+        c.add(self.running, "1")
+        thread = c.call("@PyEval_SaveThread")
+        c.store(c.call(entry, entered, type="i32"), code, type="i32")
+        c.call("@PyEval_RestoreThread", thread, type="void")
+        c.add(self.running, "-1")
+        got = c.call("@PyObject_CallNoArgs", self.field("release", "ptr"))
+        self.drop(got)
+        c.store("false", self.locked, type="i1")
+        self.drop_all(self.held)
+        c.line("br label %ran")
+        c.block("brief")
+        c.store(c.call(entry, entered, type="i32"), code, type="i32")
+        c.label("ran")
+        self.status = c.load(code, type="i32")
+        c.unless("eq", self.status, "0", "reported", "i32")
+        for name, more in (("native_calls", "1"), ("launches", launches)):
+            c.add(c.at(self.counters, 8 * WORDS.index(name)), more)
+
+    def deliver(self) -> None:
+        """What the run wrote, for the captured tensors it belongs to."""
+        c = self.code
+        done = c.compare("eq", self.field("written"), "0")
+        c.leave(done, "delivered")
+        with c.each(self.held[1], self.field("operands", "ptr"), 8 * len(OPERAND)) as (_, row):
+            write, tensor = c.load(row, OPERAND["write"], "i64"), c.load(row, OPERAND["source"])
+            with c.when(c.compare("eq", write, str(Write.NEW))):
+                buffer = c.load(c.word(self.made[0], c.load(row, OPERAND["fresh"], "i64")))
+                answer = c.call("@rebound", self.table, tensor, buffer, c.load(row, OPERAND["type"]))
+                c.unless("ne", answer, "null", "failed")
+            with c.when(c.compare("eq", write, str(Write.OVER))):
+                self.renew(self.slot(self.slot(tensor, Tensor, "_value"), Value, "buffer"))
+        c.label("delivered")
+
+    def renew(self, buffer: str) -> None:
+        """Take the version from a buffer that was written over."""
+        c = self.code
+        old = self.slot(buffer, Buffer, "version")
+        new = c.call("@PyLong_FromLong", "i64 0")
+        c.unless("ne", new, "null", "failed")
+        c.store(new, buffer, self.at[Buffer, "version"])
+        self.drop(old)
+
+    def answer(self) -> None:
+        c = self.code
+        self.drop_all(self.made)
+        finish = self.field("finish", "ptr")
+        c.line(f"br i1 {c.compare('eq', finish, 'null', 'ptr')}, label %single, label %several")
+        c.block("single")
+        self.drop(self.plan)
+        c.line(f"ret ptr {c.load(self.tensors[0])}")
+        c.block("several")
+        leaves = c.call("@PyTuple_New", f"i64 {self.tensors[1]}")
+        c.unless("ne", leaves, "null", "lost")
+        with c.each(self.tensors[1]) as (i, _):
+            c.call("@PyTuple_SetItem", leaves, f"i64 {i}", c.load(c.word(self.tensors[0], i)), type="i32")
+        answer = c.call("@PyObject_CallOneArg", finish, leaves)
+        self.drop(leaves, self.plan)
+        c.line(f"ret ptr {answer}")
+
+    def ends(self) -> None:
+        """The other ways out: `undo` what was made and go through Python; `reported` by a kernel; `failed` with an exception."""
+        c = self.code
+        c.block("undo")
+        with c.when(c.load(self.locked, type="i1")):
+            self.drop(c.call("@PyObject_CallNoArgs", self.field("release", "ptr")))
+        self.drop_all(self.made, self.tensors, self.held)
+        c.line("br label %slow")
+        c.block("slow.clear")
+        c.call("@PyErr_Clear", type="void")
+        c.label("slow")
+        answer = self.vectorcall(self.field("slow", "ptr"), "%self", "%names")
+        self.drop(self.plan)
+        c.line(f"ret ptr {answer}")
+        c.block("reported")
+        number = c.call("@PyLong_FromLong", "i64 " + c.value(f"sext i32 {self.status} to i64"))
+        c.unless("ne", number, "null", "failed")
+        answer = self.vectorcall(self.field("failed", "ptr"), number, "null")  # raises
+        self.drop(answer, number)
+        c.label("failed")
+        self.drop_all(self.made, self.tensors)
+        c.label("lost")
+        self.drop(self.plan)
+        c.line("ret ptr null")
+
+    def vectorcall(self, function: str, first: str, names: str) -> str:
+        """Call a Python function with one argument more in front."""
+        c = self.code
+        total = c.variable()
+        c.store("%nargs", total, type="i64")
+        with c.when(c.compare("ne", "%names", "null", "ptr")):
+            c.store(
+                c.value(f"add i64 %nargs, {c.call('@PyTuple_Size', '%names', type='i64')}"), total, type="i64"
+            )
+        whole = c.variable("ptr", c.value(f"add i64 {c.load(total, type='i64')}, 1"))
+        c.store(first, whole)
+        after = c.at(whole, 8)
+        with c.each(c.load(total, type="i64")) as (i, _):
+            c.store(c.load(c.word("%args", i)), c.word(after, i))
+        count = c.value("add i64 %nargs, 1")
+        return c.call("@PyObject_Vectorcall", function, whole, f"i64 {count}", names)
+
+
+def _call(at: Offsets, home: int, address: int) -> str:
+    return _Call(at, home, address).text()

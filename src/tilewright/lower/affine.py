@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from tilewright.core.shape import Extent, upper
+from tilewright.core.shape import Extent, is_static, total, upper
 from tilewright.kernel.ir import Expr, const, idiv, imod, op, var
 
 __all__ = ["Affine", "Space", "Unsupported"]
@@ -186,6 +186,17 @@ class Space:
         if shape:
             out.append(flat)
         return out[::-1]
+
+    def covers(self, index: Sequence[Affine], shape: Sequence[Extent]) -> bool:
+        """Whether the loops that an index is made from visit every place of a shape."""
+        if not is_static((*shape, *self.extents.values())):
+            return False
+        flat, reached = self.linear(index, shape), 1
+        for atom, c in sorted(flat.terms.items(), key=lambda term: term[1]):
+            if c != reached or atom not in self.extents:
+                return False
+            reached = c * upper(self.extents[atom])
+        return flat.constant == 0 and reached == total(shape)
 
     def depends(self, a: Affine, names: Iterable[Expr]) -> bool:
         """Whether any of the variables occurs, also inside atoms."""

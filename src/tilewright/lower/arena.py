@@ -1,4 +1,4 @@
-"""Arena planning: offsets for blocks that live over intervals of steps, with best-fit reuse of freed space.
+"""Arena planning: offsets for blocks that live over intervals of steps: best-fit reuse of freed space, or largest first.
 
 It knows steps and sizes only. Besides offsets it says, for every block, the last step that used the memory before: a
 launch that writes the block has to wait for that step.
@@ -6,11 +6,13 @@ launch that writes the block has to wait for that step.
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass
 
-__all__ = ["ArenaPlan", "Block", "plan_arena"]
+__all__ = ["ALIGNMENT", "LARGE", "ArenaPlan", "Block", "by_size", "by_time", "plan_arena"]
 
 ALIGNMENT = 64
+LARGE, MOST = 16 << 20, 4000  # arenas of so many bytes, and of no more blocks, are planned in two ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,39 @@ class ArenaPlan:
 
 def plan_arena(blocks: list[Block]) -> ArenaPlan:
     """Place every block; blocks whose intervals meet never overlap."""
+    plan = by_time(blocks)
+    if plan.nbytes < LARGE or len(blocks) > MOST:
+        return plan
+    other = by_size(blocks)
+    return other if other.nbytes < plan.nbytes else plan
+
+
+def by_size(blocks: list[Block]) -> ArenaPlan:
+    """The largest first, each at the lowest offset where no block that is there at the same time lies."""
+    offsets = [0] * len(blocks)
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last step, by offset
+    size = 0
+    for i in sorted(range(len(blocks)), key=lambda i: -blocks[i].nbytes):
+        block, need, at = blocks[i], _rounded(blocks[i].nbytes), 0
+        for offset, end, first, last in placed:
+            if first <= block.last and block.first <= last:
+                if offset - at >= need:
+                    break
+                if end > at:
+                    at = end
+        offsets[i], size = at, max(size, at + need)
+        insort(placed, (at, at + need, block.first, block.last))
+    waits = []
+    for i, block in enumerate(blocks):
+        start, end = offsets[i], offsets[i] + _rounded(block.nbytes)
+        waits.append(
+            max((t for a, b, _, t in placed if a < end and start < b and t < block.first), default=-1)
+        )
+    return ArenaPlan(offsets, waits, size)
+
+
+def by_time(blocks: list[Block]) -> ArenaPlan:
+    """In the order of their first steps, each into the smallest free piece that holds it."""
     offsets, waits = [0] * len(blocks), [-1] * len(blocks)
     free: list[tuple[int, int, int]] = []  # (offset, size, last step that used it), by offset
     size = 0

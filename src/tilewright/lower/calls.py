@@ -59,6 +59,8 @@ class Call:
     inplace: list[tuple[int, int]] = field(default_factory=list)
     label: str = ""
     flops: int = 0
+    # What its bounds checks look at, and whether at every element: (indices, axis size). None: anything
+    checked: dict[tuple[Value, int], bool] | None = None
     when: list[tuple[Size, int, int]] = field(
         default_factory=list
     )  # it runs where these sizes are in these ranges

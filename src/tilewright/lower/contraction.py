@@ -70,6 +70,7 @@ __all__ = ["Contraction", "lower_contraction"]
 LONG_EPILOGUE = (
     24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
+SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
@@ -192,7 +193,6 @@ class Contraction(Packing):
     def look(self) -> Situation:
         """How the operands can be read, and the sizes: what the choice of parameters depends on."""
         look, p, words = self.analysis, self.problem, self.words
-        self.split_k()
         whole = words is None or upper(p.k[-1]) % self.step == 0
         if words is None:
             plain_a, plain_b = look.direct("a"), look.direct("b", "free")
@@ -200,6 +200,8 @@ class Contraction(Packing):
         else:
             plain_a, plain_b = whole and look.words("a", self.step), False
             contiguous_k = plain_a and look.words("b", self.step)
+        # lanes along k take their sums across at the end of a piece
+        self.split_k(2 * LONG_K if contiguous_k and len(self.all_k) == 1 else LONG_K)
         along_a = words is None and plain_a and look.direct("a", "free")
         along_b = look.streams("b", "free")
         n = self.halo_n = None if plain_b else self.overlap_along_n()
@@ -245,8 +247,13 @@ class Contraction(Packing):
         s = self.situation
         if tiling.pack_b and tiling.nc * self.k * s.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
-        self.tiling, self.long = tiling, s.long
-        self.inner = tiling.variant == "inner"
+        self.tiling, self.inner = tiling, tiling.variant == "inner"
+        # with lanes along k results come one by one; the block has lanes for what follows
+        most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
+        # what it may write over an operand, each element must pass once: in tiles that overlap it does not
+        replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
+        long = epilogue_cost(self.group) > most or (replaces and not self.when)
+        self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.laid_out = None
@@ -277,21 +284,21 @@ class Contraction(Packing):
             return None
         return halo if self.analysis.runs_flat("a", halo.place) else None
 
-    def split_k(self) -> None:
-        """Cut a long K into pieces that caches hold and cores share; their partial results are summed afterwards."""
+    def split_k(self, most: int) -> None:
+        """Cut a K longer than ``most`` into pieces that caches hold and cores share; partial results are summed afterwards."""
         first = self.all_k[0] if self.all_k else 1
         room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
         if isinstance(first, Size):
             self.split_symbolic_k(first, room)
             return
         extent = first
-        if self.k > LONG_K:
+        if self.k > most:
             fitting = [d for d in range(2, min(first, room) + 1) if first % d == 0]
-            short = [d for d in fitting if self.k // d <= LONG_K]
+            short = [d for d in fitting if self.k // d <= most]
             self.pieces = min(short) if short else max(fitting, default=1)
             extent = first // self.pieces
-            if self.k // self.pieces > 2 * LONG_K:  # no divisor will do: the last piece is shorter
-                extent = -(-first // min(-(-self.k // LONG_K), room, first))
+            if self.k // self.pieces > 2 * most:  # no divisor will do: the last piece is shorter
+                extent = -(-first // min(-(-self.k // most), room, first))
                 self.pieces = -(-first // extent)
         self.uneven = first % extent != 0
         self.k = self.k // first * extent if first else 0
@@ -423,18 +430,14 @@ class Contraction(Packing):
             task += self.packed_a(batch, mo, m_block)
         if self.long:
             self.block_area = self.builder.area(p.kind, t.mc * t.nc)
-        task += (
-            self.inner_tiles(batch, mo, no, m_block, n_block)
-            if self.inner
-            else self.column_tiles(batch, mo, no, m_block, n_block)
-        )
+        tiles = {"inner": self.inner_tiles, "columns": self.column_tiles, "rows": self.row_sums}[t.variant]
+        task += tiles(batch, mo, no, m_block, n_block)
         if self.long:
             task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
         call = self.builder.call(body, total(extents), 1, label, flops)
-        once = (
-            self.partial is None and self.long and not self.when
-        )  # a long epilogue leaves out what blocks share
+        # a long epilogue leaves out what blocks share
+        once = self.partial is None and not self.when and (self.long or self.situation.is_exact(t))
         return self.replacing(call) if once else call
 
     def cut(self, at: At) -> tuple[At, At, At]:
@@ -514,7 +517,13 @@ class Contraction(Packing):
         """Hand one finished element on: to the block's scratch area when the epilogue is long, else through it to memory."""
         if self.long:
             return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
-        at = self.problem.out(batch, self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n))
+        return self.put(
+            batch, [self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n)], value
+        )
+
+    def put(self, batch: At, free: list[At], value: Expr) -> list[Stmt]:
+        """Store one element of the result, or of a piece's part of it."""
+        at = self.problem.out(batch, *free)
         if self.partial is not None:
             position = (
                 self.space.linear(at, self.group.anchor.shape) + self.piece * self.group.anchor.type.size
@@ -527,11 +536,12 @@ class Contraction(Packing):
     ) -> list[Stmt]:
         """The epilogue over a block, given by number and start, without what it shares with the block before it: an update of
         memory in place must happen once."""
-        t, p = self.tiling, self.problem
+        t = self.tiling
         m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
-        value = load(self.block_area, (m * t.nc + n).expr(), p.kind)
-        at = p.out(batch, self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n))
-        body = epilogue(self.group, self.reader, at, value, self.builder)
+        value = load(self.block_area, (m * t.nc + n).expr(), self.problem.kind)
+        body = self.put(
+            batch, [self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n)], value
+        )
         first_m, first_n = self.shared(*rows, t.mc, self.m.size), self.shared(*columns, t.nc, self.n.size)
         body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", t.lanes)]
         if t.mc > 1:
@@ -544,6 +554,32 @@ class Contraction(Packing):
         if size >= upper(range) or (isinstance(range, int) and range % size == 0):
             return index(0)
         return (number * size - start).expr()
+
+    # ---- one row, its sums in scratch ----
+
+    def row_sums(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
+        """Several rows of B at a time pass by the block of sums, so that memory is read along whole rows."""
+        t, p = self.tiling, self.problem
+        column = self.space.loop("n", t.nc)
+        area, place = self.block_area, column.expr()
+        (length,) = (upper(e) for e in self.local_k)
+        rounds, rest = divmod(length, t.nr)
+        out: list[Stmt] = []
+
+        def passed(first: Affine, count: int, sums: Expr) -> Loop:
+            for r in range(count):
+                k = self.in_piece([first + r])
+                a = self.read("a", batch, self.full(self.m, mo, m_block), k)
+                b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
+                sums = self.multiply(a, b, sums)
+            body = (*take_checks(self.reader), Store(area, place, sums))
+            return Loop("n", index(0), index(t.nc), body, "vector", t.lanes)
+
+        # the rows that make no whole round begin the sums
+        out.append(passed(Affine.of(0), rest, const(0, p.kind)))
+        number = self.space.loop("kr", rounds)
+        step = passed(number * t.nr + rest, t.nr, load(area, place, p.kind))
+        return out + self.loop_variable("kr", rounds, [step])
 
     # ---- tiles with lanes along k ----
 

@@ -37,7 +37,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space, mentions
-from tilewright.lower.calls import Builder, Call, take_checks
+from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.groups import Group, operation_cost, own_cost
 from tilewright.lower.read import COMBINE, Access, Index, Reader, accumulator, identity, reduction_terms
@@ -568,24 +568,14 @@ class _Emitter:
 
     def finish(self, body: tuple[Stmt, ...], grid: Extent, chunk: int, label: str) -> Call:
         call = self.builder.call(body, grid, chunk, label)
-        call.inplace = self.inplace_pairs(call)
-        return call
-
-    def inplace_pairs(self, call: Call) -> list[tuple[int, int]]:
-        """(output, input) arguments whose every access is at the same element: they may share memory."""
+        call.checked = self.reader.checked
+        early = {v for v in self.group.outputs if v not in self.final}
         positions: dict[Value, set[Affine]] = {}
         for a in self.accesses:
-            positions.setdefault(a.value, set()).add(a.position)
-        pairs = []
-        for o, out in enumerate(call.args):
-            if out.access != "w" or out.place not in self.final or not isinstance(out.place, Value):
-                continue
-            for i, arg in enumerate(call.args):
-                if arg.access != "r" or not isinstance(arg.place, Value) or arg.place.type != out.place.type:
-                    continue
-                if positions[arg.place] == positions[out.place] and len(positions[out.place]) == 1:
-                    pairs.append((o, i))
-        return pairs
+            if a.value not in early:
+                positions.setdefault(a.value, set()).add(a.position)
+        call.inplace = inplace_pairs(call, {v: at for v, at in positions.items() if len(at) == 1})
+        return call
 
 
 def lower_loops(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:

@@ -76,6 +76,7 @@ class Reader:
         self.bound: dict[Value, Callable[[Index], Expr]] = {}
         self.accesses: list[Access] = []
         self.checks: list[tuple[Expr, int]] = []
+        self.checked: dict[tuple[Value, int], bool] = {}  # (indices, axis size): whether all of them
         self._memo: dict[tuple[Value, Index, Expr | None], Expr] = {}
 
     def forget(self) -> None:
@@ -259,12 +260,13 @@ def _gather(r: Reader, v: Value, index: Index, mask: Expr | None) -> Expr:
     chosen: dict[int, Affine] = {}
     for axis, i in zip(v["axes"], indices, strict=True):
         (size,) = static((x.shape[axis],))
-        chosen[axis] = index_atom(r, r.read(i, at, mask), size, mask)
+        chosen[axis] = index_atom(r, i, at, size, mask)
     return r.read(x, tuple(chosen[a] if a in chosen else next(rest) for a in range(len(x.shape))), mask)
 
 
-def index_atom(r: Reader, i: Expr, size: int, mask: Expr | None) -> Affine:
+def index_atom(r: Reader, indices: Value, at: Index, size: int, mask: Expr | None) -> Affine:
     """A run-time index as a form in ``[0, size)``: out-of-range ones are reported after the run, and never accessed."""
+    i = r.read(indices, at, mask)
     # uint64 above the signed range becomes negative here, and is then out of range as it should be
     i = bitcast(i, dt.int64) if i.dtype is dt.uint64 else cast(i, dt.int64)
     if i.op == "const" and 0 <= i.attr < size:
@@ -273,6 +275,8 @@ def index_atom(r: Reader, i: Expr, size: int, mask: Expr | None) -> Affine:
     if mask is not None:
         good = op("bitor", good, op("invert", mask))
     r.checks.append((good, size))
+    known = r.checked.get((indices, size), False)
+    r.checked[indices, size] = known or (mask is None and r.space.covers(at, indices.shape))
     clamped = op("minimum", op("maximum", i, const(0)), const(max(size - 1, 0)))
     return r.space.atom(clamped, 0, max(size - 1, 0))
 

@@ -1,7 +1,9 @@
 """From kernel calls to steps: order, merged launches, memory that outputs take over from inputs, lifetimes, waits.
 
-Calls whose results nobody else reads run last, equal kernels side by side: the optimizer's updates of all parameters thus
-become one launch with a segment per parameter, after the last read of the old values, and may write over them.
+Calls whose results nobody else reads run last, equal kernels side by side: the optimizer's updates of small parameters thus
+become one launch with a segment per parameter, after the last read of the old values, and may write over them. The update
+of a large one runs as soon as its gradient's operands are there and the old value is read for the last time: all of them
+at the end would keep all operands until then.
 """
 
 from __future__ import annotations
@@ -16,17 +18,11 @@ from tilewright.lower.arena import Block, plan_arena
 from tilewright.lower.calls import Call, Place, Temporary
 
 __all__ = [
-    "HostCall",
-    "Location",
-    "LoopCall",
-    "LoopSlot",
-    "Schedule",
-    "Step",
-    "SwitchCall",
-    "may_fail",
-    "nbytes",
+    "HostCall", "Location", "LoopCall", "LoopSlot", "Schedule", "Step", "SwitchCall", "has_checks", "may_fail", "nbytes",
     "schedule",
-]
+]  # fmt: skip
+
+HELD_BYTES = 1 << 20  # intermediate values that one call keeps for this long are worth a launch of its own
 
 
 @dataclass(slots=True)
@@ -151,16 +147,24 @@ def _awaited(steps: Sequence[Step], outputs: Sequence[Value]) -> set[Place]:
     return found
 
 
-def _order(steps: list[Step], replacing: set[Value], awaited: set[Place]) -> list[Step]:
+def _order(
+    steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
+) -> list[Step]:
     """Calls that nobody waits for go last, equal kernels side by side and merged into one launch where independent; at the very
-    end those whose results may take over memory that others still read."""
+    end those whose results may take over memory that others still read. What would hold much memory until then goes as
+    early as it can."""
+    awaited = _awaited(steps, outputs)
+    replacing = {outputs[o]: inputs[i] for i, o in donated.items()}
     touched = Counter(p for s in steps for p in {*s.reads(), *s.writes()})
     late = [s for s in steps if not s.alone and all(touched[p] == 1 and p not in awaited for p in s.writes())]
-    early = [s for s in steps if s not in late]
-    late.sort(key=lambda s: not replacing.isdisjoint(s.writes()))
+    put_off = set(late)
+    early = [s for s in steps if s not in put_off]
+    early, late = _brought_forward(early, late, replacing, outputs)
+    late.sort(key=lambda s: not replacing.keys().isdisjoint(s.writes()))
     by_kernel: dict[object, list[Step]] = {}
     for s in late:
-        by_kernel.setdefault((s.calls[0].kernel, replacing.isdisjoint(s.writes())), []).append(s)
+        key = (s.calls[0].kernel, replacing.keys().isdisjoint(s.writes()))
+        by_kernel.setdefault(key, []).append(s)
     merged: list[Step] = []
     for same in by_kernel.values():
         first = same[0]
@@ -175,30 +179,65 @@ def _order(steps: list[Step], replacing: set[Value], awaited: set[Place]) -> lis
     return early + merged
 
 
+def _brought_forward(
+    early: list[Step], late: list[Step], replacing: Mapping[Value, Value], outputs: Sequence[Value]
+) -> tuple[list[Step], list[Step]]:
+    """The steps with each of ``late`` that reads many intermediate bytes behind the last one that it needs, and the rest of
+    ``late``. It needs what it reads, and every other reader of what its results replace."""
+    results = set(outputs)
+    writer = {p: n for n, s in enumerate(early) for p in s.writes()}
+    reader = {p: n for n, s in enumerate(early) for p in s.reads()}
+    waiting = Counter(p for s in late for p in set(s.reads()))
+    after: dict[int, list[Step]] = {}
+    rest: list[Step] = []
+    for s in late:
+        held = [p for p in set(s.reads()) if p in writer and p not in results]
+        old = [replacing[p] for p in s.writes() if isinstance(p, Value) and p in replacing]
+        mine = set(s.reads())
+        if sum(map(nbytes, held)) < HELD_BYTES or any(waiting[p] > (p in mine) for p in old):
+            rest.append(s)
+            continue
+        place = max([writer[p] for p in mine if p in writer] + [reader.get(p, -1) for p in old])
+        after.setdefault(place, []).append(s)
+    return [t for n, s in enumerate(early) for t in (s, *after.get(n, ()))], rest
+
+
 def _take_over(
-    steps: list[Step], inputs: Sequence[Value], outputs: Sequence[Value], donated: Mapping[int, int]
+    steps: list[Step],
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    donated: Mapping[int, int],
+    failing: Sequence[bool],
 ) -> dict[int, int]:
     """Which outputs may be written over their donated inputs: the writing call reads the input at the same elements or
     not at all, every other reader is complete before, and nothing after it can fail."""
-    last_check = max((n for n, s in enumerate(steps) if may_fail(s)), default=-1)
+    last_check = max((n for n, fails in enumerate(failing) if fails), default=-1)
+    writers: dict[Place, list[int]] = {}
+    last_reader: dict[Place, int] = {}
+    for n, s in enumerate(steps):
+        for p in set(s.writes()):
+            writers.setdefault(p, []).append(n)
+        for p in s.reads():
+            last_reader[p] = n
+    input_number = {v: i for i, v in reversed(list(enumerate(inputs)))}
+    output_number = {v: o for o, v in reversed(list(enumerate(outputs)))}
     taken: dict[int, int] = {}
     used: set[int] = set()
     for i, o in donated.items():
         source, target = inputs[i], outputs[o]
-        if source in outputs or target.type != source.type or o in taken or i in used:
+        if source in output_number or target.type != source.type or o in taken or i in used:
             continue
-        if outputs.index(target) != o or inputs.index(source) != i or target.op == "input":
+        if output_number[target] != o or input_number[source] != i or target.op == "input":
             continue
-        writers = [n for n, s in enumerate(steps) if target in s.writes()]
-        readers = [n for n, s in enumerate(steps) if source in s.reads()]
-        if len(writers) != 1 or writers[0] < last_check or any(n > writers[0] for n in readers):
+        found = writers.get(target, ())
+        if len(found) != 1 or found[0] < last_check or last_reader.get(source, -1) > found[0]:
             continue
-        if (
-            all(_reads_in_place(c, source, target) for c in steps[writers[0]].calls)
-            and not steps[writers[0]].alone
-        ):
-            taken[o] = i
-            used.add(i)
+        step = steps[found[0]]
+        # a step that fails could leave part of the memory overwritten
+        if step.alone or failing[found[0]] or not all(_reads_in_place(c, source, target) for c in step.calls):
+            continue
+        taken[o] = i
+        used.add(i)
     return taken
 
 
@@ -207,19 +246,32 @@ def has_checks(kernel: Kernel) -> bool:
     return any(isinstance(s, Check) for s in walk(kernel.body))
 
 
-def may_fail(step: Step) -> bool:
-    """Whether a step may end the run with an error: a bounds check, or anything the reference does."""
-    return step.host is not None or any(map(has_checks, step.kernels()))
+def may_fail(steps: Sequence[Step]) -> list[bool]:
+    """Which steps may end the run with an error: a bounds check, unless an earlier step has made the same, or anything the
+    reference does."""
+    checking: dict[int, bool] = {}
+    made: set[tuple[Value, int]] = set()
+    out = []
+    for s in steps:
+        fails = s.host is not None
+        for kernel in s.kernels():
+            if id(kernel) not in checking:
+                checking[id(kernel)] = has_checks(kernel)
+        if s.nest is not None:
+            fails = any(checking[id(k)] for k in s.kernels())
+        for c in s.calls:
+            fails = fails or (
+                checking[id(c.kernel)] and (c.checked is None or not made.issuperset(c.checked))
+            )
+        out.append(fails)
+        made.update(what for c in s.calls for what, whole in (c.checked or {}).items() if whole)
+    return out
 
 
 def _reads_in_place(call: Call, source: Value, target: Value) -> bool:
-    if has_checks(call.kernel):
-        return False  # it could fail with part of the memory overwritten
-    pairs = {(call.args[o].place, call.args[i].place) for o, i in call.inplace}
-    mine = [a.place for a in call.args]
-    if source not in mine:
+    if all(a.place is not source for a in call.args):
         return True
-    return (target, source) in pairs
+    return any(call.args[o].place is target and call.args[i].place is source for o, i in call.inplace)
 
 
 def schedule(
@@ -230,8 +282,9 @@ def schedule(
     kept: Sequence[Place] = (),
 ) -> Schedule:
     """Order the steps and place every value. ``kept``: places that other plans use as well, in slots behind the inputs."""
-    steps = _order(steps, {outputs[o] for o in donated.values()}, _awaited(steps, outputs))
-    taken = _take_over(steps, inputs, outputs, donated)
+    steps = _order(steps, inputs, outputs, donated)
+    failing = may_fail(steps)
+    taken = _take_over(steps, inputs, outputs, donated, failing)
     locations: dict[Place, Location] = {}
     alias: dict[Place, Place] = {}
     for i, v in enumerate(inputs):
@@ -262,7 +315,7 @@ def schedule(
     reused = dict(zip(places, plan.waits, strict=True))
     locations.update({p: Location(0, offset) for p, offset in zip(places, plan.offsets, strict=True)})
     locations.update({p: locations[alias[p]] for p in first if p in alias})
-    _set_waits(steps, alias, reused, {outputs[o] for o in taken})
+    _set_waits(steps, alias, reused, {outputs[o] for o in taken}, failing)
     total = sum(nbytes(p) for p in first)
     return Schedule(steps, locations, plan.nbytes, total, taken, fresh)
 
@@ -292,7 +345,11 @@ def _reuse_in_place(
 
 
 def _set_waits(
-    steps: list[Step], alias: dict[Place, Place], reused: dict[Place, int], replacing: set[Value]
+    steps: list[Step],
+    alias: dict[Place, Place],
+    reused: dict[Place, int],
+    replacing: set[Value],
+    failing: Sequence[bool],
 ) -> None:
     """The last earlier step each step conflicts with: it wrote what this one reads, or used memory this one writes. What
     replaces an input's elements also waits for every bounds check: after a failed one the driver runs nothing more, so the
@@ -308,7 +365,7 @@ def _set_waits(
             home = alias.get(p, p)
             wait = max(wait, user.get(home, -1), reused.get(home, -1), checked if p in replacing else -1)
         s.wait_for = n - 1 if s.alone else wait
-        if may_fail(s):
+        if failing[n]:
             checked = n
         for p in (*s.reads(), *s.writes()):
             user[alias.get(p, p)] = n

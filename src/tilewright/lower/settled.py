@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tilewright.graph.ir import Value
 from tilewright.lower.calls import Place
 from tilewright.lower.groups import NESTS
-from tilewright.lower.schedule import Step, may_fail
+from tilewright.lower.schedule import Step, has_checks
 
 __all__ = ["hoist", "settled_values"]
 
@@ -50,7 +50,9 @@ def hoist(
     A step stays when it may fail, when it computes an output, or when a step that stays writes to the same place.
     """
     results, first = set(outputs), list(inputs)
-    stays = [s.alone or may_fail(s) or not results.isdisjoint(s.writes()) for s in steps]
+    stays = [
+        s.alone or any(map(has_checks, s.kernels())) or not results.isdisjoint(s.writes()) for s in steps
+    ]
     changed = True
     while changed:
         changed = False

@@ -125,7 +125,7 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     at = [s.space.loop(f"r{k}", n) for k, n in enumerate(rest)]
     where = [s.space.loop(f"j{k}", n) for k, n in enumerate(indices[0].shape)]
     chosen = {
-        a: index_atom(s.reader, s.reader.read(i, tuple(where)), static(shape[a : a + 1])[0], None)
+        a: index_atom(s.reader, i, tuple(where), static(shape[a : a + 1])[0], None)
         for a, i in zip(axes, indices, strict=True)
     }
     good: Expr | None = None
@@ -162,6 +162,7 @@ def _scatter(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[
     most = upper(grid)
     chunk = max(lanes, -(-most // 8 // lanes) * lanes) if count * product(rest) > CHUNK_ELEMENTS else most
     calls.append(s.builder.call(tuple(inner), grid, chunk, f"scatter: {v['mode']} {list(updates.shape)}"))
+    calls[-1].checked = s.reader.checked
     return calls
 
 

@@ -14,8 +14,8 @@ a block of tiles through all three steps, so that nothing but its results leaves
             for each of 16: m[16][filters][tiles] = u @ v                        # register tiles of mr x nr vectors
             for f: y[4][tiles] from m; each row of results through the epilogue to memory
 
-Sums of four inputs are rounded before they are multiplied: errors are a few times those of the direct sum, and an infinity makes
-NaN of all four results of a tile that it is near, also of those that its filter does not reach.
+Sums of four inputs are rounded before they are multiplied. Where a result is not finite, because an operand is not or a sum has
+overflowed, the part is computed again by the direct sum: an infinity would make NaN of all results of the tiles that hold it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from tilewright.kernel.ir import (
     HI,
     LO,
     Expr,
+    If,
     Loop,
     Reg,
     Set,
     Stmt,
     Store,
+    across,
     const,
     idiv,
     imod,
@@ -239,33 +241,38 @@ class Winograd:
         return [Loop("i", index(0), index(t.mr), (inner,), "unroll")]
 
     def finished(self, start: Affine) -> list[Stmt]:
-        """The results of a part's filters, through the epilogue to memory."""
+        """The results of a part's filters, through the epilogue to memory; where one is not finite, all by the direct sum."""
         t = self.blocking
         o, n = var("o"), var("n")  # filter of the part; tile
         m = [load(self.m, (o + const(s * t.filters)) * self.pitch + n, self.kind) for s in range(PLACES)]
-        rows = [
-            _results([m[4 * i + j] for i in range(4)]) for j in range(4)
-        ]  # by column, then row of results
-        stores: list[Stmt] = []
-        for y in range(2):
-            for x, value in enumerate(_results([rows[j][y] for j in range(4)])):
-                stores.append(Store(self.y, (o * 4 + (2 * y + x)) * self.pitch + n, value))
-        tiles = t.rows * t.across
-        back = Loop("o", index(0), index(t.filters), (self.along("n", tiles, stores),))
-        return [back, *self.rows_of_results(start)]
+        columns = [_results([m[4 * i + j] for i in range(4)]) for j in range(4)]
+        results = [x for y in range(2) for x in _results([column[y] for column in columns])]
+        body: list[Stmt] = [
+            Store(self.y, (o * 4 + k) * self.pitch + n, value) for k, value in enumerate(results)
+        ]
+        zero = const(0, self.kind)
+        odd = zero
+        for value in results:  # 0 times what is not finite is NaN, and stays it
+            odd = self.machine.accumulate(value, zero, odd)
+        body.append(Set("odd", op("add", reg("odd", self.kind), odd)))
+        back = Loop("o", index(0), index(t.filters), (self.along("n", t.rows * t.across, body),))
+        finite = op("eq", across("add", reg("odd", self.kind)), zero)
+        through, direct = (self.rows_of_results(start, read) for read in (self.result, self.direct))
+        return [Reg("odd", self.kind, zero, (), self.lanes), back, If(finite, tuple(through), tuple(direct))]
 
-    def rows_of_results(self, start: Affine) -> list[Stmt]:
+    def rows_of_results(self, start: Affine, read: Callable[..., tuple[list[Stmt], Expr]]) -> list[Stmt]:
+        """Every row of a part's results, with lanes along the row."""
         t = self.blocking
         o, y, x = self.space.loop("o", t.filters), self.space.loop("y", 2), self.space.loop("x", 2 * t.across)
-        r = self.space.loop("r", t.rows)
         panel, within_panel = self.space.divmod(o, t.mr)
-        f = self.filter_at(start, panel) + within_panel
-        tile = (r * t.across).expr() + idiv(var("x"), 2)
-        here = ((o * 4 + y * 2) * self.pitch).expr() + tile
-        even, odd = (load(self.y, here + const(k * self.pitch), self.kind) for k in range(2))
-        value = op("where", op("eq", imod(var("x"), 2), const(0)), even, odd)
-        at = (self.at[0], f, self.at[1] * 2 + y, self.first_tile * 2 + x)
-        body = epilogue(self.group, self.reader, at, value, self.builder)
+        at = (
+            self.at[0],
+            self.filter_at(start, panel) + within_panel,
+            self.at[1] * 2 + y,
+            self.first_tile * 2 + x,
+        )
+        before, value = read(o, y, at)
+        body = [*before, *epilogue(self.group, self.reader, at, value, self.builder)]
         wide, high = const(2 * t.across), const(2)
         if self.wide % 2:
             wide = op("minimum", wide, op("sub", const(self.wide), (self.first_tile * 2).expr()))
@@ -274,6 +281,27 @@ class Winograd:
         row = Loop("x", index(0), wide, tuple(body), "vector", self.lanes)
         line = self.loop("r", t.rows, [Loop("y", index(0), high, (row,))])
         return [Loop("o", index(0), index(t.filters), tuple(line))]
+
+    def result(self, o: Affine, y: Affine, at: Sequence[Affine]) -> tuple[list[Stmt], Expr]:
+        """An element of the tiles' results: even columns are the first of their tile, odd ones the second."""
+        t = self.blocking
+        tile = (self.space.loop("r", t.rows) * t.across).expr() + idiv(var("x"), 2)
+        here = ((o * 4 + y * 2) * self.pitch).expr() + tile
+        even, odd = (load(self.y, here + const(k * self.pitch), self.kind) for k in range(2))
+        return [], op("where", op("eq", imod(var("x"), 2), const(0)), even, odd)
+
+    def direct(self, o: Affine, y: Affine, at: Sequence[Affine]) -> tuple[list[Stmt], Expr]:
+        """The same by its definition: an infinity reaches those results only that it belongs to."""
+        _, f, row, column = at
+        c, total = self.space.loop("c", self.channels), reg("total", self.kind)
+        terms: list[Stmt] = []
+        for i in range(3):
+            for j in range(3):
+                a = self.element(c, row + (i - self.up), column + (j - self.left))
+                b = self.reader.read(self.filters, (f, c, Affine.of(i), Affine.of(j)))
+                terms += [*take_checks(self.reader), Set("total", self.machine.accumulate(a, b, total))]
+        zero = Reg("total", self.kind, const(0, self.kind))
+        return [zero, *self.loop("c", self.channels, terms)], total
 
     def filter_at(self, start: Affine, panel: Affine) -> Affine:
         """The first filter of a panel."""

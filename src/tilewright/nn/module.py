@@ -381,7 +381,7 @@ class Module:
             problems.append(f"missing: {join_names(missing)}")
         if strict and unexpected:
             problems.append("unknown: " + ", ".join(_with_guess(name, missing) for name in unexpected))
-        values: dict[str, Tensor] = {}
+        values: dict[str, Any] = {}
         for name in own.keys() & state_dict.keys():
             given = state_dict[name]
             found = tuple(given.shape) if hasattr(given, "shape") else np.shape(given)
@@ -393,10 +393,17 @@ class Module:
         for name in own:
             if name in state_dict:
                 value = state_dict[name]
-                values[name] = value.detach() if isinstance(value, Tensor) else Tensor(np.asarray(value))
+                if isinstance(value, Tensor):
+                    values[name] = value.detach()
+                else:
+                    values[name] = array = np.asarray(value)
+                    Tensor(np.empty(0, array.dtype))  # raises for what holds no numbers
         with no_grad():
-            for name, tensor in values.items():
-                own[name].assign(tensor)
+            for (
+                name,
+                value,
+            ) in values.items():  # one after another, so that each takes the memory of the one before
+                own[name].assign(value)
         return IncompatibleKeys(missing, unexpected)
 
     # ---- modes and conversion ------------------------------------------------------------------------------

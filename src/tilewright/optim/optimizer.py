@@ -259,7 +259,7 @@ class Optimizer(ABC):
             raise OptimizerStateError(
                 f"the state is of groups of {theirs} parameters, the optimizer has groups of {ours}"
             )
-        copies: list[tuple[Tensor, Tensor]] = []
+        copies: list[tuple[Tensor, Any]] = []
         for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
             for position, (param, index) in enumerate(
                 zip(group["params"], saved_group["params"], strict=True)
@@ -272,7 +272,7 @@ class Optimizer(ABC):
                     (tensor, _saved(entries, name, tensor, index)) for name, tensor in own.items() if entries
                 ]
         with no_grad():
-            for tensor, value in copies:
+            for tensor, value in copies:  # one after another, so that each takes the memory of the one before
                 tensor.assign(value)
         for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
             for key, value in saved_group.items():
@@ -287,7 +287,8 @@ class Optimizer(ABC):
         return "\n".join([*lines, ")"])
 
 
-def _saved(entries: Mapping[str, Any], name: str, own: Tensor, index: int) -> Tensor:
+def _saved(entries: Mapping[str, Any], name: str, own: Tensor, index: int) -> Any:
+    """A tensor, or an array to copy."""
     if name not in entries:
         raise OptimizerStateError(
             f"the state of parameter {index} has no {name!r}; it is of another optimizer"
@@ -300,7 +301,7 @@ def _saved(entries: Mapping[str, Any], name: str, own: Tensor, index: int) -> Te
         )
     if isinstance(value, Tensor):
         return value.detach()
-    return Tensor(np.asarray(value, own.dtype.numpy).reshape(own.shape))
+    return np.asarray(value, own.dtype.numpy).reshape(own.shape)
 
 
 # ---- what updates are written with -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ with the same result.
 ``columns``  lanes run along n: one broadcast of A meets a vector of B.
 ``inner``    lanes run along k: vectors of A and B meet, and each result is summed across lanes at the end. For operands that
              both lie contiguous along k, where packing would cost more than the sums.
+``rows``     one row of A: its sums stay in L1 while ``nr`` whole rows of B at a time pass by, as memory is read fastest.
 """
 
 from __future__ import annotations
@@ -75,6 +76,13 @@ class Situation:
     least_n: int = 0
     settled: bool = False
 
+    def is_exact(self, t: Tiling) -> bool:
+        """Whether no tiles overlap, so that the epilogue of every element runs once."""
+        if self.least_m or self.least_n:
+            return False
+        width = min(t.nr * (1 if t.variant == "inner" else t.lanes), t.nc)
+        return not (self.m % t.mc or self.n % t.nc or t.mc % t.mr or t.nc % width)
+
     def key(self, machine: Machine) -> str:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
@@ -85,6 +93,18 @@ class Situation:
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
             f" unit {self.unit},{self.inner_unit}{flags} threads {machine.threads}"
+        )
+
+    def one_row(self, machine: Machine) -> bool:
+        """Whether one row meets a matrix that is read in place, a single range of k at a time, from beyond L2."""
+        words = "." in self.element
+        far = self.k * self.n * self.itemsize > machine.l2
+        return (
+            self.m == 1
+            and self.b == "plain"
+            and not (words or self.least_n)
+            and self.tail % self.k == 0
+            and far
         )
 
     def allows(self, tiling: Tiling, machine: Machine) -> bool:
@@ -106,6 +126,8 @@ class Situation:
                 and t.pack_b == self.packed_inner
                 and t.nr <= t.nc
             )
+        if t.variant == "rows":
+            return self.one_row(machine) and t.mr == 1 and not (t.pack_a or t.pack_b)
         if t.variant != "columns" or (t.nr - 1) * lanes >= t.nc or (self.packed_k > 0 and not t.pack_b):
             return False
         return self.whole or (t.pack_a and t.pack_b)
@@ -171,7 +193,9 @@ SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and 
 # Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
+ROWS = 8  # of B that pass by the sums of one row of A together
 START_CYCLES = 600.0  # to claim a task and begin it
+SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
 SHARED_ROWS = 4  # of A from which on a settled B is laid out: fewer read it in place at the speed of memory
 # Rows of a register tile by its vectors, with 32 registers and with 16.
@@ -181,8 +205,7 @@ _MOST_FEW = {1: 10, 2: 6, 3: 4}
 
 def _sizes(total: int, limit: int, unit: int) -> list[int]:
     """Sizes of equal blocks, multiples of a unit, of which few or many cover ``total``: at most ``limit``, at least a unit."""
-    most = max(limit // unit, 1) * unit
-    least = -(-total // most) if most < total else 1
+    least = 1 if limit >= total else -(-total // (max(limit // unit, 1) * unit))
     counts = sorted({least + i for i in range(4)} | {least << i for i in range(1, 12)})
     return list(dict.fromkeys(_rounded(-(-total // c), unit, total) for c in counts))
 
@@ -301,9 +324,10 @@ class _Work:
                     again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
                     fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
-                    # The last round is waited for; a thread that was held up makes the others wait for part of a task.
-                    rounds = tasks if machine.threads == 1 else -(-tasks // machine.threads) + DELAY
-                    cost = rounds * (START_CYCLES + work + fetched)
+                    cost = tasks * (START_CYCLES + work + fetched)
+                    if machine.threads > 1 < tasks:
+                        # the last round is waited for, and a thread that was held up for part of a task
+                        cost = SHARE_CYCLES + cost / tasks * (-(-tasks // machine.threads) + DELAY)
                     if cost < best:
                         best, choice = cost, (-mr, nr, mc, nc)
         return best, self.tiling(lanes, width, *choice)
@@ -332,6 +356,11 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
     columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
     short = s.n <= lanes // 4
+    if s.one_row(machine) and s.n >= ROWS * lanes:
+        room = min(
+            machine.l1 // 2 // s.itemsize, -(-s.n // (1 if machine.threads == 1 else 2 * machine.threads))
+        )
+        return Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
     if not s.inner or (s.b == "plain" and not short) or -(-s.tail // lanes) * lanes > 1.35 * s.tail:
         return columns.cheapest(machine)[1]
     inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)

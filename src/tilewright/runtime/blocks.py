@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache
 
 from tilewright.runtime import builtin
 from tilewright.runtime.buffers import pool
@@ -47,7 +46,7 @@ _shelves: dict[int, Memory] = {}
 pool.fronts.append(_clear)
 
 
-@lru_cache(maxsize=1)
+@builtin.once
 def _emptier() -> Callable[[int], None]:
     """Empties a shelf. In native code with the GIL held: other threads push and pop between any two steps of Python."""
     address = builtin.compiled("tilewright_empty_shelf", [_empty_source()])
@@ -55,7 +54,7 @@ def _emptier() -> Callable[[int], None]:
     return ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
-@lru_cache(maxsize=1)
+@builtin.once
 def block_type() -> type | None:
     """The type of blocks; None where the interpreter has no builtins of JIT code."""
     address = builtin.compiled("tilewright_free_block", [_free_source()]) if builtin.available() else None

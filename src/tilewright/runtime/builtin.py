@@ -10,13 +10,15 @@ symbol that is not exported) `available` is False and everything runs in Python.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from tilewright.runtime import driver
 from tilewright.runtime.jit import KernelCompileError, default_library
@@ -31,9 +33,13 @@ __all__ = [
     "heap_type",
     "keep_for_ever",
     "method",
+    "once",
     "slot_offset",
     "table",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 REFERENCES, TYPE, HEADER = (
     0,
@@ -128,6 +134,10 @@ class Code:
             return ""
         return self.value(f"call {type} {function}({given})")
 
+    def add(self, address: str, number: str) -> None:
+        """Add to the word at an address."""
+        self.store(self.value(f"add i64 {self.load(address, type='i64')}, {number}"), address, type="i64")
+
     def compare(self, how: str, a: str, b: str, type: str = "i64") -> str:
         return self.value(f"icmp {how} {type} {a}, {b}")
 
@@ -182,12 +192,42 @@ class Code:
         self.line(f"body{number}:")
         record = self.at(records, self.value(f"mul i64 {i}, {nbytes}")) if records else ""
         yield i, record
-        self.store(self.value(f"add i64 {i}, 1"), index, type="i64")
+        self.add(index, "1")
         self.line(f"br label %head{number}")
         self.line(f"done{number}:")
 
 
-@lru_cache(maxsize=1)
+class _Guard:
+    """The lock under which native code is installed; a forked child has a fresh one."""
+
+    def __init__(self) -> None:
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        self.lock = threading.RLock()
+
+
+_guard = _Guard()
+
+
+def once(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that does its work in the first call, while other threads wait for it; later calls give the same result."""
+    results: list[R] = []
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not results:
+            with _guard.lock:
+                if not results:
+                    results.append(function(*args, **kwargs))
+        return results[0]
+
+    return wrapped
+
+
+@once
 def available() -> bool:
     """Whether this interpreter runs builtins made of JIT code. The first call compiles nothing."""
     return (

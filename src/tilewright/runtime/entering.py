@@ -7,7 +7,6 @@ thread can come. `program` does the same in several steps of Python where there 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from tilewright.core import assumptions
@@ -22,7 +21,7 @@ __all__ = ["ENTRY", "function"]
 ENTRY = ("slots", "count", "entry", "entered", "launches", "assumed", "counters")
 
 
-@lru_cache(maxsize=1)
+@builtin.once
 def function() -> Callable[[int, Any], int] | None:
     """`enter(record, pointers)`: the status of a run, or -1 when `pointers` is no list of as many integers as the program
     takes; then nothing has run. Call it with the runtime's lock held. None without builtins."""

@@ -45,14 +45,16 @@ class Memory:
     def _map_pages(self) -> int:
         size = -(-self.nbytes // _HUGE_PAGE) * _HUGE_PAGE
         try:
-            pages = mmap.mmap(-1, size + _HUGE_PAGE)
+            # private: pages shared with forked children would be theirs too, and are hardly ever huge
+            pages = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"the system refused {self.nbytes} bytes: {error.strerror}") from None
         start = int(np.frombuffer(pages, np.uint8).__array_interface__["data"][0])
         aligned = start + (-start) % _HUGE_PAGE
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # the system is built without huge pages
-                pages.madvise(mmap.MADV_HUGEPAGE, aligned - start, size)
+                # whole ones only: the rest would make a last huge page that is mostly not used
+                pages.madvise(mmap.MADV_HUGEPAGE, aligned - start, self.nbytes // _HUGE_PAGE * _HUGE_PAGE)
         self._keep = pages
         return aligned
 

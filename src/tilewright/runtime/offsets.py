@@ -6,6 +6,7 @@ Numbers only; ``driver`` holds the code that walks the tables, ``program`` and `
 from __future__ import annotations
 
 __all__ = [
+    "ALONE_NS",
     "ARGS",
     "ARG_COUNT",
     "ARG_OFFSETS",
@@ -14,6 +15,7 @@ __all__ = [
     "LAUNCHES",
     "LAUNCH_BYTES",
     "LAUNCH_COUNT",
+    "LAZY",
     "LINE",
     "PART_BYTES",
     "PART_TEAM",
@@ -25,8 +27,11 @@ __all__ = [
     "SLOTS",
     "STATUS",
     "STRIDE",
+    "TEAM_ALONE",
+    "TEAM_BACKOFF",
     "TEAM_BYTES",
     "TEAM_CLOCK",
+    "TEAM_CREDIT",
     "TEAM_HAZARDS",
     "TEAM_PROGRAM",
     "TEAM_SCRATCH",
@@ -34,8 +39,10 @@ __all__ = [
     "TEAM_SLEEP",
     "TEAM_SLEEPERS",
     "TEAM_SPINS",
+    "TEAM_SPIN_NS",
     "TEAM_STOP",
     "TEAM_WAKE",
+    "TEAM_WAKE_NS",
     "TEAM_YIELD",
     "THREADS",
     "THREAD_LIMIT",
@@ -58,7 +65,13 @@ TEAM_SLEEP = 216  # ptr to void (ptr team, i32 seen)
 TEAM_WAKE = 224  # ptr to void (ptr team, i32 count)
 TEAM_YIELD = 232  # ptr to i32 ()
 TEAM_CLOCK = 240  # ptr to i64 (): nanoseconds
-TEAM_BYTES = 256
+# What the caller knows of runs that met sleeping workers. Only it reads and writes these.
+TEAM_ALONE = 256  # i64: when the last run ended that let them sleep
+TEAM_CREDIT = 264  # i64: nanoseconds that such runs took, one right after the other
+TEAM_WAKE_NS = 272  # i64: what waking took the last time
+TEAM_BACKOFF = 280  # i64: how often they fell asleep again between such runs
+TEAM_SPIN_NS = 288  # i64: how long an idle worker waits before it sleeps
+TEAM_BYTES = 320
 
 # A native part's header.
 RUN_WORD = 0
@@ -75,6 +88,8 @@ PROFILE = 136  # ptr or null
 THREADS = 144  # threads of the next run
 WAKE_LIMIT = 152  # sleeping workers worth waking
 STRIDE = 160  # threads the state tables have room for
+LAZY = 168  # whether sleeping workers are woken only when it pays
+ALONE_NS = 176  # what the last run took that let them sleep
 PART_BYTES = 192
 
 # A launch record: kernel, chunks, segments, wait_for, state, (unused) … ; state is the done line, then a

@@ -241,6 +241,7 @@ class Program:
     scratch_bytes  scratch memory per thread that the kernels may use, 64-byte aligned
     checks         exception factory by check code (status word 0); words 1 to 3 are details
     serial         run everything on the calling thread: for programs too small to share
+    lazy           so short that sleeping threads are only woken when its runs have shown that this pays
     kernels        addresses of kernels that launches name
 
     Raises ValueError for an inconsistent description. Several threads may call `run`; runs take place one
@@ -256,6 +257,7 @@ class Program:
         scratch_bytes: int = 0,
         checks: Mapping[int, Check] | None = None,
         serial: bool = False,
+        lazy: bool = False,
         kernels: Mapping[str, int] | None = None,
         name: str = "program",
     ) -> None:
@@ -265,6 +267,7 @@ class Program:
         self.scratch_bytes = scratch_bytes
         self.checks: Mapping[int, Check] = {} if checks is None else checks
         self.serial = serial
+        self.lazy = lazy
         self.kernels = dict(kernels or {})
         self.steps = tuple(steps)
         _check_steps(self.steps, slots, self.kernels)
@@ -419,7 +422,10 @@ class Program:
 
     def _raise_check(self) -> None:
         status = (ctypes.c_int32 * 4).from_address(self._status.address)
-        words = (status[0], status[1], status[2], status[3])
+        self.fail((status[0], status[1], status[2], status[3]))
+
+    def fail(self, words: tuple[int, int, int, int]) -> None:
+        """Raise what the words of a status mean, of which the first is not 0."""
         make = self.checks.get(words[0])
         if make is None:
             raise KernelCheckError(
@@ -573,6 +579,7 @@ class Program:
         part.store(offsets.PART_TEAM, team.address)
         part.store(offsets.THREADS, team.size)
         part.store(offsets.WAKE_LIMIT, min(team.size, width) - 1)
+        part.store(offsets.LAZY, int(self.lazy))
         part.entry = "run" if shared else "run_serial"
         part.call = team.driver.run if shared else team.driver.run_serial
         return shared

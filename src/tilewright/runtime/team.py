@@ -21,6 +21,7 @@ from typing import Any
 from tilewright.core import assumptions
 from tilewright.core.settings import settings
 from tilewright.runtime import driver, entering, offsets
+from tilewright.runtime.buffers import pool
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.target import available_cpus
@@ -124,6 +125,8 @@ class Team:
         # More threads than CPUs: a worker that spins keeps another from working.
         patience_us = settings.spin_us if size <= available_cpus() else min(settings.spin_us, 5.0)
         spins = int(patience_us * 1000 / self.driver.pause_ns)
+        self._store(offsets.TEAM_SPIN_NS, int(patience_us * 1000))
+        self._store(offsets.TEAM_WAKE_NS, 5000)  # until it is known
         self._int32(offsets.TEAM_SPINS).value = max(1, min(spins, 2**31 - 1))
 
     def _store(self, offset: int, value: int) -> None:
@@ -204,6 +207,9 @@ class Team:
         return bool(self.driver.retire(self.address, part, self.size))
 
 
+_LARGE = 16 << 20  # an arena of so many bytes does not share the machine with memory that nobody uses
+
+
 class State:
     """What the process's runs share: the lock, the team, and memory that late workers may still look at."""
 
@@ -244,6 +250,8 @@ class State:
         if self.arena is None or self.arena.nbytes < nbytes:
             self.renew()  # first: should memory run out, nobody may use the old arena either
             self.arena = None
+            if nbytes > _LARGE:
+                pool.clear()  # of what the work before it left there
             self.arena = Memory(nbytes)
         return self.arena
 

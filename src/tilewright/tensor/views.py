@@ -7,7 +7,7 @@ replaces. It calls NumPy's C API through the table that NumPy gives extension mo
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ _WORDS = (
 )
 
 
-@lru_cache(maxsize=1)
+@builtin.once
 def install(tensor: type) -> None:
     """Replace the method ``numpy`` of ``tensor``, where the interpreter allows it."""
     if not builtin.available() or block_type() is None:
@@ -82,8 +82,7 @@ define ptr @tilewright_views() nounwind {{ ret ptr @functions }}
 def _numpy_table() -> Any:
     """The table of NumPy's C API, by number; None where it is not where it was."""
     try:
-        from numpy._core import _multiarray_umath as module
-
+        module: Any = import_module("numpy._core._multiarray_umath")
         get = ctypes.pythonapi.PyCapsule_GetPointer
         get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
         table = (ctypes.c_uint64 * (_SET_BASE + 1)).from_address(get(module._ARRAY_API, None))
