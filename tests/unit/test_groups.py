@@ -90,6 +90,21 @@ def test_small_maps_are_one_and_large_ones_of_different_values_are_not() -> None
         )
 
 
+def test_what_follows_from_an_operand_and_statistics_is_not_stored() -> None:
+    """Batch norm, its activation and pooling, and their gradients: of the size of the image, only the image's own gradient is
+    stored. A pooled element's share, which four places of the image read, is."""
+    x, w, b, g = leaf(4, 8, 16, 16), leaf(8), leaf(8), leaf(4, 8, 8, 8)
+    weight, bias = (build.expand(v, (0, 2, 3), x.shape) for v in (w, b))
+    y = relu(normalised(x, (0, 2, 3), weight, bias))
+    windows = make("window", (y,), axes=(2, 3), size=(2, 2), stride=(2, 2), dilation=(1, 1))
+    z = make("reduce_max", (windows,), axes=(4, 5))
+    results = run_passes([z, *(v for v in vjp([z], [g], [x, w, b]) if v is not None)])
+    groups = form_groups(results)
+    stored = [v for group in groups for v in group.outputs]
+    assert [v for v in stored if v.type.size == x.type.size] == [results[1]]
+    assert [v.op for v in stored if v.type.size == z.type.size] == ["reduce_max", "div"]
+
+
 def test_softmax_is_one_row_program() -> None:
     assert shown([softmax(leaf(32, 100))]) == ["[row: reduce_max sub exp reduce_sum div -> div]"]
 

@@ -54,6 +54,7 @@ WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
 SMALL_MAP = 1 << 14  # elements of a map that takes about as long as starting it
+FEW_READERS = 3  # groups that compute a short function again instead of reading it
 MAX_TOGETHER = 24  # values that one map computes side by side
 WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element many times, or pack it
 
@@ -255,6 +256,8 @@ class _Former:
             return
         several = len(uses) > 1 and self.cost[v] > STORE_COST
         wide = any(self.read_widely(u) for u in uses) and self.cost[v] > WIDE_COST
+        if self.cost[v] > STORE_COST:
+            wide = wide or (self.repeats(v) - 1) * self.cost[v] > RECOMPUTE_COST
         if (several or wide or self.cost[v] > MAX_FLOATING_COST) and not moving:
             self.store(v)
 
@@ -278,14 +281,26 @@ class _Former:
         small = is_static(v.shape) and product(v.shape) <= SMALL_MAP
         return small or self.shares_reads(v, group)
 
+    def repeats(self, v: Value) -> int:
+        """How often readers read each element of a value: a pooled element's gradient is read by each place of its window."""
+        found = 1
+        for u in self.uses[v]:
+            if u.op == "broadcast" and is_static(u.shape) and v.type.size > 1:
+                found = max(found, u.type.size // v.type.size)
+            elif u.op in ("reshape", "permute", "cast"):
+                found = max(found, self.repeats(u))
+        return found
+
     def read_widely(self, u: Value) -> bool:
         """Whether a reader, perhaps through movement, reads each element many times."""
         if u.op in WIDE_READERS or (u.op == "fold" and not is_disjoint_fold(u)):
             return True
         if u.op == "broadcast" and u.type.size >= 8 * u.inputs[0].type.size > 8:
             return True
-        if u.op == "window":
-            return product(u["size"]) > 1
+        if u.op == "window" and any(
+            n > (s if d == 1 else 1) for n, s, d in zip(u["size"], u["stride"], u["dilation"], strict=True)
+        ):
+            return True
         return (u.op in REWRITES or u.op in ("pad", "cast")) and any(
             self.read_widely(w) for w in self.uses[u]
         )
@@ -483,6 +498,8 @@ class _Former:
             group.outputs = [m for m in group.members if m in needed]
             if group.kind == "dot" and len(group.outputs) > 2:
                 self.store_fewer(group)
+            if group.kind == "row":
+                self.store_statistics(group)
 
     def store_fewer(self, group: Group) -> None:
         """Store one value instead of several elementwise functions of it that are read once each: readers compute them again.
@@ -504,6 +521,57 @@ class _Former:
                 kept = {*group.outputs, base} - set(above)
                 group.outputs = [m for m in group.members if m in kept]
                 return
+
+    def store_statistics(self, group: Group) -> None:
+        """Store what rows have in common instead of short functions of it and of stored values: readers compute them again.
+        A batch norm's centred elements, its result and the sign of that follow from its operand, a mean and a factor."""
+        dropped, kept, sources, work = list[Value](), set[Value](), set[Value](), set[Value]()
+        for m in group.outputs:
+            found = None if m in self.outputs or m in self.operands else self.short_function(m, group)
+            if found is not None and self.few_readers(m):
+                dropped.append(m)
+                for all, some in zip((kept, sources, work), found, strict=True):
+                    all |= some
+        if len(sources) <= len(dropped) and sum(map(own_cost, work)) <= STORE_COST * len(dropped):
+            needed = (kept | set(group.outputs)) - set(dropped)
+            group.outputs = [m for m in group.members if m in needed]
+
+    def short_function(self, m: Value, group: Group) -> tuple[set[Value], set[Value], set[Value]] | None:
+        """What the elementwise function ``m`` reads of the group's statistics, what of other stored values as large as itself,
+        and the operations in it; None if it is something else."""
+        kept, sources, work = set[Value](), set[Value](), set[Value]()
+        stack = [m]
+        while stack:
+            x = stack.pop()
+            if x in work or x.op == "constant":
+                continue
+            if x in group.members and 8 * x.type.size <= m.type.size:
+                kept.add(x)
+            elif x is not m and (x.op == "input" or (x in self.home and self.home[x] is not group)):
+                sources |= {x} if 8 * x.type.size > m.type.size else set()
+            elif x.op in SCALAR_OPS or x.op in ("cast", "broadcast", "reshape", "stop_gradient"):
+                work.add(x)
+                stack.extend(x.inputs)
+            else:
+                return None
+        return (kept, sources, work) if sources else None
+
+    def few_readers(self, m: Value) -> bool:
+        """Whether few other groups read a value, no element of it many times."""
+        homes: set[Group] = set()
+        stack, seen = [m], set[Value]()
+        while stack:
+            for u in self.uses[stack.pop()]:
+                if u in seen:
+                    continue
+                seen.add(u)
+                if self.read_widely(u) or u.op in NESTS:
+                    return False
+                if u not in self.home:
+                    stack.append(u)
+                elif self.home[u] is not self.home[m]:
+                    homes.add(self.home[u])
+        return len(homes) <= FEW_READERS
 
     def read_once(self, m: Value) -> bool:
         """Whether one other group reads a value, each element once."""
