@@ -89,7 +89,7 @@ def tanh(f: Format, x: Expr) -> Expr:
 
 
 def sigmoid(f: Format, x: Expr) -> Expr:
-    """1 / (1 + e^-x), both terms 2^shift times smaller than they are, so that a large sum is finite as long as the result is not 0.
+    """1 / (1 + e^-x), both terms 2^shift times smaller than they are: a large sum is finite as long as the result is not 0.
     With e^-x = 2^n + 2^n near, what 1 + 2^n loses is added to the smaller part."""
     shift, low, high = (24, -104.0, 60.0) if f.bits == 32 else (53, -746.0, 500.0)  # beyond, it is 0 or 1
     x = at_least(at_most(x, f.const(high)), f.const(low))
