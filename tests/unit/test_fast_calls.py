@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -479,6 +480,32 @@ def test_signatures_can_be_read() -> None:
         Jitted.__call__(3)  # type: ignore[call-overload]
 
 
+def test_an_object_that_was_never_initialised_is_an_error() -> None:
+    f = tw.jit(lambda a: a + 1)
+    (x,) = tensors(X)
+    warm(f, x)
+    with pytest.raises(SystemError):
+        Jitted.__new__(Jitted)(x)
+    with pytest.raises(AttributeError):
+        tw.Tensor.__new__(tw.Tensor).numpy()
+    with pytest.raises(AttributeError):
+        f(tw.Tensor.__new__(tw.Tensor))
+
+
+def test_tensors_may_outlive_the_modules() -> None:
+    program = """
+import builtins, sys, threading
+import numpy as np, tilewright as tw
+from tilewright.core import settings as early
+x = tw.asarray(np.arange(6, dtype=np.float32))
+f = tw.jit(lambda a: a * 2)
+for _ in range(3):
+    f(x).numpy()
+sys.kept, builtins.kept, early.kept, threading.kept, np.kept = f(x), f(x).numpy(), [f(x) for _ in range(100)], f, f(x)
+"""
+    subprocess.run([sys.executable, "-X", "dev", "-c", program], check=True, timeout=120)
+
+
 def test_everything_works_without_builtins() -> None:
     program = """
 from tilewright.runtime import builtin
@@ -498,3 +525,27 @@ assert total.tolist() == [0, 4, 8, 12, 16, 20]
 assert "Jitted.__call__" in repr(tw.jit.__globals__["Jitted"].__call__)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_programs_that_numpy_takes_part_in_go_through_python() -> None:
+    f = tw.jit(lambda a: tw.sort(a * 2, axis=1, descending=True) + tw.zeros((1000, 1000)).sum())
+    (x,) = tensors(X)
+    for _ in range(3):
+        np.testing.assert_array_equal(slow(f, x).numpy(), 2 * X[:, ::-1])
+
+
+def test_a_plan_is_made_anew_when_the_runtime_lock_is_another() -> None:
+    f = tw.jit(lambda a: a * 2)
+    (x,) = tensors(np.ones(1 << 20, np.float32))  # long enough to take the lock
+    warm(f, x)
+    plan = f._plan
+    fast(f, x)
+    child = os.fork()
+    if child == 0:
+        good = False
+        try:
+            good = f(x).numpy()[-1] == 2 and fast(f, x).numpy()[0] == 2
+        finally:
+            os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert fast(f, x).numpy()[5] == 2 and f._plan is plan

@@ -473,12 +473,48 @@ def test_a_lazy_program_lets_workers_sleep() -> None:
     team.start()
     wait_for_sleep(team)
     signal = ctypes.c_int32.from_address(team.address)
+    before = signal.value
     for run in range(5):
-        before = signal.value
         lazy.run(addresses(x))
-        assert team.sleepers == 2 and signal.value == before + 1
+        assert team.sleepers == 2 and signal.value == before
         np.testing.assert_array_equal(x, run + 2)
         time.sleep(0.001)
+
+
+def test_a_lazy_program_takes_the_way_that_took_less() -> None:
+    set_num_threads(2)
+    x = zeros(64)
+    lazy = Program([launch("count", 1, 1, 64, 1)], slots=2, lazy=True)
+    lazy.run(addresses(x))
+    team = state.current
+    assert team is not None
+    signal = ctypes.c_int32.from_address(team.address)
+    (part,) = lazy._parts()
+    alone, shared, turn = (
+        ctypes.c_int64.from_address(part.address + at)
+        for at in (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN)
+    )
+    ctypes.c_int32.from_address(team.address + offsets.TEAM_SPINS).value = 2**31 - 1  # workers stay awake
+    team._wake(team.address, 2)
+    deadline = time.monotonic() + 5
+    while team.sleepers:
+        assert time.monotonic() < deadline
+        signal.value += 1
+        team._wake(team.address, 2)
+        time.sleep(0.001)
+    runs = 1
+    for known, published in (((10**6, 1), 1), ((1, 10**6), 0), ((0, 1), 0)):
+        for first, extra in ((0, 0), (63, 1)):  # the 64th run tries the other way
+            before = signal.value
+            alone.value, shared.value = known
+            turn.value = first
+            lazy.run(addresses(x))
+            runs += 1
+            expected = published if known[0] == 0 else published ^ extra
+            assert signal.value - before == expected
+            np.testing.assert_array_equal(x, runs)
+    with state.lock:
+        state.replace(None)
 
 
 def test_runs_right_after_each_other_wake_the_workers() -> None:
@@ -493,14 +529,11 @@ def test_runs_right_after_each_other_wake_the_workers() -> None:
     ctypes.c_int64.from_address(team.address + offsets.TEAM_WAKE_NS).value = 1
     ctypes.c_int64.from_address(team.address + offsets.TEAM_BACKOFF).value = 0
     credit = ctypes.c_int64.from_address(team.address + offsets.TEAM_CREDIT)
-    credit.value = 0
-    lazy.run(addresses(x))  # alone, and known to take more than 2 ns from then on
-    assert team.sleepers == 1
+    credit.value = 1  # with what the run above took alone, more than twice the wake-up
     lazy.run(addresses(x))
     assert credit.value == 0  # spent
-    backoff = ctypes.c_int64.from_address(team.address + offsets.TEAM_BACKOFF).value
-    assert backoff == 1
-    np.testing.assert_array_equal(x, 3)
+    assert ctypes.c_int64.from_address(team.address + offsets.TEAM_BACKOFF).value == 1
+    np.testing.assert_array_equal(x, 2)
 
 
 def test_the_portable_way_to_sleep_works_too() -> None:

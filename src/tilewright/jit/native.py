@@ -148,6 +148,7 @@ class _Call:
         self.locked = c.variable("i1")
         c.store("false", self.locked, type="i1")
         self.plan = c.load("%self", home)
+        c.unless("ne", self.plan, "null", "unmade")
         c.call("@Py_IncRef", self.plan, type="void")  # other code may set another plan meanwhile
         self.table = c.call("@PyLong_AsVoidPtr", c.load(self.plan, address))
         self.none = self.field("none", "ptr")
@@ -180,8 +181,10 @@ class _Call:
                 self.drop(self.code.load(self.code.word(array, i)))  # null is nothing to it
 
     def arguments(self) -> None:
-        """As many as the plan takes, the last ones by the names it knows."""
+        """As many as the plan takes, the last ones by the names it knows, of a plan that was valid when this began."""
         c, names = self.code, self.field("names", "ptr")
+        version = c.load(self.field("assumed", "ptr"), 8 * assumptions.VERSION, "i64")
+        c.unless("eq", version, self.field("version"), "slow", "i64")
         given = c.variable()
         c.store("%nargs", given, type="i64")
         with c.when(c.compare("ne", "%names", names, "ptr")):
@@ -416,6 +419,9 @@ class _Call:
         self.drop_all(self.made, self.tensors)
         c.label("lost")
         self.drop(self.plan)
+        c.line("ret ptr null")
+        c.block("unmade")  # an object without `__init__`
+        c.call("@PyErr_BadInternalCall", type="void")
         c.line("ret ptr null")
 
     def vectorcall(self, function: str, first: str, names: str) -> str:

@@ -78,7 +78,7 @@ class Plan:
             self.store(name, word)
 
 
-NO_PLAN = Plan({"arguments": -1})
+NO_PLAN = Plan({"arguments": -1, "assumed": assumptions.address()})
 _slow: list[Any] = []  # the method that the builtin leaves other calls to, once there is one
 
 
@@ -126,6 +126,7 @@ def _fits(variant: Variant) -> bool:
         and all(not executable.results[~program.results[p]][0] for _, p in variant.results)
         # a gradient that was None and is dropped again
         and all(position < 0 and id(tensor) in absent for tensor, position in variant.grads)
+        and not executable.fallbacks  # in one native call
         # nothing but these goes into a run
         and executable.program.slots
         == 1 + len(executable.inputs) + len(variant.settled_memory()) + len(executable.fresh)

@@ -187,6 +187,7 @@ PACK_CYCLES = 0.7  # to transpose one element into a packed block
 SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector of B in a step of k, which comes from L2
 STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
@@ -194,6 +195,7 @@ SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and 
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
 ROWS = 8  # of B that pass by the sums of one row of A together
+REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
 START_CYCLES = 600.0  # to claim a task and begin it
 SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
@@ -321,7 +323,8 @@ class _Work:
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
-                    again = columns if mc * self.k * self.itemsize > machine.l2 // 2 else 1
+                    outside = mc * self.k * self.itemsize > machine.l2 // 2
+                    again = 1.0 + REREAD * (columns - 1) * outside
                     fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
@@ -351,22 +354,24 @@ def choose(machine: Machine, s: Situation) -> Tiling:
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
     laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
     pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
-    # rows of A that lie together are read in place where the next k is no page further on, and all of them stay in L2
-    near = s.m * s.itemsize < PAGE and s.m * s.k * s.itemsize <= machine.l2 // 2
-    plain_a = s.a == "plain" or (s.a == "along" and (s.k <= 32 or near))
-    columns = _work(s, inner=False, pack_a=not plain_a, pack_b=pack_b)
+    # rows of A that lie together are copied or, where the next k is no page further on, read in place
+    ways = [s.a == "computed"] if s.a != "along" else [False] if s.k <= 32 else [True]
+    if s.a == "along" and s.m * s.itemsize < PAGE:
+        ways = [False, True]
+    columns = [_work(s, inner=False, pack_a=pack_a, pack_b=pack_b) for pack_a in ways]
     short = s.n <= lanes // 4
     if s.one_row(machine) and s.n >= ROWS * lanes:
         room = min(
             machine.l1 // 2 // s.itemsize, -(-s.n // (1 if machine.threads == 1 else 2 * machine.threads))
         )
         return Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
-    if not s.inner or (s.b == "plain" and not short) or -(-s.tail // lanes) * lanes > 1.35 * s.tail:
-        return columns.cheapest(machine)[1]
-    inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
-    if short and 0 < s.least_m < s.m:
-        return inner[1]
-    return min(inner, columns.cheapest(machine), key=lambda found: found[0])[1]
+    found = [work.cheapest(machine) for work in columns]
+    if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:
+        inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
+        if short and 0 < s.least_m < s.m:
+            return inner[1]
+        found.append(inner)
+    return min(found, key=lambda f: f[0])[1]
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
@@ -376,10 +381,11 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
     stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
-    # windows are read element by element along n, and so are the columns of a single tile
-    b_cycles = (
-        COPY_CYCLES if s.b != "computed" else SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
-    )
+    # windows are read element by element along n, and so are the columns of a single tile; words of bytes are put together
+    if s.b != "computed":
+        b_cycles = WORD_CYCLES if "int8" in s.element else COPY_CYCLES
+    else:
+        b_cycles = SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
     thin_cycles = SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles
     if s.settled:
         b_cycles = thin_cycles = 0.0

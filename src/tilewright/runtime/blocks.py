@@ -58,7 +58,10 @@ def _emptier() -> Callable[[int], None]:
 def block_type() -> type | None:
     """The type of blocks; None where the interpreter has no builtins of JIT code."""
     address = builtin.compiled("tilewright_free_block", [_free_source()]) if builtin.available() else None
-    return None if address is None else builtin.heap_type("tilewright.Block", 2, address)
+    if address is None:
+        return None
+    _emptier()  # compiled now: it is needed where memory is short
+    return builtin.heap_type("tilewright.Block", 2, address)
 
 
 def _free_source() -> str:

@@ -21,7 +21,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from tilewright.runtime import driver
-from tilewright.runtime.jit import KernelCompileError, default_library
+from tilewright.runtime.jit import KernelCompileError, default_library, loaded
 from tilewright.runtime.memory import Memory
 
 __all__ = [
@@ -73,6 +73,7 @@ declare i64 @PyLong_AsUnsignedLongLong(ptr)
 declare ptr @PyLong_FromLong(i64)
 declare ptr @PyErr_Occurred()
 declare void @PyErr_Clear()
+declare void @PyErr_BadInternalCall()
 declare void @PyErr_Fetch(ptr, ptr, ptr)
 declare void @PyErr_Restore(ptr, ptr, ptr)
 declare ptr @PyEval_SaveThread()
@@ -243,9 +244,11 @@ def available() -> bool:
 def compiled(name: str, functions: Sequence[str]) -> int | None:
     """The address of the function `name`, the last of `functions`; None where a symbol of the C API is missing."""
     try:
-        return default_library().compile([(name, _DECLARATIONS + "".join(functions), "")])[name]
+        address = default_library().compile([(name, _DECLARATIONS + "".join(functions), "")])[name]
     except KernelCompileError:
         return None
+    keep_for_ever(*loaded)  # a destructor in it may run when the modules are gone
+    return address
 
 
 def slot_offset(cls: type, name: str) -> int | None:

@@ -20,7 +20,6 @@ import ctypes
 import sys
 
 from tilewright.runtime.offsets import (
-    ALONE_NS,
     ARG_COUNT,
     ARG_OFFSETS,
     ARG_SLOTS,
@@ -29,7 +28,6 @@ from tilewright.runtime.offsets import (
     LAUNCH_BYTES,
     LAUNCH_COUNT,
     LAUNCHES,
-    LAZY,
     LINE,
     PART_TEAM,
     PROFILE,
@@ -39,17 +37,13 @@ from tilewright.runtime.offsets import (
     SLOTS,
     STATUS,
     STRIDE,
-    TEAM_ALONE,
-    TEAM_BACKOFF,
     TEAM_CLOCK,
-    TEAM_CREDIT,
     TEAM_HAZARDS,
     TEAM_PROGRAM,
     TEAM_SCRATCH,
     TEAM_SIGNAL,
     TEAM_SLEEP,
     TEAM_SLEEPERS,
-    TEAM_SPIN_NS,
     TEAM_SPINS,
     TEAM_STOP,
     TEAM_WAKE,
@@ -58,6 +52,7 @@ from tilewright.runtime.offsets import (
     THREADS,
     WAKE_LIMIT,
 )
+from tilewright.runtime.sharing import CHOOSE
 
 __all__ = ["FUNCTIONS", "driver_source", "function_table", "has_futex"]
 
@@ -362,7 +357,7 @@ end:
 
 _RUN = f"""
 ; A whole run, on the calling thread and every worker that comes. Returns the first status word.
-define internal i32 @run(ptr %part) nounwind {{
+define internal i32 @share(ptr %part, i1 %wakes) nounwind {{
 entry:
   %complete = alloca i64
   store i64 0, ptr %complete
@@ -401,85 +396,28 @@ publish:
   %signal = atomicrmw add ptr %signal.p, i32 1 seq_cst, align 4
   %sleepers.p = getelementptr i8, ptr %team, i64 {TEAM_SLEEPERS}
   %sleepers = load atomic i32, ptr %sleepers.p seq_cst, align 4
-  %asleep = icmp ne i32 %sleepers, 0
-  br i1 %asleep, label %sleeping, label %go
-sleeping:
+  %sleeping = icmp ne i32 %sleepers, 0
+  %asleep = and i1 %sleeping, %wakes
+  br i1 %asleep, label %wake, label %go
+wake:
   %clock.p = getelementptr i8, ptr %team, i64 {TEAM_CLOCK}
   %clock = load ptr, ptr %clock.p
-  %now = call i64 %clock()
-  %lazy.p = getelementptr i8, ptr %part, i64 {LAZY}
-  %lazy = load i64, ptr %lazy.p
-  %hesitates = icmp ne i64 %lazy, 0
-  br i1 %hesitates, label %weigh, label %wake
-weigh:
-  ; Waking costs as much as a short run. It pays when runs follow one another, so that workers stay awake between them:
-  ; once such runs took twice the time that waking takes, and twice as much each time they are found asleep again. After a
-  ; pause that workers would have slept in, the account starts anew.
-  %last.p = getelementptr i8, ptr %team, i64 {TEAM_ALONE}
-  %last = load i64, ptr %last.p
-  %pause = sub i64 %now, %last
-  %patience.p = getelementptr i8, ptr %team, i64 {TEAM_SPIN_NS}
-  %patience = load i64, ptr %patience.p
-  %anew = icmp ugt i64 %pause, %patience
-  %credit.p = getelementptr i8, ptr %team, i64 {TEAM_CREDIT}
-  %credit.old = load i64, ptr %credit.p
-  %credit.kept = select i1 %anew, i64 0, i64 %credit.old
-  %alone.p = getelementptr i8, ptr %part, i64 {ALONE_NS}
-  %alone = load i64, ptr %alone.p
-  %credit = add i64 %credit.kept, %alone
-  %backoff.p = getelementptr i8, ptr %team, i64 {TEAM_BACKOFF}
-  %backoff.old = load i64, ptr %backoff.p
-  %backoff = select i1 %anew, i64 0, i64 %backoff.old
-  %cost.p = getelementptr i8, ptr %team, i64 {TEAM_WAKE_NS}
-  %cost = load i64, ptr %cost.p
-  %twice = add i64 %backoff, 1
-  %needed = shl i64 %cost, %twice
-  %pays = icmp ugt i64 %credit, %needed
-  %rest = select i1 %pays, i64 0, i64 %credit
-  store i64 %rest, ptr %credit.p
-  br i1 %pays, label %decide, label %single
-decide:
-  %more = add i64 %backoff, 1
-  %backoff.new = call i64 @llvm.umin.i64(i64 %more, i64 6)
-  store i64 %backoff.new, ptr %backoff.p
-  br label %wake
-single:
-  store i64 %backoff, ptr %backoff.p
-  call void @walk(ptr %part, ptr %team, i64 0, ptr %complete)
-  %finished.alone = call i1 @await(ptr %part, ptr %team, i64 %new, i64 %count, ptr %complete)
-  %end = call i64 %clock()
-  %took = sub i64 %end, %now
-  store i64 %took, ptr %alone.p
-  store i64 %end, ptr %last.p
-  br label %over
-wake:
+  %before = call i64 %clock()
   %limit.p = getelementptr i8, ptr %part, i64 {WAKE_LIMIT}
   %limit = load i64, ptr %limit.p
   %limit.32 = trunc i64 %limit to i32
   %wake.p = getelementptr i8, ptr %team, i64 {TEAM_WAKE}
   %wake.f = load ptr, ptr %wake.p
   call void %wake.f(ptr %team, i32 %limit.32)
-  %woken = call i64 %clock()
-  %waking = sub i64 %woken, %now
-  %bounded = call i64 @llvm.umin.i64(i64 %waking, i64 100000)
-  %paid.p = getelementptr i8, ptr %team, i64 {TEAM_WAKE_NS}
-  store i64 %bounded, ptr %paid.p
-  call void @walk(ptr %part, ptr %team, i64 0, ptr %complete)
-  %finished.woken = call i1 @await(ptr %part, ptr %team, i64 %new, i64 %count, ptr %complete)
-  ; Alone it would take no longer than this on every thread: what was known may have been an accident.
-  %done = call i64 %clock()
-  %shared = sub i64 %done, %woken
-  %most = mul i64 %shared, %threads
-  %known.p = getelementptr i8, ptr %part, i64 {ALONE_NS}
-  %known = load i64, ptr %known.p
-  %least = call i64 @llvm.umin.i64(i64 %known, i64 %most)
-  store i64 %least, ptr %known.p
-  br label %over
+  %after = call i64 %clock()
+  %took = sub i64 %after, %before
+  %bounded = call i64 @llvm.umin.i64(i64 %took, i64 100000)
+  %cost.p = getelementptr i8, ptr %team, i64 {TEAM_WAKE_NS}
+  store i64 %bounded, ptr %cost.p
+  br label %go
 go:
   call void @walk(ptr %part, ptr %team, i64 0, ptr %complete)
   %finished = call i1 @await(ptr %part, ptr %team, i64 %new, i64 %count, ptr %complete)
-  br label %over
-over:
   %status.p = getelementptr i8, ptr %part, i64 {STATUS}
   %status = load ptr, ptr %status.p
   %code = load i32, ptr %status
@@ -931,6 +869,7 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
         + _AWAIT
         + _WALK
         + _RUN
+        + CHOOSE
         + _SEQUENCE
         + _WORKER
         + system

@@ -33,6 +33,7 @@ __all__ = [
     "TilewrightCacheWarning",
     "assembly",
     "default_library",
+    "loaded",
     "optimised",
 ]
 
@@ -284,7 +285,7 @@ class KernelLibrary:
             return {}
         if self._jit is None:
             self._jit = llvm.create_lljit_compiler(self._codegen.create_machine(), use_jit_link=True)
-            _loaded.append(self._jit)
+            loaded.append(self._jit)
         builder = (
             llvm.JITLibraryBuilder().add_current_process()
         )  # memset and the like come from the C library
@@ -299,7 +300,7 @@ class KernelLibrary:
             ) from None
         finally:
             self._link_count += 1  # a name is used up even by a failure
-        _loaded.append(library)
+        loaded.append(library)
         addresses = {name: int(library[name]) for name in objects}
         for name, address in addresses.items():
             if not address:
@@ -325,7 +326,7 @@ class KernelLibrary:
 
 
 # LLVM unloads code with its owner. Programs hold bare addresses, so nothing that was loaded is ever let go.
-_loaded: list[Any] = []
+loaded: list[Any] = []
 _live_libraries: weakref.WeakSet[KernelLibrary] = weakref.WeakSet()
 _default: dict[str, KernelLibrary] = {}
 

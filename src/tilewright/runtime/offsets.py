@@ -24,15 +24,16 @@ __all__ = [
     "RECORD_WORDS",
     "RUN_WORD",
     "SEGMENT_BYTES",
+    "SHARED_NS",
     "SLOTS",
     "STATUS",
     "STRIDE",
-    "TEAM_ALONE",
     "TEAM_BACKOFF",
     "TEAM_BYTES",
     "TEAM_CLOCK",
     "TEAM_CREDIT",
     "TEAM_HAZARDS",
+    "TEAM_LAST",
     "TEAM_PROGRAM",
     "TEAM_SCRATCH",
     "TEAM_SIGNAL",
@@ -46,6 +47,7 @@ __all__ = [
     "TEAM_YIELD",
     "THREADS",
     "THREAD_LIMIT",
+    "TURN",
     "WAKE_LIMIT",
 ]
 
@@ -65,11 +67,11 @@ TEAM_SLEEP = 216  # ptr to void (ptr team, i32 seen)
 TEAM_WAKE = 224  # ptr to void (ptr team, i32 count)
 TEAM_YIELD = 232  # ptr to i32 ()
 TEAM_CLOCK = 240  # ptr to i64 (): nanoseconds
-# What the caller knows of runs that met sleeping workers. Only it reads and writes these.
-TEAM_ALONE = 256  # i64: when the last run ended that let them sleep
-TEAM_CREDIT = 264  # i64: nanoseconds that such runs took, one right after the other
+# What the caller knows of runs of lazy parts. Only it reads and writes these.
+TEAM_LAST = 256  # i64: when the last run of a lazy part ended
+TEAM_CREDIT = 264  # i64: nanoseconds that those took that found sleepers, one right after the other
 TEAM_WAKE_NS = 272  # i64: what waking took the last time
-TEAM_BACKOFF = 280  # i64: how often they fell asleep again between such runs
+TEAM_BACKOFF = 280  # i64: how often they were woken and found asleep again between such runs
 TEAM_SPIN_NS = 288  # i64: how long an idle worker waits before it sleeps
 TEAM_BYTES = 320
 
@@ -88,9 +90,12 @@ PROFILE = 136  # ptr or null
 THREADS = 144  # threads of the next run
 WAKE_LIMIT = 152  # sleeping workers worth waking
 STRIDE = 160  # threads the state tables have room for
-LAZY = 168  # whether sleeping workers are woken only when it pays
-ALONE_NS = 176  # what the last run took that let them sleep
-PART_BYTES = 192
+# What the caller of a lazy part has learned, on a line of its own.
+LAZY = 192  # whether to choose between running alone and with the workers by what each took
+ALONE_NS = 200  # nanoseconds alone; 0: not known
+SHARED_NS = 208  # with workers that were awake
+TURN = 216  # counts runs that found workers awake
+PART_BYTES = 256
 
 # A launch record: kernel, chunks, segments, wait_for, state, (unused) … ; state is the done line, then a
 # line per thread.
