@@ -89,18 +89,15 @@ def tanh(f: Format, x: Expr) -> Expr:
 
 
 def sigmoid(f: Format, x: Expr) -> Expr:
-    """With e = e^-|x|, 1 / (1 + e), or e / (1 + e) below 0. e is kept 2^shift times as large as it is, and so a normal number
-    as long as the result is not 0. What the sum's rounding has lost is put back, with 3/4 for 1 / (1 + e)."""
-    shift, beyond = (24, 104.0) if f.bits == 32 else (53, 746.0)
-    a = at_most(op("abs", x), f.const(beyond))
-    n_bits, _, r = _reduce(f, op("neg", a), 1, f.bias + shift)
-    scale = f.exponent_field(n_bits)
-    grown, small = fma(scale, _near(f, r), scale), f.const(2.0**-shift)
-    top = where(op("lt", x, f.const(0.0)), grown, f.const(2.0**shift))
-    total = fma(grown, small, f.const(1.0))
-    lost = fma(grown, small, f.const(1.0) - total)
-    near = op("div", top, total)
-    return fma(near * lost, f.const(-0.75), near) * small
+    """1 / (1 + e^-x), both terms 2^shift times smaller than they are: a large sum is finite as long as the result is not 0.
+    With e^-x = 2^n + 2^n near, what 1 + 2^n loses is added to the smaller part."""
+    shift, low, high = (24, -104.0, 60.0) if f.bits == 32 else (53, -746.0, 500.0)  # beyond, it is 0 or 1
+    x = at_least(at_most(x, f.const(high)), f.const(low))
+    n_bits, _, r = _reduce(f, op("neg", x), 1, f.bias - shift)
+    scale, one = f.exponent_field(n_bits), f.const(2.0**-shift)
+    most = scale + one
+    rest = fma(scale, _near(f, r), one - (most - scale))
+    return op("div", one, most + rest)
 
 
 def _quarter_exp(f: Format, a: Expr) -> Expr:
