@@ -50,6 +50,7 @@ CHUNK_COST = (
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
 REPEATS = (2, 4, 8)  # neighbours that read one element, or one of so many, within a vector
+SERIAL_COST = 48  # from three functions like tanh on, one after the other
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
@@ -361,6 +362,21 @@ def _inside(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
     return {x for x, inside in touches.items() if inside}
 
 
+def _is_serial(group: Group, stored: Callable[[Value], bool]) -> bool:
+    """Whether the longest chain of operations that wait for each other is so long that the next vectors' instructions do not
+    come into the processor's view before it ends: then several vectors have to go through it side by side."""
+    heights: dict[Value, int] = {}
+    stack = list(group.members)
+    while stack:
+        v = stack[-1]
+        below = () if stored(v) else v.inputs
+        missing = [x for x in below if x not in heights]
+        stack.extend(missing)
+        if not missing:
+            heights[stack.pop()] = own_cost(v) * bool(below) + max((heights[x] for x in below), default=0)
+    return max(heights.values(), default=0) >= SERIAL_COST
+
+
 class _Emitter:
     """Builds the statements of one group over its chosen nest."""
 
@@ -384,6 +400,7 @@ class _Emitter:
         self.by_rows = self.vector is not None and self.vector.reduced
         self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
+        self.serial = not group.reductions and _is_serial(group, stored)
         self.lanes = self.choose_lanes(self.cost)
 
     def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
@@ -396,6 +413,8 @@ class _Emitter:
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
         reduces = bool(self.group.reductions) if reduces is None else reduces
         wide = 4 if reduces and cost <= 12 else 2 if cost <= 40 else 1
+        if self.serial:
+            wide = 4
         if reduces and not self.by_rows and cost <= 8:
             wide = WIDE_COLUMNS  # each row of a strip of columns is a run of its own in memory
         least = -(-most // lanes) * lanes  # what is computed, the last vector's idle lanes included
