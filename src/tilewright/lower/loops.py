@@ -51,6 +51,7 @@ CACHE_COST = 8  # an element costlier than this is kept in scratch when a later 
 WIDE_COLUMNS = 8
 REPEATS = (2, 4, 8)  # neighbours that read one element, or one of so many, within a vector
 SERIAL_COST = 48  # from three functions like tanh on, one after the other
+ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
@@ -472,6 +473,53 @@ class _Emitter:
         self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
 
+    def adds_rows(self) -> bool:
+        """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory is
+        read in order then, where strips of columns would read a small piece of each row, on a page of its own."""
+        if self.vector is None or self.by_rows or not self.outer or len(self.inner) != 1:
+            return False
+        group, columns = self.group, self.vector.extent
+        if not isinstance(columns, int):
+            return False
+        nbytes = columns * sum(self.kind_of(v).itemsize for v in group.reductions)
+        single = all(self.depth[v] == 1 for v in group.reductions) and all(map(self.is_row_value, group.outputs))
+        return single and columns > self.lanes and nbytes <= ROW_BYTES
+
+    def kind_of(self, v: Value) -> DType:
+        """The type a reduction is computed in."""
+        return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
+
+    def added_rows(self) -> tuple[Stmt, ...] | None:
+        """The work for one item of the grid where ``adds_rows``."""
+        assert self.vector is not None
+        group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
+        column = var(self.vector.name)
+        lanes = 2 * self.register
+        starts: list[Stmt] = []
+        adds: list[Stmt] = []
+        ends: list[Stmt] = []
+        for number, v in enumerate(group.reductions):
+            kind, combine = self.kind_of(v), COMBINE[v.op]
+            term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+            if take_checks(reader):
+                return None
+            name = self.builder.area(kind, upper(self.vector.extent))
+            starts.append(Store(name, column, identity(combine, kind)))
+            adds.append(Store(name, column, op(combine, load(name, column, kind), term)))
+            ends.append(Let(f"r0_{number}", cast(load(name, column, kind), v.dtype)))
+        for number, v in enumerate(group.reductions):
+            reader.bound[v] = lambda at, name=f"r0_{number}", v=v: var(name, v.dtype)  # type: ignore[misc]
+        reader.forget()
+        ends += self.store(list(group.outputs))
+        self.final = set(group.outputs)
+
+        def across_columns(body: list[Stmt]) -> Loop:
+            assert self.vector is not None
+            return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
+
+        adding = Loop(rows.name, index(0), extent(rows.extent), (across_columns(adds),))
+        return across_columns(starts), adding, across_columns(ends)
+
     def is_row_value(self, v: Value) -> bool:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
         if not self.group.reduced:
@@ -536,8 +584,12 @@ class _Emitter:
     # ---- the whole kernel ----
 
     def call(self, label: str) -> Call:
-        body = tuple(self.phases())
         per_item = self.cost * product([d.extent for d in self.nest.dims])
+        if self.adds_rows():
+            added = self.added_rows()
+            if added is not None:
+                return self.over_grid(added, per_item, label)
+        body = tuple(self.phases())
         if self.vector is not None and not self.by_rows:
             if not self.outer:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
