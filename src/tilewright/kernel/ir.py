@@ -149,7 +149,9 @@ def fma(a: Expr, b: Expr, c: Expr) -> Expr:
 
 def rarely(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """``where`` for a condition that is almost never true."""
-    assert condition.dtype.is_bool and then.dtype is otherwise.dtype, "rarely takes a bool and two operands of one type"
+    assert condition.dtype.is_bool and then.dtype is otherwise.dtype, (
+        "rarely takes a bool and two operands of one type"
+    )
     return _make("rarely", (condition, then, otherwise), then.dtype)
 
 

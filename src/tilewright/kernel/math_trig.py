@@ -209,7 +209,9 @@ def _if_finite(f: Format, x: Expr, value: Expr) -> Expr:
     return where(op("lt", op("abs", x), f.const(math.inf)), value, f.const(math.nan))
 
 
-def _near_or_far(f: Format, x: Expr, near: Callable[[Format, Expr], Expr], far: Callable[[Format, Expr], Expr]) -> Expr:
+def _near_or_far(
+    f: Format, x: Expr, near: Callable[[Format, Expr], Expr], far: Callable[[Format, Expr], Expr]
+) -> Expr:
     """``far`` serves every argument; where all lanes are below NEAR, ``near`` alone is computed."""
     if f.bits != 32:
         return far(f, x)

@@ -474,15 +474,17 @@ class _Emitter:
         return body
 
     def adds_rows(self) -> bool:
-        """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory is
-        read in order then, where strips of columns would read a small piece of each row, on a page of its own."""
+        """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory
+        is read in order then, where strips of columns would read a small piece of each row, on a page of its own."""
         if self.vector is None or self.by_rows or not self.outer or len(self.inner) != 1:
             return False
         group, columns = self.group, self.vector.extent
         if not isinstance(columns, int):
             return False
         nbytes = columns * sum(self.kind_of(v).itemsize for v in group.reductions)
-        single = all(self.depth[v] == 1 for v in group.reductions) and all(map(self.is_row_value, group.outputs))
+        single = all(self.depth[v] == 1 for v in group.reductions) and all(
+            map(self.is_row_value, group.outputs)
+        )
         return single and columns > self.lanes and nbytes <= ROW_BYTES
 
     def kind_of(self, v: Value) -> DType:
