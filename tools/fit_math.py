@@ -232,15 +232,15 @@ def rows() -> list[Fit]:
     add("LOG2_SHORT", 64, 13, log_ratio(mpf(2)), relative(log_ratio(mpf(2))), *mantissa)
     add("EXP2_SHORT", 64, 7, exp2, relative(exp2), -SLACK / 2, SLACK / 2, mpf(1))
     for bits, sine, cosine, tangent, arcsine, arctangent, sinh, tanh in (
-        (32, 2, 2, 5, 5, 8, 3, 4),
-        (64, 5, 5, 13, 13, 19, 7, 10),
+        (32, 2, 2, 5, 5, 8, 3, 2),
+        (64, 5, 5, 13, 13, 19, 7, 6),
     ):
         add("SIN", bits, sine, *odd(mp.sin), mpf(0), quarter)
         add("COS", bits, cosine, cosine_tail, lambda z: z**2 / mp.cos(mp.sqrt(z)), mpf(0), quarter)
         add("TAN", bits, tangent, *odd(mp.tan), mpf(0), quarter)
         add("ASIN", bits, arcsine, *odd(mp.asin), mpf(0), mpf("0.3601"))
         add("ATAN", bits, arctangent, *odd(mp.atan), mpf(0), mpf(1))
-        add("TANH", bits, tanh, *odd(mp.tanh), mpf(0), mpf("0.3601"))
+        add("TANH", bits, tanh, *odd(mp.tanh), mpf(0), mpf("0.0677"))
         add("SINH", bits, sinh, *odd(mp.sinh), mpf(0), mpf(1))
     add("ERF", 64, 24, erf_exponent, erf_weight, mpf(0), mpf(6), 2 / mp.sqrt(mp.pi))
     add("POW_EXP2", 64, 10, exp2_tail, lambda t: t**2, -SLACK / 2, SLACK / 2)

@@ -50,6 +50,7 @@ from tilewright.kernel.ir import (
     index,
     load,
     op,
+    rarely,
     reg,
     var,
 )  # fmt: skip
@@ -229,6 +230,32 @@ def test_packed_products_are_one_instruction_where_there_is_one() -> None:
         value = dotacc(elements, c, load("a", i, dt.uint32), load("b", i, dt.uint32))
         kernel = element_kernel("one", {"a": dt.uint32, "b": dt.uint32, "c": c.dtype}, {"o": value}, 16)
         assert name in assembly(emit(kernel, target), target)
+
+
+@targets
+@pytest.mark.parametrize("share", [0.0, 0.02, 1.0], ids=["never", "seldom", "always"])
+def test_what_is_wanted_rarely_is_chosen_lane_by_lane(target: Target, share: float) -> None:
+    n, rng = 331, np.random.default_rng(0)
+    a, uniform = load("a", i, dt.float32), load("b", index(3), dt.float32)
+    wanted = op("gt", a, const(1.0 - share, dt.float32))
+    inner = rarely(op("lt", a, const(0.5, dt.float32)), op("neg", a), op("sqrt", a))
+    results = {
+        "lanes": rarely(wanted, op("div", const(1.0, dt.float32), a), op("mul", a, a)),
+        "within": rarely(wanted, op("add", inner, a), inner),
+        "uniform": rarely(op("gt", uniform, const(0.5, dt.float32)), a, uniform),
+    }
+    arrays = {name: rng.random(n).astype(np.float32) for name in ("a", "b")}
+    for lanes in (1, 4, 16, 32):
+        kernel = element_kernel("rare", {"a": dt.float32, "b": dt.float32}, results, lanes)
+        compare(kernel, target, {**arrays, **{name: np.zeros(n, np.float32) for name in results}}, 0, n)
+
+
+def test_what_is_wanted_rarely_stands_behind_a_branch() -> None:
+    target, a = Target.named("avx512"), load("a", i, dt.float32)
+    value = rarely(op("gt", a, const(1.0, dt.float32)), op("sqrt", a), a)
+    text = emit(element_kernel("one", {"a": dt.float32}, {"o": value}, 16), target)
+    start = text.index("vector.reduce.or")
+    assert "br i1" in text[start : text.index("llvm.sqrt")]
 
 
 # ---- every operation on every type --------------------------------------------------------------------------------

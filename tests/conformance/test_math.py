@@ -39,7 +39,7 @@ LIMIT = 2.0  # units in the last place
 BASIC = {
     "const", "var", "add", "sub", "mul", "div", "fma", "neg", "abs", "sqrt", "floor", "ceil", "round", "trunc",
     "copysign", "eq", "ne", "lt", "le", "gt", "ge", "where", "bitand", "bitor", "bitxor", "invert", "shl", "shr", "cast",
-    "bitcast", "maximum", "minimum",
+    "bitcast", "maximum", "minimum", "rarely",
 }  # fmt: skip
 HOST = host_target()
 

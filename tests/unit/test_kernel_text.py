@@ -32,6 +32,7 @@ from tilewright.kernel.ir import (
     index,
     load,
     op,
+    rarely,
     reg,
     var,
 )  # fmt: skip
@@ -146,6 +147,7 @@ def test_deep_expressions_print_and_parse() -> None:
             dotacc("uint8.int8", const(0, dt.int32), const(7, dt.uint32), const(9, dt.uint32)),
             "dotacc.uint8.int8(0i32, 7u32, 9u32)",
         ),
+        (rarely(op("lt", i, j), i, j), "rarely(i < j, i, j)"),
     ],
 )
 def test_expressions(expression: Expr, text: str) -> None:

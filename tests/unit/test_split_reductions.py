@@ -104,3 +104,32 @@ def test_blocks_do_not_depend_on_threads() -> None:
             (b,) = compiler.compile([x], [make("reduce_sum", (x,), axes=(0,))]).run([Buffer.from_numpy(data)])
             results.add(b.to_numpy(()).tobytes())
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("columns", [1003, 700])
+@pytest.mark.parametrize("dtype", [dt.float32, dt.float16, dt.int32], ids=str)
+def test_rows_are_added_to_sums_in_scratch(columns: int, dtype: dt.DType) -> None:
+    """Large sums over columns read memory in order; each column's elements are combined in the order of the rows."""
+    x = input_value(dtype, (5, 37, columns))
+    outputs = [make(op, (x,), axes=(1,)) for op in ("reduce_sum", "reduce_max")]
+    executable = compiler.compile([x], outputs)
+    kernels = executable.stage_text("kernels")
+    assert f"scratch s0: {'int32' if dtype is dt.int32 else 'float32'}[{columns}]" in kernels
+    data = np.random.default_rng(0).integers(-99, 99, (5, 37, columns)).astype(dtype.numpy)
+    results = executable.run([Buffer.from_numpy(data)])
+    for got, f in zip(results, (np.sum, np.max), strict=True):
+        want = f(data, axis=1)
+        np.testing.assert_array_equal(got.to_numpy(want.shape), want.astype(dtype.numpy))
+
+
+def test_long_chains_run_several_vectors_side_by_side() -> None:
+    """One vector's operations would wait for each other, and the next vector's are too far away to start meanwhile."""
+    x = input_value(dt.float32, (4096,))
+    short, long = make("tanh", (x,)), x
+    for _ in range(5):
+        long = make("tanh", (make("neg", (long,)),))
+    lanes = []
+    for v in (short, long):
+        text = compiler.compile([x], [v]).stage_text("kernels")
+        lanes.append(int(text.split("vector ")[1].split(":")[0]))
+    assert lanes[1] > lanes[0]

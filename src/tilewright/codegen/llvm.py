@@ -227,6 +227,8 @@ class _Emitter:
             return self.value(self.expanded(e))
         if e.op == "dotacc":
             return self.dot_accumulate(e)
+        if e.op == "rarely":
+            return self.rarely(e)
         values = [self.value(a) for a in e.args]
         lanes = max(v.lanes for v in values)
         out = self.fn.at(*values)
@@ -241,6 +243,29 @@ class _Emitter:
             known = tuple(a.op == "const" and a.attr == a.attr for a in e.args)
             text = ins.lower(out, e.op, e.args[-1].dtype, lanes, *texts, known=known)
         return Val(text, lanes, out.number)
+
+    def rarely(self, e: Expr) -> Val:
+        """Emit a ``rarely``: what is wanted rarely stands behind a branch that is taken where any lane wants it."""
+        fn, condition, usual = self.fn, self.value(e.args[0]), self.value(e.args[2])
+        wanted, label, done = condition.text, fn.fresh("rare"), fn.fresh("done")
+        if condition.lanes:
+            bools = (of_type("i1", condition.lanes), condition.text)
+            wanted = fn.at(condition).call("i1", "llvm.vector.reduce.or", bools)
+        inner = fn.open(label, branch=True)
+        rare = self.value(e.args[1])
+        lanes = max(condition.lanes, usual.lanes, rare.lanes)
+        t, scalar = type_name(e.dtype, lanes), type_name(e.dtype)
+        texts = [fn.splat(v, scalar, lanes) for v in (rare, usual)]
+        bools = (of_type("i1", lanes), fn.splat(condition, "i1", lanes))
+        chosen = fn.here().write(f"select {' '.join(bools)}, {t} {texts[0]}, {t} {texts[1]}")
+        lines, scope = self.close(), fn.scope
+        kept = fn.splat(usual, scalar, lanes)
+        never = fn.here().write(f"xor i1 {wanted}, true")
+        scope.lines += [f"  br i1 {never}, label %{done}, label %{label}, !prof !0"]
+        scope.lines += [f"{label}:", *lines, f"  br label %{done}", f"{done}:"]
+        text = fn.here().read(f"phi {t} [ {chosen}, %{inner.label} ], [ {kept}, %{scope.label} ]")
+        scope.label = done
+        return Val(text, lanes, len(fn.scopes) - 1)
 
     def dot_accumulate(self, e: Expr) -> Val:
         """Emit a ``dotacc``. Bits that are flipped in a word for all lanes are flipped in the lanes: there the instruction reads

@@ -172,6 +172,8 @@ class _Machine:
             return np.asarray(args[0]).view(e.dtype.numpy)[()]
         if e.op == "fma":
             return fused(e.dtype, *args)
+        if e.op == "rarely":
+            return args[1] if args[0] else args[2]
         if e.op == "dotacc":
             return dot_accumulated(e.attr, *args)
         if e.op in ("idiv", "imod"):

@@ -39,8 +39,8 @@ from tilewright.core.scalar import SCALAR_OPS, result_dtype
 
 __all__ = [
     "DOTS", "HI", "LO", "Buf", "Check", "Expr", "If", "Kernel", "Let", "Loop", "Reg", "Scratch", "Set", "Stmt", "Store",
-    "across", "bitcast", "cast", "const", "dotacc", "fma", "idiv", "imod", "index", "load", "op", "reg", "substitute", "var",
-    "walk",
+    "across", "bitcast", "cast", "const", "dotacc", "fma", "idiv", "imod", "index", "load", "op", "rarely",
+    "reg", "substitute", "var", "walk",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ class Expr:
     Ops: ``const`` (attr value), ``var`` (attr name), ``load`` (attr buffer; index[, mask, other]), ``reg`` (attr register;
     constant-or-unrolled tile indices), ``across`` (attr scalar op; reg), ``cast``, ``bitcast``, ``fma`` (a*b+c rounded once),
     ``dotacc`` (attr the packed element types of a and b, as in ``uint8.int8``; c, a, b),
+    ``rarely`` (``where`` whose condition is almost never true: its second operand is computed only where some lane wants it),
     ``idiv``/``imod`` (int64, operands known to be non-negative and divisor positive), and every scalar op of ``core.scalar``.
     """
 
@@ -144,6 +145,14 @@ def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """a*b + c with one rounding (floats)."""
     assert a.dtype is b.dtype is c.dtype and a.dtype.is_float, "fma takes three operands of one float type"
     return _make("fma", (a, b, c), a.dtype)
+
+
+def rarely(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
+    """``where`` for a condition that is almost never true."""
+    assert condition.dtype.is_bool and then.dtype is otherwise.dtype, (
+        "rarely takes a bool and two operands of one type"
+    )
+    return _make("rarely", (condition, then, otherwise), then.dtype)
 
 
 # What a ``dotacc`` multiplies: the packed elements' types of its two words, and the type of the sum.

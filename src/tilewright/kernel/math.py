@@ -1,11 +1,11 @@
 """Mathematical functions as expressions of basic operations, the same for every target.
 
 `expand` rewrites each call of a transcendental function in an expression into additions, multiplications,
-fma, divisions, square roots, comparisons, selections and bit operations: no branch, no table, no library
-call, so that every lane of a vector runs the same instructions. float32 and float64 results are within 2
-units in the last place (docs/numerics.md has the measured errors), including subnormal numbers, infinities,
-NaN and signed zeros; float16 and bfloat16 are computed in float32 and rounded once. Complex functions are not
-here: complex arithmetic is taken apart before.
+fma, divisions, square roots, comparisons, selections and bit operations: no table, no library call, and no
+branch but around what hardly any argument needs, so that every lane of a vector runs the same instructions.
+float32 and float64 results are within 2 units in the last place (docs/numerics.md has the measured errors),
+including subnormal numbers, infinities, NaN and signed zeros; float16 and bfloat16 are computed in float32
+and rounded once. Complex functions are not here: complex arithmetic is taken apart before.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _expm1_inside(f: Format, x: Expr) -> Expr:
 
 
 def tanh(f: Format, x: Expr) -> Expr:
-    """x + x^3 p(x^2) below 0.6; above, 1 - 2 / (e^2|x| + 1), which hides the error of its exponential."""
+    """x + x^3 p(x^2) below 0.26; above, e / (e + 2) with e = e^2|x| - 1."""
     a = at_most(op("abs", x), f.const(9.2 if f.bits == 32 else 19.5))  # tanh rounds to 1 there
     z = a * a
     near = fma(a * z, polynomial(f, TANH[f.bits], z), a)
@@ -84,8 +84,9 @@ def tanh(f: Format, x: Expr) -> Expr:
     shifted = fma(a, f.const(2 * float(LOG2_E)), magic)
     r = fma(shifted - magic, f.const(-float(LN2)), a + a)
     scale = f.exponent_field(f.to_int(shifted))
-    far = f.const(1.0) - op("div", f.const(2.0), fma(scale, _near(f, r), scale + f.const(1.0)))
-    return op("copysign", where(op("lt", a, f.const(0.6)), near, far), x)
+    e = fma(scale, _near(f, r), scale - f.const(1.0))
+    far = op("div", e, e + f.const(2.0))
+    return op("copysign", where(op("lt", a, f.const(0.26)), near, far), x)
 
 
 def sigmoid(f: Format, x: Expr) -> Expr:

@@ -1,24 +1,40 @@
 """sin, cos, tan and their inverses.
 
-The argument is reduced to [-pi/4, pi/4] by the method of Payne and Hanek for every argument alike: the bits
-of 2/pi that matter for the exponent of x are selected (there is no table), multiplied exactly, and whole
-turns fall off the top. It costs more than subtracting multiples of pi/2, but it is right up to the largest
-number, and where-selecting between the two would cost the sum of both.
+The argument is reduced to [-pi/4, pi/4] by the method of Payne and Hanek: the bits of 2/pi that matter for the
+exponent of x are selected (there is no table), multiplied exactly, and whole turns fall off the top. That is right
+up to the largest number. float32 arguments below NEAR have multiples of pi/2 subtracted, in three parts, instead:
+a vector with a larger one among its lanes, which is rare, takes the other way as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import pairwise
 
 from tilewright.core import dtype as dt
-from tilewright.kernel.ir import Expr, bitcast, cast, const, fma, op
+from tilewright.kernel.ir import Expr, bitcast, cast, const, fma, op, rarely
 from tilewright.kernel.math_coefficients import ASIN, ATAN, COS, SIN, TAN
 from tilewright.kernel.math_constants import PI, TWO_OVER_PI_BITS
 from tilewright.kernel.math_float import F32, F64, Format, horner, polynomial, split_constant, where
 
 __all__ = ["acos", "asin", "atan", "atan2", "cos", "sin", "tan"]
+
+
+NEAR = 2.0**13  # below, n pi/2 is near enough to the argument for their difference to be exact
+
+
+def _half_pi(f: Format, count: int) -> tuple[float, ...]:
+    """pi/2 as a sum of floats."""
+    parts, rest = [], PI / 2
+    for _ in range(count):
+        parts.append(f.round(float(rest)))
+        rest -= Fraction(parts[-1])
+    return tuple(parts)
+
+
+HALF_PI = {32: _half_pi(F32, 3)}
 
 
 def _number(value: int) -> Expr:
@@ -139,15 +155,46 @@ def _reduce(f: Format, x: Expr) -> tuple[Expr, Expr, Expr]:
     return where(small, f.integer(0), quadrant), where(small, a, r), where(small, f.const(0.0), s)
 
 
-def _sine_of_quadrant(f: Format, quadrant: Expr, r: Expr, s: Expr) -> Expr:
-    """sin(quadrant pi/2 + r + s)."""
+def _nearest_quadrant(f: Format, x: Expr) -> tuple[Expr, Expr]:
+    """The multiple of pi/2 nearest to x, 0 <= x < NEAR, in the low bits of an integer and as a float."""
+    magic = f.const(f.magic)
+    shifted = fma(x, f.const(2 / math.pi), magic)
+    return f.to_int(shifted), shifted - magic
+
+
+def _subtract_quadrants(f: Format, n: Expr, x: Expr) -> Expr:
+    """x - n pi/2 rounded once, for 0 <= x < NEAR; the first difference is exact."""
+    for part in HALF_PI[f.bits]:
+        x = fma(n, f.const(-part), x)
+    return x
+
+
+def _subtract_quadrants_twice(f: Format, n: Expr, x: Expr) -> tuple[Expr, Expr]:
+    """x - n pi/2 as an unevaluated sum of two floats, likewise."""
+    first, second, third = (f.const(part) for part in HALF_PI[f.bits])
+    t = fma(op("neg", n), first, x)
+    product = n * second
+    rest = fma(n, third, fma(n, second, op("neg", product)))
+    r = t - product
+    return r, ((t - r) - product) - rest
+
+
+def _sine_of_quadrant(
+    f: Format, quadrant: Expr, r: Expr, s: Expr | None = None, sign: Expr | None = None
+) -> Expr:
+    """sin(quadrant pi/2 + r + s), times the sign of ``sign``."""
     z = r * r
-    sine = r + fma(r * z, polynomial(f, SIN[f.bits], z), s)
-    inner = fma(z, polynomial(f, COS[f.bits], z), f.const(-0.5))
-    cosine = fma(r, fma(r, inner, op("neg", s)), f.const(1.0))
+    tail, inner = polynomial(f, SIN[f.bits], z), fma(z, polynomial(f, COS[f.bits], z), f.const(-0.5))
+    one = f.const(1.0)
+    if s is None:
+        sine, cosine = fma(r * z, tail, r), fma(z, inner, one)
+    else:
+        sine, cosine = r + fma(r * z, tail, s), fma(r, fma(r, inner, op("neg", s)), one)
     value = where(op("ne", op("bitand", quadrant, f.integer(1)), f.integer(0)), cosine, sine)
-    flip = op("bitand", f.shift_left(quadrant, f.bits - 2), _sign_bit(f))
-    return f.to_float(op("bitxor", f.to_int(value), flip))
+    flip = f.shift_left(quadrant, f.bits - 2)
+    if sign is not None:
+        flip = op("bitxor", flip, f.to_int(sign))
+    return f.to_float(op("bitxor", f.to_int(value), op("bitand", flip, _sign_bit(f))))
 
 
 def _sign_bit(f: Format) -> Expr:
@@ -162,19 +209,61 @@ def _if_finite(f: Format, x: Expr, value: Expr) -> Expr:
     return where(op("lt", op("abs", x), f.const(math.inf)), value, f.const(math.nan))
 
 
+def _near_or_far(
+    f: Format, x: Expr, near: Callable[[Format, Expr], Expr], far: Callable[[Format, Expr], Expr]
+) -> Expr:
+    """``far`` serves every argument; where all lanes are below NEAR, ``near`` alone is computed."""
+    if f.bits != 32:
+        return far(f, x)
+    return rarely(op("ge", op("abs", x), f.const(NEAR)), far(f, x), near(f, x))
+
+
 def sin(f: Format, x: Expr) -> Expr:
-    value = _sine_of_quadrant(f, *_reduce(f, x))
-    return _if_finite(f, x, f.to_float(op("bitxor", f.to_int(value), _sign(f, x))))
+    return _near_or_far(f, x, _near_sin, _far_sin)
+
+
+def _near_sin(f: Format, x: Expr) -> Expr:
+    a = op("abs", x)
+    quadrant, n = _nearest_quadrant(f, a)
+    return _sine_of_quadrant(f, quadrant, _subtract_quadrants(f, n, a), sign=x)
+
+
+def _far_sin(f: Format, x: Expr) -> Expr:
+    return _if_finite(f, x, _sine_of_quadrant(f, *_reduce(f, x), sign=x))
 
 
 def cos(f: Format, x: Expr) -> Expr:
+    return _near_or_far(f, x, _near_cos, _far_cos)
+
+
+def _near_cos(f: Format, x: Expr) -> Expr:
+    a = op("abs", x)
+    quadrant, n = _nearest_quadrant(f, a)
+    return _sine_of_quadrant(f, quadrant + f.integer(1), _subtract_quadrants(f, n, a))
+
+
+def _far_cos(f: Format, x: Expr) -> Expr:
     quadrant, r, s = _reduce(f, x)
     return _if_finite(f, x, _sine_of_quadrant(f, quadrant + f.integer(1), r, s))
 
 
 def tan(f: Format, x: Expr) -> Expr:
-    """tan r in even quadrants, -1 / tan r in odd ones, corrected for the rounding of tan r."""
-    quadrant, r, s = _reduce(f, x)
+    return _near_or_far(f, x, _near_tan, _far_tan)
+
+
+def _near_tan(f: Format, x: Expr) -> Expr:
+    a = op("abs", x)
+    quadrant, n = _nearest_quadrant(f, a)
+    return _tangent_of_quadrant(f, x, quadrant, *_subtract_quadrants_twice(f, n, a))
+
+
+def _far_tan(f: Format, x: Expr) -> Expr:
+    return _if_finite(f, x, _tangent_of_quadrant(f, x, *_reduce(f, x)))
+
+
+def _tangent_of_quadrant(f: Format, x: Expr, quadrant: Expr, r: Expr, s: Expr) -> Expr:
+    """tan(quadrant pi/2 + r + s) with the sign of x: tan r in even quadrants, -1 / tan r in odd ones, corrected for
+    the rounding of tan r."""
     z = r * r
     tail = fma(r * z, polynomial(f, TAN[f.bits], z), fma(s, z, s))
     t = r + tail
@@ -182,7 +271,7 @@ def tan(f: Format, x: Expr) -> Expr:
     quotient = op("div", where(odd, f.const(-1.0), t), where(odd, t, f.const(1.0)))
     rest = where(odd, (r - t) + tail, f.const(0.0))
     value = fma(rest * quotient, quotient, quotient)
-    return _if_finite(f, x, f.to_float(op("bitxor", f.to_int(value), _sign(f, x))))
+    return f.to_float(op("bitxor", f.to_int(value), _sign(f, x)))
 
 
 def _arcsine_parts(f: Format, x: Expr) -> tuple[Expr, Expr]:

@@ -42,6 +42,7 @@ from tilewright.kernel.ir import (
     imod,
     load,
     op,
+    rarely,
     reg,
     var,
 )  # fmt: skip
@@ -546,8 +547,8 @@ class _Parser:
                 return across(rest, args[0])
             if head == "dotacc":
                 return dotacc(rest, *args)
-            if name == "fma":
-                return fma(*args)
+            if name in ("fma", "rarely"):
+                return (fma if name == "fma" else rarely)(*args)
             if name in ("idiv", "imod"):
                 return (idiv if name == "idiv" else imod)(args[0], args[1].attr)
             if name not in SCALAR_OPS:

@@ -282,6 +282,9 @@ class _Verifier:
                 )
             case "dotacc":
                 expected = self.dotacc(e)
+            case "rarely":
+                kinds = [a.dtype for a in e.args]
+                expected = kinds[1] if kinds == [dt.bool_, kinds[1], kinds[1]] else None
             case "idiv" | "imod":
                 if e.args[1].op != "const" or e.args[1].attr < 1 or e.args[0].dtype is not dt.int64:
                     self.fail(f"{e.op} takes an int64 and a positive constant")
