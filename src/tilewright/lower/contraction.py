@@ -68,7 +68,7 @@ from tilewright.recipes.machine import Machine
 __all__ = ["Contraction", "lower_contraction"]
 
 LONG_EPILOGUE = (
-    24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
+    16  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
@@ -224,7 +224,7 @@ class Contraction(Packing):
             packed_k=self.k // n.taps * n.phases if n else 0,
             packed_inner=k is not None,
             tail=product(self.local_k[k.place :]) if k else upper(self.all_k[-1]) if p.k else 1,
-            long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
+            long=epilogue_cost(self.group, self.stored) > LONG_EPILOGUE and upper(self.pieces) == 1,
             replaced=sum(v.type.nbytes for v in self.replaced) if upper(self.pieces) == 1 else 0,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
