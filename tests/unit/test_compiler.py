@@ -21,6 +21,7 @@ from tilewright.graph.reference import evaluate
 from tilewright.kernel.digest import digest
 from tilewright.kernel.text import parse_kernel, print_kernel
 from tilewright.kernel.verify import verify
+from tilewright.lower import lowering
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.target import host_target
 
@@ -237,3 +238,52 @@ def test_deterministic_compilation_fixes_the_number_of_threads() -> None:
         with settings.override(deterministic=True, threads=threads):
             texts.add(compiler.compile([x, w], [out]).stage_text("plan"))
     assert len(texts) == 1
+
+
+# ---- equal groups ------------------------------------------------------------------------------------------------
+
+
+def layers(count: int) -> tuple[list[Value], list[Value]]:
+    """A product with a residual, a gather and a reduction, so many times."""
+    x = input_value(dt.float32, (24, 32))
+    inputs, out = [x], x
+    for _ in range(count):
+        w, rows = input_value(dt.float32, (32, 32)), input_value(dt.int64, (24,))
+        inputs += [w, rows]
+        out = build.add(out, build.unary("tanh", build.dot(out, w, ((1,), (0,)))))
+        out = build.sub(
+            make("gather", (out, rows), axes=(0,)), build.broadcast(build.reduce_sum(out, (0,)), (24, 32))
+        )
+    return inputs, [out]
+
+
+def test_equal_layers_are_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    lower = lowering._lower
+    monkeypatch.setattr(lowering, "_lower", lambda group, *rest: calls.append(group) or lower(group, *rest))
+    compiler.compile(*layers(3))
+    few = len(calls)
+    inputs, outputs = layers(8)
+    executable = compiler.compile(inputs, outputs)
+    assert len(calls) == 2 * few
+    rng = np.random.default_rng(0)
+    arrays = [
+        rng.integers(24, size=v.shape)
+        if v.dtype is dt.int64
+        else rng.normal(0, 0.2, v.shape).astype(np.float32)
+        for v in inputs
+    ]
+    (want,) = evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
+    np.testing.assert_allclose(native(executable, arrays)[0], want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_lowered_once_are_those_lowered_one_by_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_graph(seed + 90_000, 40)
+    texts = []
+    for _ in range(2):
+        executable = compiler.compile(case.inputs, case.outputs)
+        calls = [(c.inplace, c.grid, c.chunk, c.label) for s in executable.schedule.steps for c in s.calls]
+        texts.append(f"{executable.stage_text('plan')}{executable.stage_text('kernels')}{calls}")
+        monkeypatch.setattr(lowering, "_lower_once", lambda known, *rest: lowering._lower(*rest))
+    assert texts[0] == texts[1]

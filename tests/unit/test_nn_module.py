@@ -10,6 +10,7 @@ from tilewright import nn, random
 from tilewright.core import dtype as dt
 from tilewright.interop.safetensors import load_file, save_file
 from tilewright.jit import jit
+from tilewright.runtime.buffers import pool
 from tilewright.tensor import ArgumentError, Tensor, no_grad
 
 
@@ -102,6 +103,17 @@ def test_a_state_loads_by_name_and_in_the_modules_type(tmp_path: Path) -> None:
     assert target.first.weight is own  # copied into, not replaced: an optimizer keeps its parameter
     for name, tensor in source.state_dict().items():
         np.testing.assert_array_equal(target.state_dict()[name].numpy(), tensor.numpy(), strict=True)
+
+
+def test_loading_needs_room_for_one_more_tensor_not_for_all() -> None:
+    net = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(6)))
+    state = {name: np.full(p.shape, k, np.float32) for k, (name, p) in enumerate(net.state_dict().items())}
+    net.load_state_dict(state)
+    pool.clear()
+    net.load_state_dict(state)
+    assert pool.held_bytes < 2 * 256 * 256 * 4
+    for k, p in enumerate(net.parameters()):
+        np.testing.assert_array_equal(p.numpy(), k)
 
 
 def test_a_state_that_does_not_fit_is_told_whole_and_changes_nothing() -> None:

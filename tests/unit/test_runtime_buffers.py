@@ -1,6 +1,7 @@
 """Buffers: who owns memory, who sees it, when it is reused; and exchange through DLPack."""
 
 import gc
+import os
 from typing import Any
 
 import ml_dtypes
@@ -8,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tilewright.runtime.buffers import Buffer, MemoryPool
+from tilewright.runtime.buffers import Buffer, MemoryPool, pool
 from tilewright.runtime.dlpack import CPU_DEVICE, export_capsule, import_capsule
 from tilewright.runtime.memory import Memory
+from tilewright.runtime.team import State
 
 DTYPES = ["float32", "float64", "float16", "int8", "uint64", "bool", "complex64"]
 
@@ -152,6 +154,30 @@ def test_large_memory_is_page_aligned_and_writable_to_the_end() -> None:
     memory.words((9 << 20), 1)[0] = 7
     with pytest.raises(IndexError, match="lie outside"):
         memory.words((9 << 20) + 8, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_writes_memory_of_its_own() -> None:
+    memory = Memory(8 << 20)
+    word = memory.words(0, 1)
+    word[0] = 1
+    child = os.fork()
+    if child == 0:
+        word[0] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert word[0] == 1
+
+
+def test_a_large_arena_empties_the_pool() -> None:
+    state = State()
+    Buffer.allocate(1 << 20, np.uint8)  # and back at once
+    held = pool.held_bytes
+    assert held >= 1 << 20
+    state.shared_arena(1 << 10)
+    assert pool.held_bytes == held
+    state.shared_arena(17 << 20)
+    assert pool.held_bytes == 0
 
 
 def test_more_memory_than_there_is_says_so() -> None:

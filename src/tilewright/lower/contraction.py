@@ -68,7 +68,7 @@ from tilewright.recipes.machine import Machine
 __all__ = ["Contraction", "lower_contraction"]
 
 LONG_EPILOGUE = (
-    24  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
+    16  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
 SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
@@ -227,7 +227,7 @@ class Contraction(Packing):
             packed_k=self.k // n.taps * n.phases if n else 0,
             packed_inner=k is not None,
             tail=product(self.local_k[k.place :]) if k else upper(self.all_k[-1]) if p.k else 1,
-            long=epilogue_cost(self.group) > LONG_EPILOGUE and upper(self.pieces) == 1,
+            long=epilogue_cost(self.group, self.stored) > LONG_EPILOGUE and upper(self.pieces) == 1,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
             settled=self.settled is not None and look.made_of("b", self.settled),
@@ -252,7 +252,7 @@ class Contraction(Packing):
         most = SHORT_EPILOGUE if self.inner and self.n.most > 1 else LONG_EPILOGUE
         # what it may write over an operand, each element must pass once: in tiles that overlap it does not
         replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
-        long = epilogue_cost(self.group) > most or (replaces and not self.when)
+        long = epilogue_cost(self.group, self.stored) > most or (replaces and not self.when)
         self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b

@@ -1,13 +1,19 @@
-"""Every group to kernel calls, by the recipe of its kind; what has none becomes a host call with its reason."""
+"""Every group to kernel calls, by the recipe of its kind; what has none becomes a host call with its reason.
+
+The layers of a model are equal but for the values they name. A group that is equal to an earlier one so gets that one's
+calls, with its own values in their places.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tilewright.graph.ir import Value
 from tilewright.lower.attention import lower_attention
 from tilewright.lower.bodies import lower_loop, lower_switch
-from tilewright.lower.calls import Call
+from tilewright.lower.calls import Arg, Call, Place, Temporary
 from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.extents import bind_sizes
 from tilewright.lower.groups import Group, is_leaf
@@ -31,6 +37,7 @@ def lower_groups(
     which values stay the same from run to run."""
     home = {v: g for g in groups for v in g.outputs}
     steps: list[Step] = []
+    known: dict[tuple[Any, ...], _Lowered] = {}
     for group in groups:
 
         def stored(v: Value, group: Group = group) -> bool:
@@ -46,15 +53,103 @@ def lower_groups(
             if group.kind == "switch":
                 steps.append(lower_switch(group, machine, lower_groups))
                 continue
-            calls = _lower(group, stored, machine, settled)
+            if sizes:
+                calls = _lower(group, stored, machine, settled)
+            else:
+                calls = _lower_once(known, group, stored, machine, settled)
         except Unsupported as reason:
             group.reason = str(reason)
             steps.append(_host(group, stored, str(reason)))
             continue
-        for call in calls:
-            bind_sizes(call, sizes or {})
+        if sizes:
+            for call in calls:
+                bind_sizes(call, sizes)
         steps += [Step([call]) for call in calls]
     return steps
+
+
+@dataclass(slots=True)
+class _Lowered:
+    """The calls of a group, its note, and the values by which an equal group's may differ, in the order of its structure."""
+
+    calls: list[Call]
+    reason: str
+    values: list[Value]
+
+    def of(self, values: Sequence[Value]) -> list[Call]:
+        """The same calls over the values of an equal group."""
+        places: dict[Place, Place] = dict(zip(self.values, values, strict=True))
+        out = []
+        for call in self.calls:
+            args = []
+            for a in call.args:
+                if a.place not in places:
+                    assert isinstance(a.place, Temporary)
+                    places[a.place] = Temporary(a.place.dtype, a.place.size)
+                args.append(Arg(places[a.place], a.access, a.offset))
+            checked = call.checked
+            if checked is not None:
+                checked = {(places[v], size): whole for (v, size), whole in checked.items()}  # type: ignore[misc]
+            out.append(replace(call, args=args, checked=checked))
+        return out
+
+
+def _lower_once(
+    known: dict[tuple[Any, ...], _Lowered],
+    group: Group,
+    stored: Callable[[Value], bool],
+    machine: Machine,
+    settled: Callable[[Value], bool] | None,
+) -> list[Call]:
+    """``_lower``, once for all groups of one structure."""
+    if machine.watch is not None:
+        return _lower(group, stored, machine, settled)
+    key, values = _structure(group, stored, settled)
+    found = known.get(key)
+    if found is None:
+        calls = _lower(group, stored, machine, settled)
+        known[key] = _Lowered(calls, group.reason, values)
+        return calls
+    group.reason = found.reason
+    return found.of(values)
+
+
+def _structure(
+    group: Group, stored: Callable[[Value], bool], settled: Callable[[Value], bool] | None
+) -> tuple[tuple[Any, ...], list[Value]]:
+    """Everything that lowering can tell of a group, stored values by number; and the numbered values."""
+    numbers: dict[Value, int] = {}
+    rows: list[Any] = []
+    stack = [*group.members, *group.reductions, *group.outputs, group.anchor]
+    while stack:
+        v = stack[-1]
+        if v in numbers:
+            stack.pop()
+            continue
+        if stored(v):
+            rows.append((v.type, settled is not None and settled(v)))
+        elif v.op == "constant":
+            rows.append(v)  # 1, 1.0 and True are equal, and 0.0 and -0.0
+        else:
+            waiting = [x for x in v.inputs if x not in numbers]
+            if waiting:
+                stack += waiting
+                continue
+            rows.append((v.op, v.attrs, v.type, *[numbers[x] for x in v.inputs]))
+        numbers[v] = len(numbers)
+        stack.pop()
+    key = (
+        group.kind,
+        group.dims,
+        group.reduced,
+        group.loops,
+        numbers[group.anchor],
+        tuple([(numbers[v], index) for v, index in group.members.items()]),
+        tuple([numbers[v] for v in group.reductions]),
+        tuple([numbers[v] for v in group.outputs]),
+        *rows,
+    )
+    return key, list(numbers)
 
 
 def _lower(

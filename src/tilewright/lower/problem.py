@@ -340,7 +340,7 @@ def renamed(s: Stmt, names: dict[Expr, Expr]) -> Stmt:
     return Check(substitute(s.condition, names), s.code)
 
 
-def epilogue_cost(group: Group) -> int:
+def epilogue_cost(group: Group, stored: Callable[[Value], bool]) -> int:
     """Cheap operations per element of the epilogue."""
-    inside = topological(group.outputs, lambda v: v is group.anchor)
-    return sum(own_cost(v) for v in inside if v is not group.anchor)
+    inside = topological(group.outputs, lambda v: v is group.anchor or stored(v))
+    return sum(own_cost(v) for v in inside if v is not group.anchor and not stored(v))
