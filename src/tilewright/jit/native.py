@@ -238,7 +238,9 @@ class _Call:
 
     def lock(self) -> None:
         c = self.code
+        self.assumed = self.field("assumed", "ptr")
         with c.when(c.compare("ne", self.field("long"), "0")):
+            self.same_version()  # the lock may be one that a forked child has replaced and nobody releases
             got = c.call("@PyObject_CallNoArgs", self.field("acquire", "ptr"))
             c.unless("ne", got, "null", "failed")
             self.drop(got)
@@ -247,9 +249,8 @@ class _Call:
     def look(self) -> None:
         """Whether all is as the plan says, and the pointer table. From here on nothing runs other code."""
         c = self.code
-        assumed = self.field("assumed", "ptr")
-        c.unless("eq", c.load(assumed, 8 * assumptions.VERSION, "i64"), self.field("version"), "undo", "i64")
-        self.running = c.at(assumed, 8 * assumptions.RUNNING)
+        self.same_version()
+        self.running = c.at(self.assumed, 8 * assumptions.RUNNING)
         c.unless("eq", c.load(self.running, type="i64"), "0", "undo", "i64")
         slots, written = self.field("slots", "ptr"), c.compare("ne", self.field("written"), "0")
         with c.each(self.held[1], self.field("operands", "ptr"), 8 * len(OPERAND)) as (i, row):
@@ -258,6 +259,11 @@ class _Call:
             address = self.slot(c.load(c.word(self.made[0], i)), Buffer, "address")
             word = c.call("@PyLong_AsUnsignedLongLong", address, type="i64")
             c.store(word, c.word(slots, c.load(row, FRESH["slot"], "i64")), type="i64")
+
+    def same_version(self) -> None:
+        c = self.code
+        now = c.load(self.assumed, 8 * assumptions.VERSION, "i64")
+        c.unless("eq", now, self.field("version"), "undo", "i64")
 
     def operand(self, row: str, number: str, slots: str, written: str) -> None:
         """Look at an operand, and put the address of its memory into its slot."""
@@ -419,7 +425,7 @@ class _Call:
         c.line("ret ptr null")
 
     def vectorcall(self, function: str, first: str, names: str) -> str:
-        """Call a Python function with one argument more in front."""
+        """Call a Python function with one argument more in front; without `names` all go by position."""
         c = self.code
         total = c.variable()
         c.store("%nargs", total, type="i64")
@@ -432,7 +438,7 @@ class _Call:
         after = c.at(whole, 8)
         with c.each(c.load(total, type="i64")) as (i, _):
             c.store(c.load(c.word("%args", i)), c.word(after, i))
-        count = c.value("add i64 %nargs, 1")
+        count = c.value(f"add i64 {c.load(total, type='i64') if names == 'null' else '%nargs'}, 1")
         return c.call("@PyObject_Vectorcall", function, whole, f"i64 {count}", names)
 
 
