@@ -121,6 +121,21 @@ def test_memory_that_others_may_write_is_read_anew() -> None:
         np.testing.assert_allclose(call(x).numpy(), want, rtol=1e-5, atol=1e-5)
 
 
+def test_memory_that_was_exchanged_is_read_anew() -> None:
+    """Read-only memory, but there are consumers that write to it."""
+    w, x = tw.ones((WIDE, NARROW)) * 1.0, data()
+    call = tw.jit(lambda x: x @ w)
+    assert "lay out" in plan(call, x)
+    for _ in range(3):
+        call(x)
+    capsule = w.__dlpack__(max_version=(1, 0))
+    for factor in (2.0, 3.0):
+        written = Buffer(None, w._buffer().address, w.size, np.dtype(np.float32)).to_numpy(w.shape)
+        written[:] = factor
+        np.testing.assert_allclose(call(x).numpy(), x.numpy() @ written, rtol=1e-5, atol=1e-5)
+    del capsule
+
+
 class _Old:
     """A tensor as a consumer of the old protocol sees it that asks for the memory itself."""
 
