@@ -513,6 +513,13 @@ def test_views_are_read_only_and_keep_the_memory() -> None:
             assert t.numpy().shape == shape and t.numpy().dtype == dtype.numpy
 
 
+def test_an_object_that_was_not_initialised_is_an_error() -> None:
+    (x,) = tensors(X)
+    warm(tw.jit(lambda a: a + 1), x)
+    with pytest.raises(SystemError):
+        Jitted.__new__(Jitted)(x)
+
+
 def test_signatures_can_be_read() -> None:
     f = tw.jit(lambda a, b: a + b)
     x, y = tensors(X, Y)

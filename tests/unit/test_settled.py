@@ -2,6 +2,7 @@
 
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import nn, optim
+from tilewright.compiler import Executable
 from tilewright.interop.safetensors import load_tensors, save_file
 from tilewright.runtime.buffers import CHANGES, Buffer, stamp
 
@@ -77,6 +79,35 @@ def test_training_between_calls_is_seen() -> None:
         written = [p._buffer().address for p in biases]
         step(x)  # what is kept does not stop results from taking over donated memory
         assert [p._buffer().address for p in biases] == written
+
+
+def test_a_call_of_another_thread_before_the_run_keeps_no_old_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = model(), data()
+    call, weight = tw.jit(net), net[0].weight  # type: ignore[index]
+
+    @tw.jit
+    def double() -> None:
+        weight.data = weight * 2
+
+    with tw.no_grad():
+        call(x)
+    double()
+    run, step = Executable.run, double.executable()
+
+    def late(self: Executable, *args: Any) -> Any:  # as when another thread has the lock first
+        if self is step:
+            with tw.no_grad():
+                call(x)
+        return run(self, *args)
+
+    place = weight._buffer().address
+    monkeypatch.setattr(Executable, "run", late)
+    double.__class__._call(double)  # type: ignore[attr-defined]
+    assert weight._buffer().address == place
+    with tw.no_grad():
+        np.testing.assert_allclose(call(x).numpy(), expected(net, x), rtol=1e-5, atol=1e-5)
 
 
 def test_assigned_and_loaded_weights_are_seen() -> None:

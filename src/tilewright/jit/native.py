@@ -148,6 +148,7 @@ class _Call:
         self.locked = c.variable("i1")
         c.store("false", self.locked, type="i1")
         self.plan = c.load("%self", home)
+        c.unless("ne", self.plan, "null", "unmade")  # `__init__` has not run
         c.call("@Py_IncRef", self.plan, type="void")  # other code may set another plan meanwhile
         self.table = c.call("@PyLong_AsVoidPtr", c.load(self.plan, address))
         self.none = self.field("none", "ptr")
@@ -422,6 +423,9 @@ class _Call:
         self.drop_all(self.made, self.tensors)
         c.label("lost")
         self.drop(self.plan)
+        c.line("ret ptr null")
+        c.block("unmade")
+        c.call("@PyErr_BadInternalCall", type="void")
         c.line("ret ptr null")
 
     def vectorcall(self, function: str, first: str, names: str) -> str:
