@@ -188,7 +188,10 @@ def test_versions() -> None:
     assert Buffer.from_numpy(array).version == CHANGES
     array.flags.writeable = False
     assert Buffer.from_numpy(array).version == CHANGES  # whoever made it can make it writable again
-    assert Buffer.from_numpy(np.frombuffer(bytes(16), np.float32)).version == 0
+    for constant in (bytes(16), memoryview(bytes(16))):
+        assert Buffer.from_numpy(np.frombuffer(constant, np.float32)).version == 0
+    read_only = memoryview(bytearray(16)).toreadonly()
+    assert Buffer.from_numpy(np.frombuffer(read_only, np.float32)).version == CHANGES
 
 
 def test_a_file_mapped_for_reading_is_constant(tmp_path: Path) -> None:
