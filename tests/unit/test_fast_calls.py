@@ -306,6 +306,14 @@ def test_errors_of_kernels_are_raised() -> None:
         assert fast(f, good).tolist() == [1, 4]
 
 
+def test_errors_of_kernels_know_arguments_by_name() -> None:
+    f = tw.jit(lambda table, *, index: tw.take(table, index))
+    table, good, bad = (tw.asarray(a).realize() for a in (list(range(5)), [1, 4], [1, 7]))
+    warm(f, table, index=good)
+    with pytest.raises(IndexError, match="7 is out of range for an axis of size 5"):
+        fast(f, table, index=bad)
+
+
 def test_settings_threads_and_profiles_are_asked_again() -> None:
     f = tw.jit(lambda a: tw.exp(a).sum(axis=0))
     (x,) = tensors(np.ones((64, 1024), np.float32))
@@ -383,6 +391,42 @@ def test_threads_train_models_of_their_own() -> None:
     for worker in workers:
         worker.join()
     assert not errors
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
+    program = """
+import os, threading, time
+import numpy as np, tilewright as tw
+from tilewright.runtime.team import state
+x = tw.asarray(np.ones((600, 600), np.float32)).realize()
+f = tw.jit(lambda a: a @ a)
+for _ in range(3):
+    f(x)
+held, release = threading.Event(), threading.Event()
+def hold():
+    with state.lock:
+        held.set()
+        release.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0 if all(f(x).numpy()[0, 0] == 600 for _ in range(3)) else 1)
+for _ in range(300):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, 9)
+    status = 1
+release.set()
+thread.join()
+assert status == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_nothing_leaks() -> None:
@@ -467,6 +511,13 @@ def test_views_are_read_only_and_keep_the_memory() -> None:
         for dtype in (tw.float32, tw.bool, tw.bfloat16, tw.int8):
             t = (tw.ones(shape, dtype=tw.float32) * 1).astype(dtype).realize()
             assert t.numpy().shape == shape and t.numpy().dtype == dtype.numpy
+
+
+def test_an_object_that_was_not_initialised_is_an_error() -> None:
+    (x,) = tensors(X)
+    warm(tw.jit(lambda a: a + 1), x)
+    with pytest.raises(SystemError):
+        Jitted.__new__(Jitted)(x)
 
 
 def test_signatures_can_be_read() -> None:

@@ -2,6 +2,7 @@
 
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import nn, optim
+from tilewright.compiler import Executable
 from tilewright.interop.safetensors import load_tensors, save_file
 from tilewright.runtime.buffers import CHANGES, Buffer, stamp
 
@@ -79,6 +81,35 @@ def test_training_between_calls_is_seen() -> None:
         assert [p._buffer().address for p in biases] == written
 
 
+def test_a_call_of_another_thread_before_the_run_keeps_no_old_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = model(), data()
+    call, weight = tw.jit(net), net[0].weight  # type: ignore[index]
+
+    @tw.jit
+    def double() -> None:
+        weight.data = weight * 2
+
+    with tw.no_grad():
+        call(x)
+    double()
+    run, step = Executable.run, double.executable()
+
+    def late(self: Executable, *args: Any) -> Any:  # as when another thread has the lock first
+        if self is step:
+            with tw.no_grad():
+                call(x)
+        return run(self, *args)
+
+    place = weight._buffer().address
+    monkeypatch.setattr(Executable, "run", late)
+    double.__class__._call(double)  # type: ignore[attr-defined]
+    assert weight._buffer().address == place
+    with tw.no_grad():
+        np.testing.assert_allclose(call(x).numpy(), expected(net, x), rtol=1e-5, atol=1e-5)
+
+
 def test_assigned_and_loaded_weights_are_seen() -> None:
     net, x = model(), data()
     call = tw.jit(net)
@@ -121,6 +152,21 @@ def test_memory_that_others_may_write_is_read_anew() -> None:
         np.testing.assert_allclose(call(x).numpy(), want, rtol=1e-5, atol=1e-5)
 
 
+def test_memory_that_was_exchanged_is_read_anew() -> None:
+    """Read-only memory, but there are consumers that write to it."""
+    w, x = tw.ones((WIDE, NARROW)) * 1.0, data()
+    call = tw.jit(lambda x: x @ w)
+    assert "lay out" in plan(call, x)
+    for _ in range(3):
+        call(x)
+    capsule = w.__dlpack__(max_version=(1, 0))
+    for factor in (2.0, 3.0):
+        written = Buffer(None, w._buffer().address, w.size, np.dtype(np.float32)).to_numpy(w.shape)
+        written[:] = factor
+        np.testing.assert_allclose(call(x).numpy(), x.numpy() @ written, rtol=1e-5, atol=1e-5)
+    del capsule
+
+
 class _Old:
     """A tensor as a consumer of the old protocol sees it that asks for the memory itself."""
 
@@ -142,7 +188,10 @@ def test_versions() -> None:
     assert Buffer.from_numpy(array).version == CHANGES
     array.flags.writeable = False
     assert Buffer.from_numpy(array).version == CHANGES  # whoever made it can make it writable again
-    assert Buffer.from_numpy(np.frombuffer(bytes(16), np.float32)).version == 0
+    for constant in (bytes(16), memoryview(bytes(16))):
+        assert Buffer.from_numpy(np.frombuffer(constant, np.float32)).version == 0
+    read_only = memoryview(bytearray(16)).toreadonly()
+    assert Buffer.from_numpy(np.frombuffer(read_only, np.float32)).version == CHANGES
 
 
 def test_a_file_mapped_for_reading_is_constant(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     saved = execute._programs.copy()
     execute._programs.clear()
 
-    def counting(inputs, outputs, donated=None, sizes=None, settled=()):
+    def counting(inputs, outputs, *rest):
         count.compiled += 1
         count.outputs.append(len(outputs))
-        executable = real(inputs, outputs, donated, sizes, settled)
+        executable = real(inputs, outputs, *rest)
         run = executable.run
 
         class Counted:

@@ -232,6 +232,7 @@ class Jitted(Generic[P, R]):
         assert program is not None
         bound = _standing_for(variant, dynamic, numbers) if variant.recorded else None
         buffers: list[Buffer] = []
+        written: list[Buffer] = []
         arrays = False
         for kind, source, _, donated in variant.binds:
             if kind == CAPTURED:
@@ -264,16 +265,19 @@ class Jitted(Generic[P, R]):
                 buffer = buffer.copy()
             if donated >= 0:
                 buffer.version = 0  # the program may write over it
+                written.append(buffer)
             buffers.append(buffer)
         for size in program.sizes if numbers else ():
             buffers.append(_number(numbers[size]))
         computed = []
         if program.executable is not None:
             computed = program.executable.run(buffers, numbers, variant.prepared(buffers))
+        for buffer in written:
+            buffer.version = 0  # other threads may have read the old elements since
         outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
         if arrays:  # the caller may write an array again, so no result shares its memory
             outputs = [o if o.owned else o.copy() for o in outputs]
-        del buffers, computed
+        del buffers, written, computed
         return self._deliver(variant, outputs, dynamic, bound, numbers)
 
     def _deliver(

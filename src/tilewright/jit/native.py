@@ -148,7 +148,7 @@ class _Call:
         self.locked = c.variable("i1")
         c.store("false", self.locked, type="i1")
         self.plan = c.load("%self", home)
-        c.unless("ne", self.plan, "null", "unmade")
+        c.unless("ne", self.plan, "null", "unmade")  # `__init__` has not run
         c.call("@Py_IncRef", self.plan, type="void")  # other code may set another plan meanwhile
         self.table = c.call("@PyLong_AsVoidPtr", c.load(self.plan, address))
         self.none = self.field("none", "ptr")
@@ -241,7 +241,9 @@ class _Call:
 
     def lock(self) -> None:
         c = self.code
+        self.assumed = self.field("assumed", "ptr")
         with c.when(c.compare("ne", self.field("long"), "0")):
+            self.same_version()  # the lock may be one that a forked child has replaced and nobody releases
             got = c.call("@PyObject_CallNoArgs", self.field("acquire", "ptr"))
             c.unless("ne", got, "null", "failed")
             self.drop(got)
@@ -250,9 +252,8 @@ class _Call:
     def look(self) -> None:
         """Whether all is as the plan says, and the pointer table. From here on nothing runs other code."""
         c = self.code
-        assumed = self.field("assumed", "ptr")
-        c.unless("eq", c.load(assumed, 8 * assumptions.VERSION, "i64"), self.field("version"), "undo", "i64")
-        self.running = c.at(assumed, 8 * assumptions.RUNNING)
+        self.same_version()
+        self.running = c.at(self.assumed, 8 * assumptions.RUNNING)
         c.unless("eq", c.load(self.running, type="i64"), "0", "undo", "i64")
         slots, written = self.field("slots", "ptr"), c.compare("ne", self.field("written"), "0")
         with c.each(self.held[1], self.field("operands", "ptr"), 8 * len(OPERAND)) as (i, row):
@@ -261,6 +262,11 @@ class _Call:
             address = self.slot(c.load(c.word(self.made[0], i)), Buffer, "address")
             word = c.call("@PyLong_AsUnsignedLongLong", address, type="i64")
             c.store(word, c.word(slots, c.load(row, FRESH["slot"], "i64")), type="i64")
+
+    def same_version(self) -> None:
+        c = self.code
+        now = c.load(self.assumed, 8 * assumptions.VERSION, "i64")
+        c.unless("eq", now, self.field("version"), "undo", "i64")
 
     def operand(self, row: str, number: str, slots: str, written: str) -> None:
         """Look at an operand, and put the address of its memory into its slot."""
@@ -420,12 +426,12 @@ class _Call:
         c.label("lost")
         self.drop(self.plan)
         c.line("ret ptr null")
-        c.block("unmade")  # an object without `__init__`
+        c.block("unmade")
         c.call("@PyErr_BadInternalCall", type="void")
         c.line("ret ptr null")
 
     def vectorcall(self, function: str, first: str, names: str) -> str:
-        """Call a Python function with one argument more in front."""
+        """Call a Python function with one argument more in front; without `names` all go by position."""
         c = self.code
         total = c.variable()
         c.store("%nargs", total, type="i64")
@@ -438,7 +444,7 @@ class _Call:
         after = c.at(whole, 8)
         with c.each(c.load(total, type="i64")) as (i, _):
             c.store(c.load(c.word("%args", i)), c.word(after, i))
-        count = c.value("add i64 %nargs, 1")
+        count = c.value(f"add i64 {c.load(total, type='i64') if names == 'null' else '%nargs'}, 1")
         return c.call("@PyObject_Vectorcall", function, whole, f"i64 {count}", names)
 
 

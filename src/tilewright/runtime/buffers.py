@@ -298,9 +298,13 @@ def stamp(buffer: Buffer) -> int:
 
 def _is_constant(owner: object) -> bool:
     """Whether an array lies in memory that nobody can write: that of bytes, or of a file mapped for reading."""
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    return isinstance(owner, (bytes, memoryview, mmap.mmap)) and memoryview(owner).readonly
+    while True:  # a read-only view of a bytearray is no constant
+        if isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        elif isinstance(owner, memoryview):
+            owner = owner.obj
+        else:
+            return isinstance(owner, (bytes, mmap.mmap)) and memoryview(owner).readonly
 
 
 def _count_single_reference() -> int:

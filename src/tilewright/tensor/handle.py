@@ -378,14 +378,14 @@ class Tensor(Methods):
             )
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(f"__dlpack__: tensors lie on device (1, 0), the CPU; {dl_device} is another")
+        if copy is not True:
+            self._buffer().version = CHANGES  # not every consumer minds that memory is read-only
         if max_version is not None and max_version[0] >= 1:
             return self.numpy().__dlpack__(stream=stream, max_version=max_version, copy=copy)
         # A consumer of the old protocol cannot be told that memory is read-only, so it gets its own copy, unless it asks
         # for the memory itself: then it must not write, as tensors share theirs.
         if copy is False:
-            buffer = self._buffer()
-            buffer.version = CHANGES
-            shared = buffer.to_numpy(self.shape)
+            shared = self._buffer().to_numpy(self.shape)
         else:
             shared = np.array(self.numpy())
         return shared.__dlpack__(stream=stream)
