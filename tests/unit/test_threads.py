@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -91,3 +92,25 @@ def test_a_forked_child_computes() -> None:
     assert child.exitcode == 0
     assert answer.get() == 300**3
     assert (a @ a).sum().item() == 200**3
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="one CPU, or no way to ask",
+)
+def test_workers_stay_off_the_callers_cpu() -> None:
+    """Wherever the caller is moved to: a worker on the caller's CPU would wait for it while others are idle."""
+    cpus = sorted(os.sched_getaffinity(0))
+    x = tw.ones((400, 400))
+    product = tw.jit(lambda x: x @ x)
+    try:
+        for cpu in (cpus[0], cpus[1], cpus[0]):
+            os.sched_setaffinity(0, {cpu})  # of this thread
+            product(x).numpy()
+            workers = [t for t in threading.enumerate() if t.name.startswith("tilewright-worker-")]
+            assert workers
+            for worker in workers:
+                assert worker.native_id is not None
+                assert os.sched_getaffinity(worker.native_id) == set(cpus) - {cpu}
+    finally:
+        os.sched_setaffinity(0, cpus)

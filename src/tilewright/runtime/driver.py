@@ -52,6 +52,7 @@ from tilewright.runtime.offsets import (
     THREADS,
     WAKE_LIMIT,
 )
+from tilewright.runtime.placement import PLACE, PLACE_ELSEWHERE
 from tilewright.runtime.sharing import CHOOSE
 
 __all__ = ["FUNCTIONS", "driver_source", "function_table", "has_futex"]
@@ -73,6 +74,7 @@ _PAUSE = {
     "aarch64": ("call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"),
 }
 _FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
+_GETTID_CALL = {"x86_64": 186, "aarch64": 178}
 
 _RESOLVE = f"""
 ; args[i] = slots[arg_slots[i]] + arg_offsets[i], and a cleared status, at the start of every run.
@@ -364,6 +366,7 @@ entry:
   call void @resolve(ptr %part)
   %team.p = getelementptr i8, ptr %part, i64 {PART_TEAM}
   %team = load ptr, ptr %team.p
+  call void @keep_apart(ptr %team)
   %count.p = getelementptr i8, ptr %part, i64 {LAUNCH_COUNT}
   %count = load i64, ptr %count.p
   %launches.p = getelementptr i8, ptr %part, i64 {LAUNCHES}
@@ -697,6 +700,7 @@ entry:
   %hazard = getelementptr i8, ptr %hazards, i64 %line
   store i32 0, ptr %seen
   store i32 0, ptr %spins
+  call void @settle_in(ptr %team, i64 %tid)
   br label %idle
 idle:
   %stop = load atomic i32, ptr %stop.p acquire, align 4
@@ -855,7 +859,7 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
     """
     machine = triple.split("-")[0]
     pause, declaration = _PAUSE.get(machine, ('fence syncscope("singlethread") seq_cst', ""))
-    system = _LINUX if has_futex(triple) else _ELSEWHERE
+    system = _LINUX + PLACE if has_futex(triple) else _ELSEWHERE + PLACE_ELSEWHERE
     table = f"@functions = private constant [{len(FUNCTIONS)} x ptr] [" + ", ".join(
         f"ptr @{function}" for function in FUNCTIONS
     )
@@ -876,6 +880,7 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
         + entry
     )
     text = text.replace("@PAUSE@", pause).replace("@YIELD_AFTER@", str(yield_after))
+    text = text.replace("@GETTID@", str(_GETTID_CALL.get(machine, 0)))
     return text.replace("@FUTEX@", str(_FUTEX_CALL.get(machine, 0)))
 
 

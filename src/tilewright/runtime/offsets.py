@@ -31,17 +31,23 @@ __all__ = [
     "TEAM_BACKOFF",
     "TEAM_BYTES",
     "TEAM_CLOCK",
+    "TEAM_CPU",
     "TEAM_CREDIT",
     "TEAM_HAZARDS",
     "TEAM_LAST",
+    "TEAM_MASKS",
+    "TEAM_MASK_BYTES",
+    "TEAM_MASK_COUNT",
     "TEAM_PROGRAM",
     "TEAM_SCRATCH",
     "TEAM_SIGNAL",
+    "TEAM_SIZE",
     "TEAM_SLEEP",
     "TEAM_SLEEPERS",
     "TEAM_SPINS",
     "TEAM_SPIN_NS",
     "TEAM_STOP",
+    "TEAM_TIDS",
     "TEAM_WAKE",
     "TEAM_WAKE_NS",
     "TEAM_YIELD",
@@ -73,7 +79,16 @@ TEAM_CREDIT = 264  # i64: nanoseconds that those took that found sleepers, one r
 TEAM_WAKE_NS = 272  # i64: what waking took the last time
 TEAM_BACKOFF = 280  # i64: how often they were woken and found asleep again between such runs
 TEAM_SPIN_NS = 288  # i64: how long an idle worker waits before it sleeps
-TEAM_BYTES = 320
+# Where workers may run: not on the caller's CPU, where the system likes to put what is woken.
+TEAM_CPU = 320  # i64: the caller's CPU when they were placed last; -1: not yet
+TEAM_TIDS = 328  # ptr to i32: the system's number of each thread; 0 for one that has not started
+TEAM_SIZE = 336  # i64
+TEAM_MASKS = (
+    344  # ptr to a CPU mask for each CPU that the caller may be on, or null: workers stay where they are put
+)
+TEAM_MASK_COUNT = 352
+TEAM_MASK_BYTES = 360
+TEAM_BYTES = 384
 
 # A native part's header.
 RUN_WORD = 0

@@ -24,6 +24,7 @@ from tilewright.runtime import driver, entering, offsets
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
+from tilewright.runtime.placement import Masks
 from tilewright.runtime.target import available_cpus
 
 __all__ = ["Team", "get_num_threads", "set_num_threads", "state"]
@@ -114,13 +115,22 @@ class Team:
         self.threads: list[threading.Thread] = []
         hazards_at = offsets.TEAM_BYTES
         scratch_at = hazards_at + size * offsets.LINE
-        self._memory = Memory(scratch_at + 8 * size, zero=True)
+        tids_at = scratch_at + 8 * size
+        self._memory = Memory(tids_at + 4 * size, zero=True)
         self._scratch: list[Memory] = []
         self.scratch_bytes = 0
         self.address = self._memory.address
         self._scratch_table = self._memory.words(scratch_at, size)
         self._store(offsets.TEAM_HAZARDS, self.address + hazards_at)
         self._store(offsets.TEAM_SCRATCH, self.address + scratch_at)
+        self._store(offsets.TEAM_TIDS, self.address + tids_at)
+        self._store(offsets.TEAM_SIZE, size)
+        self._store(offsets.TEAM_CPU, 2**64 - 1)
+        if self.driver.has_futex and 1 < size <= available_cpus():
+            self._masks = Masks()
+            self._store(offsets.TEAM_MASKS, self._masks.memory.address)
+            self._store(offsets.TEAM_MASK_COUNT, self._masks.count)
+            self._store(offsets.TEAM_MASK_BYTES, self._masks.nbytes)
         self._install_callbacks(portable or not self.driver.has_futex)
         # More threads than CPUs: a worker that spins keeps another from working.
         patience_us = settings.spin_us if size <= available_cpus() else min(settings.spin_us, 5.0)
