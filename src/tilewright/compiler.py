@@ -65,7 +65,7 @@ def _emitter_version() -> str:
 _EMITTER = _emitter_version()
 DETERMINISTIC_THREADS = 8
 _BRIEF_FLOPS, _BRIEF_BYTES = 2_000_000, 1 << 20  # some 50 us
-_SHORT_FLOPS, _SHORT_BYTES = 100_000_000, 16 << 20  # some 2 ms
+_SHORT_FLOPS, _SHORT_BYTES = 4_000_000, 4 << 20  # some 100 us
 STAGES = ("graph", "groups", "kernels", "llvm", "asm", "plan")
 # What TW_DEBUG shows of every program that is compiled, from a level on. Levels 1 and 2 are the runs' (runtime/profiler.py).
 DEBUG_STAGES = (
