@@ -33,7 +33,8 @@ from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import set_num_threads
 
 pytestmark = pytest.mark.skipif(
-    not builtin.available(), reason="this interpreter has no builtins of JIT code"
+    not builtin.available(),
+    reason="needs CPython with the GIL on Linux; elsewhere calls run through Python (test_jit)",
 )
 
 X, Y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
@@ -393,7 +394,9 @@ def test_threads_train_models_of_their_own() -> None:
     assert not errors
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="this system cannot fork, so no child can inherit a held lock"
+)
 def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have() -> None:
     program = """
 import os, threading, time

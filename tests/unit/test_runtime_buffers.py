@@ -156,7 +156,7 @@ def test_large_memory_is_page_aligned_and_writable_to_the_end() -> None:
         memory.words((9 << 20) + 8, 1)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork, so no child shares memory")
 def test_a_forked_child_writes_memory_of_its_own() -> None:
     memory = Memory(8 << 20)
     word = memory.words(0, 1)

@@ -96,7 +96,7 @@ def test_a_forked_child_computes() -> None:
 
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="one CPU, or no way to ask",
+    reason="with one CPU, or where affinity cannot be asked for, workers are not placed",
 )
 def test_workers_stay_off_the_callers_cpu() -> None:
     """Wherever the caller is moved to: a worker on the caller's CPU would wait for it while others are idle."""

@@ -110,14 +110,15 @@ class TraceCompiler:
         return variant
 
     def _settled(self, planned: execute.Plan, by_placeholder: Mapping[Value, tuple[int, Any]]) -> list[int]:
-        """Positions of leaves that later calls find as they are, most likely: captured tensors that are not written."""
+        """Positions of leaves that the function does not write: captured tensors, and values that the trace has fixed. Others may
+        write them between calls, so each call compares the versions of their memory (``Variant.prepared``)."""
         written = {id(tensor) for tensor, _ in self.variant.writes}
-        return [
-            position
-            for position, leaf in enumerate(planned.leaves)
-            for kind, source in [by_placeholder.get(leaf, (FIXED, None))]
-            if kind == FIXED or (kind == CAPTURED and id(source) not in written)
-        ]
+
+        def keeps(leaf: Value) -> bool:
+            kind, source = by_placeholder.get(leaf, (FIXED, None))
+            return kind == FIXED or (kind == CAPTURED and id(source) not in written)
+
+        return [position for position, leaf in enumerate(planned.leaves) if keeps(leaf)]
 
     def _source(self, entry: Captured) -> tuple[int, Any]:
         return (CAPTURED, entry.tensor) if entry.owner is None else (GRADIENT, entry.owner)

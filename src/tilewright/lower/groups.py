@@ -12,7 +12,7 @@ older groups, so the order of groups is an order of execution.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.core.scalar import SCALAR_OPS
@@ -558,23 +558,17 @@ class _Former:
 
     def few_readers(self, m: Value) -> bool:
         """Whether few other groups read a value, no element of it many times."""
-        homes: set[Group] = set()
-        stack, seen = [m], set[Value]()
-        while stack:
-            for u in self.uses[stack.pop()]:
-                if u in seen:
-                    continue
-                seen.add(u)
-                if self.read_widely(u) or u.op in NESTS:
-                    return False
-                if u not in self.home:
-                    stack.append(u)
-                elif self.home[u] is not self.home[m]:
-                    homes.add(self.home[u])
-        return len(homes) <= FEW_READERS
+        homes = self.reading_groups(m, lambda u: u.op in NESTS)
+        return homes is not None and len(homes) <= FEW_READERS
 
     def read_once(self, m: Value) -> bool:
         """Whether one other group reads a value, each element once."""
+        homes = self.reading_groups(m, lambda u: u.op in COMBINE)
+        return homes is not None and len(homes) == 1
+
+    def reading_groups(self, m: Value, stops: Callable[[Value], bool]) -> set[Group] | None:
+        """The other groups that read a value, through floating values too; None where a reader reads elements many times or
+        ``stops``."""
         homes: set[Group] = set()
         stack, seen = [m], set[Value]()
         while stack:
@@ -582,13 +576,13 @@ class _Former:
                 if u in seen:
                     continue
                 seen.add(u)
-                if self.read_widely(u) or u.op in COMBINE:
-                    return False
+                if self.read_widely(u) or stops(u):
+                    return None
                 if u not in self.home:
                     stack.append(u)
                 elif self.home[u] is not self.home[m]:
                     homes.add(self.home[u])
-        return len(homes) == 1
+        return homes
 
     def work_above(self, m: Value, base: Value, group: Group) -> set[Value] | None:
         """The elementwise operations that give ``m`` from ``base`` and from stored values; None where there are others."""
