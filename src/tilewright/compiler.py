@@ -140,6 +140,7 @@ class Executable:
             target.dots,
             target.has_fma,
             target.fmas,
+            target.l3,
             tuned,
         )
         steps, kept = self._lowered(self.machine), list[Place]()

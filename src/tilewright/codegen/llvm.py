@@ -75,7 +75,7 @@ class _Emitter:
         self.kernel, self.target = kernel, target
         self.fn = Function(target)
         self.indices = Indices(self)
-        self.memory = Memory(self, _areas(kernel))
+        self.memory = Memory(self, _areas(kernel, target))
         self.vector: _Lanes | None = None
         self.bound: dict[str, tuple[Index | Val, int]] = {}  # what a name stands for, and a number for that
         self.bindings: dict[object, int] = {}
@@ -102,6 +102,7 @@ class _Emitter:
             "  br label %start",
             "start:",
             *scope.lines,
+            *self.memory.exit(),
             "  ret void",
             "}",
             *fn.definitions.values(),
@@ -585,8 +586,11 @@ _STATEMENTS: dict[type, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def _areas(kernel: Kernel) -> list[Area]:
-    areas = [Area(b.name, b.dtype, f"%b.{i}", i, -1) for i, b in enumerate(kernel.buffers)]
+def _areas(kernel: Kernel, target: Machine) -> list[Area]:
+    areas = [
+        Area(b.name, b.dtype, f"%b.{i}", i, -1, b.stream and target.streams)
+        for i, b in enumerate(kernel.buffers)
+    ]
     offset = 0
     for i, s in enumerate(kernel.scratch):
         areas.append(Area(s.name, s.dtype, f"%s.{i}", -1, offset))

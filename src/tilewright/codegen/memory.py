@@ -33,6 +33,7 @@ class Area:
     pointer: str
     slot: int
     offset: int
+    stream: bool = False
 
 
 def _memory_type(dtype: DType, lanes: int) -> str:
@@ -50,6 +51,7 @@ class Memory:
     def __init__(self, emitter: _Emitter, areas: list[Area]) -> None:
         self.emitter, self.fn = emitter, emitter.fn
         self.areas = {a.name: a for a in areas}
+        self.streamed = False  # some store goes past the caches
         scratch = [a for a in areas if a.slot < 0]
         # Arguments may overlap each other (a result over an input), scratch areas nothing: `noalias` on the scratch pointer says
         # the latter of the arguments, these scopes say it among the areas.
@@ -64,20 +66,44 @@ class Memory:
                 lines.append(f"  {a.pointer} = load ptr, ptr {a.pointer}.p, align 8, !invariant.load !1")
             else:
                 lines.append(f"  {a.pointer} = getelementptr i8, ptr %scratch, i64 {a.offset}")
+        for a in self.areas.values():
+            if a.stream:
+                lines += self._streamable(a)
         return lines
 
+    def exit(self) -> list[str]:
+        """Instructions before the return: stores past the caches are seen by other threads before what follows them."""
+        if not self.streamed:
+            return []
+        self.fn.declarations["llvm.x86.sse.sfence"] = "declare void @llvm.x86.sse.sfence()"
+        return ["  call void @llvm.x86.sse.sfence()"]
+
+    def _streamable(self, area: Area) -> list[str]:
+        """The bits of an address that must be zero for a store past the caches: all, so that none is, where the result lies over
+        an operand, whose lines the caches hold already."""
+        others = [a for a in self.areas.values() if a.slot >= 0 and not a.stream and a.dtype == area.dtype]
+        lines, same = [], "false"
+        for n, other in enumerate(others):
+            lines.append(f"  {area.pointer}.is{n} = icmp eq ptr {area.pointer}, {other.pointer}")
+            lines.append(f"  {area.pointer}.any{n} = or i1 {same}, {area.pointer}.is{n}")
+            same = f"{area.pointer}.any{n}"
+        return [
+            *lines,
+            f"  {area.pointer}.bits = select i1 {same}, i64 -1, i64 {self.fn.machine.vector_bytes - 1}",
+        ]
+
     def metadata(self) -> list[str]:
-        """Branch weights and alias scopes."""
-        lines = ['!0 = !{!"branch_weights", i32 1048575, i32 1}', "!1 = !{}"]
+        """Branch weights, the mark of stores past the caches, and alias scopes."""
+        lines = ['!0 = !{!"branch_weights", i32 1048575, i32 1}', "!1 = !{}", "!2 = !{i32 1}"]
         if self.scoped:
             count = len(self.scoped)
-            lines.append('!2 = distinct !{!2, !"scratch"}')
+            lines.append('!3 = distinct !{!3, !"scratch"}')
             for i in range(count):
-                others = ", ".join(f"!{3 + j}" for j in range(count) if j != i)
+                others = ", ".join(f"!{4 + j}" for j in range(count) if j != i)
                 lines += [
-                    f"!{3 + i} = distinct !{{!{3 + i}, !2}}",
-                    f"!{3 + count + 2 * i} = !{{!{3 + i}}}",
-                    f"!{4 + count + 2 * i} = !{{{others}}}",
+                    f"!{4 + i} = distinct !{{!{4 + i}, !3}}",
+                    f"!{4 + count + 2 * i} = !{{!{4 + i}}}",
+                    f"!{5 + count + 2 * i} = !{{{others}}}",
                 ]
         return lines
 
@@ -86,7 +112,7 @@ class Memory:
         number = self.scoped.get(area.name)
         if number is None:
             return ""
-        first = 3 + len(self.scoped) + 2 * number
+        first = 4 + len(self.scoped) + 2 * number
         return f", !alias.scope !{first}, !noalias !{first + 1}"
 
     def pointer(self, area: Area, x: Index) -> Val:
@@ -329,7 +355,11 @@ class Memory:
                 lanes_mask = self._reverse(out, "i1", lanes_mask) if lanes_mask else ""
             pointer = self.pointer(area, replace(x, k=x.k + (1 - lanes if steps == -1 else 0))).text
             if not lanes_mask:
-                out.do(f"store {t} {raw}, ptr {pointer}, align {size}{self.tail(area)}")
+                line = f"store {t} {raw}, ptr {pointer}, align {size}{self.tail(area)}"
+                if area.stream and lanes * size % self.fn.machine.vector_bytes == 0:
+                    self._store_past(area, f"store {t} {raw}, ptr {pointer}", pointer, line)
+                else:
+                    out.do(line)
                 return
             args = ((t, raw), (f"ptr align {size}", pointer), (of_type("i1", lanes), lanes_mask))
             out.call_memory("void", "llvm.masked.store", (t, "ptr"), args, self.tail(area))
@@ -340,6 +370,25 @@ class Memory:
         lanes_mask = active.text if active else "splat (i1 true)"
         args = ((t, raw), (f"{vector} align {size}", addresses), (of_type("i1", lanes), lanes_mask))
         out.call_memory("void", "llvm.masked.scatter", (t, vector), args, self.tail(area))
+
+    def _store_past(self, area: Area, store: str, pointer: str, plain: str) -> None:
+        """Store whole vectors past the caches where they are aligned, which the instruction demands, else plainly."""
+        self.streamed = True
+        out, scope = self.fn.here(), self.fn.scope
+        low = out.write(f"and i64 {out.write(f'ptrtoint ptr {pointer} to i64')}, {area.pointer}.bits")
+        aligned = out.write(f"icmp eq i64 {low}, 0")
+        past, cached, done = self.fn.fresh("past"), self.fn.fresh("cached"), self.fn.fresh("done")
+        scope.lines += [
+            f"  br i1 {aligned}, label %{past}, label %{cached}",
+            f"{past}:",
+            f"  {store}, align {self.fn.machine.vector_bytes}, !nontemporal !2",
+            f"  br label %{done}",
+            f"{cached}:",
+            f"  {plain}",
+            f"  br label %{done}",
+            f"{done}:",
+        ]
+        scope.label = done
 
     def _store_one(self, area: Area, x: Index, value: Val, mask: Val | None) -> None:
         pointer, out, scope = self.pointer(area, x), self.fn.here(), self.fn.scope

@@ -282,11 +282,13 @@ Stmt = Loop | Store | Let | Reg | Set | Check | If
 
 @dataclass(frozen=True, slots=True)
 class Buf:
-    """A kernel argument: flat memory of ``dtype``. ``access``: ``r``, ``w`` or ``rw``."""
+    """A kernel argument: flat memory of ``dtype``. ``access``: ``r``, ``w`` or ``rw``. ``stream``: what is written will have left
+    the caches before it is read again, so stores may go past them."""
 
     name: str
     dtype: DType
     access: str
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ class KernelSyntaxError(ValueError):
 
 def print_kernel(kernel: Kernel) -> str:
     """The text of a kernel, ending in a newline."""
-    arguments = ", ".join(f"{b.name}: {b.access} {b.dtype}" for b in kernel.buffers)
+    arguments = ", ".join(
+        f"{b.name}: {b.access} {'stream ' if b.stream else ''}{b.dtype}" for b in kernel.buffers
+    )
     lines = [f"kernel {kernel.name}({arguments})"]
     lines += [f"    scratch {s.name}: {s.dtype}[{s.size}]" for s in kernel.scratch]
     _Printer(lines).body(kernel.body, 1)
@@ -329,7 +331,8 @@ class _Parser:
             buffer = line.name()
             line.expect(":")
             access = line.name()
-            buffers.append(Buf(buffer, line.dtype(), access))
+            stream = line.accept("stream")
+            buffers.append(Buf(buffer, line.dtype(), access, stream))
             self.areas[buffer] = buffers[-1].dtype
         self.advance(line)
         scratch = []

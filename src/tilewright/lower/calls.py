@@ -86,6 +86,7 @@ class Builder:
     def __init__(self) -> None:
         self.places: dict[tuple[Place, DType], tuple[str, DType, str, int]] = {}
         self.scratch: list[Scratch] = []
+        self.streamed: set[Place] = set()  # results that stores need not leave in the caches
 
     def buffer(self, place: Place, access: str, offset: int = 0, view: DType | None = None) -> str:
         """The argument name of a place. ``view``: its bytes as elements of another type, an argument of its own."""
@@ -108,7 +109,10 @@ class Builder:
 
     def call(self, body: tuple[Stmt, ...], grid: Extent, chunk: int, label: str, flops: int = 0) -> Call:
         """The finished call."""
-        bufs = tuple(Buf(name, dtype, access) for name, dtype, access, _ in self.places.values())
+        bufs = tuple(
+            Buf(name, dtype, access, access == "w" and place in self.streamed)
+            for (place, _), (name, dtype, access, _) in self.places.items()
+        )
         args = [Arg(place, access, offset) for (place, _), (_, _, access, offset) in self.places.items()]
         return Call(
             Kernel(bufs, body, tuple(self.scratch)),

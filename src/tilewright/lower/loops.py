@@ -39,12 +39,14 @@ from tilewright.lower.extents import extent
 from tilewright.lower.groups import Group, operation_cost, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
+from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loops"]
 
 CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
 SERIAL_COST = 48  # from three functions like tanh on, one after the other
@@ -130,10 +132,12 @@ def _is_serial(group: Group, stored: Callable[[Value], bool]) -> bool:
 class _Emitter:
     """Builds the statements of one group over its chosen nest."""
 
-    def __init__(self, group: Group, stored: Callable[[Value], bool], width: int) -> None:
-        self.group = group
+    def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+        self.group, self.threads, width = group, machine.threads, machine.vector_bytes
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
+        # the beginning of such a result is gone from the caches by the time its end is written
+        self.builder.streamed.update(v for v in group.outputs if v.type.nbytes >= machine.l3)
         self.named = 0
         self.final: set[Value] = set()  # outputs written after the last read of what the group reads
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
@@ -346,7 +350,8 @@ class _Emitter:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
-                chunk = -(-CHUNK_COST // per_item // self.lanes) * self.lanes
+                chunk = max(CHUNK_COST // per_item, self.least_chunk(self.vector.extent))
+                chunk = -(-chunk // self.lanes) * self.lanes
                 return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         return self.over_grid(body, per_item, label)
@@ -366,8 +371,12 @@ class _Emitter:
                 digit = idiv(flat, product(d.extent for d in grid_dims[position + 1 :]))
                 digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
-        chunk = max(1, CHUNK_COST * upper(grid) // max(work, 1))
+        chunk = max(1, CHUNK_COST * upper(grid) // max(work, 1), self.least_chunk(grid))
         return self.finish(body, grid, chunk, label)
+
+    def least_chunk(self, grid: Extent) -> int:
+        """Items of a piece of work that is one of a long launch's many."""
+        return upper(grid) // (PIECES * self.threads)
 
     def shared_dims(self, work: int) -> tuple[list[Dim], list[Dim]]:
         """The outer dims that the grid runs over, outermost first, and those that are loops inside a piece of work.
@@ -400,10 +409,10 @@ class _Emitter:
         return call
 
 
-def lower_loops(group: Group, stored: Callable[[Value], bool], width: int) -> list[Call]:
-    """The kernel call of a map or row group. ``width``: bytes of a vector register."""
+def lower_loops(group: Group, stored: Callable[[Value], bool], machine: Machine) -> list[Call]:
+    """The kernel call of a map or row group."""
     if all(v.type.size == 0 for v in group.outputs):
         return []
     ops = ", ".join(dict.fromkeys(v.op for v in group.members))
     label = f"{group.kind} {ops} {list(group.dims)}"
-    return [_Emitter(group, stored, width).call(label)]
+    return [_Emitter(group, stored, machine).call(label)]

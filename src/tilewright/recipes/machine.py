@@ -16,10 +16,10 @@ __all__ = ["Machine"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Sizes in bytes; ``registers``: vector registers; ``threads``: how many run a program; ``dots``: packed element types that
-    one instruction multiplies and adds up (``kernel.ir.DOTS``); ``has_fma``: a*b + c in one instruction; ``fmas``: how many
-    multiplications of whole vectors begin in a cycle; ``tuned``: choices measured before; ``watch`` is shown every contraction
-    that is lowered."""
+    """Sizes in bytes, ``l3`` for all cores; ``registers``: vector registers; ``threads``: how many run a program; ``dots``:
+    packed element types that one instruction multiplies and adds up (``kernel.ir.DOTS``); ``has_fma``: a*b + c in one
+    instruction; ``fmas``: how many multiplications of whole vectors begin in a cycle; ``tuned``: choices measured before;
+    ``watch`` is shown every contraction that is lowered."""
 
     vector_bytes: int
     registers: int
@@ -29,6 +29,7 @@ class Machine:
     dots: frozenset[str] = frozenset()
     has_fma: bool = True
     fmas: float = 2.0
+    l3: int = 32 << 20
     tuned: Choices | None = field(default=None, compare=False)
     watch: Callable[[Any], None] | None = field(default=None, compare=False)
 

@@ -61,6 +61,11 @@ class Target:
         """What of the target decides the generated machine code (part of the disk cache's key)."""
         return f"{self.triple}|{self.cpu}|{self.features}"
 
+    @property
+    def streams(self) -> bool:
+        """Whether whole aligned vectors can be stored past the caches, without the read of a line that a store begins with."""
+        return self.triple.startswith(("x86_64", "amd64")) and self.vector_bytes >= 32
+
     def lanes(self, itemsize: int) -> int:
         """How many elements of `itemsize` bytes one vector register holds (at least 1)."""
         return max(1, self.vector_bytes // itemsize)
