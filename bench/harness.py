@@ -244,7 +244,11 @@ class Harness:
                 case, limit = by_name[result.case], limits[result.threads]
                 peak = limit[PEAKS[case.options.get("dtype", "f32")]]
                 resident = case.nbytes < limit["l2_bytes"]
-                bandwidth = limit["l2_gbps"] if resident else max(limit["triad_gbps"], limit["copy_gbps"])
+                bandwidth = (
+                    limit["l2_gbps"]
+                    if resident
+                    else max(limit[f"{name}_gbps"] for name in ("triad", "past", "copy"))
+                )
                 least = max(case.flops / peak, case.nbytes / bandwidth) / 1e9
                 result.share = least / result.median
 

@@ -1,8 +1,8 @@
 """What the machine is, and its limits as measured: peak arithmetic and memory bandwidth.
 
 Peak arithmetic comes from a loop of fused multiply-adds that touches registers alone; bandwidth from a triad
-over arrays far larger than the caches, and from NumPy's copy. The loops run as machine code made with
-llvmlite from the IR below, on one thread per core at the same time.
+over arrays far larger than the caches, with stores through the caches and past them, and from NumPy's copy. The
+loops run as machine code made with llvmlite from the IR below, on one thread per core at the same time.
 """
 
 import ctypes
@@ -128,12 +128,12 @@ def peak_ir(name: str, accumulator: str, operand: str, instruction: str) -> str:
     )
 
 
-def triad_ir(lanes: int) -> str:
-    """a[i] = b[i] + 3 c[i] over `n` elements, a whole number of vectors, `times` times over."""
+def triad_ir(lanes: int, name: str, store: str) -> str:
+    """a[i] = b[i] + 3 c[i] over `n` elements, a whole number of vectors, `times` times over; `store` ends the store."""
     vector = f"<{lanes} x float>"
     three = "<" + ", ".join(["float 3.0"] * lanes) + ">"
     return f"""
-        define void @triad(i64 %n, ptr %a, ptr %b, ptr %c, i64 %times) {{
+        define void @{name}(i64 %n, ptr %a, ptr %b, ptr %c, i64 %times) {{
         entry:
           br label %pass
         pass:
@@ -148,7 +148,7 @@ def triad_ir(lanes: int) -> str:
           %vc = load {vector}, ptr %pc, align 4
           %scaled = fmul {vector} %vc, {three}
           %sum = fadd {vector} %vb, %scaled
-          store {vector} %sum, ptr %pa, align 4
+          store {vector} %sum, ptr %pa, {store}
           %next = add i64 %i, {lanes}
           %more = icmp ult i64 %next, %n
           br i1 %more, label %loop, label %end
@@ -158,7 +158,8 @@ def triad_ir(lanes: int) -> str:
           br i1 %again, label %pass, label %done
         done:
           ret void
-        }}"""
+        }}
+        !0 = !{{i32 1}}"""
 
 
 class Code:
@@ -174,14 +175,18 @@ class Code:
         self.compiler = llvm.create_lljit_compiler(machine)
         builder = llvm.JITLibraryBuilder()
         self.products = products(self.lanes)
-        builder.add_ir(triad_ir(self.lanes)).add_current_process().export_symbol("triad")
+        builder.add_current_process()
+        stores = {"triad": "align 4", "triad_past": f"align {4 * self.lanes}, !nontemporal !0"}
+        for name, store in stores.items():
+            builder.add_ir(triad_ir(self.lanes, name, store)).export_symbol(name)
         for name, (accumulator, operand, instruction, _) in self.products.items():
             builder.add_ir(peak_ir(name, accumulator, operand, instruction)).export_symbol(f"peak_{name}")
         self.library = builder.link(self.compiler, "limits")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         peak = ctypes.CFUNCTYPE(None, count, pointer)
         self.peak = {name: peak(self.library[f"peak_{name}"]) for name in self.products}
-        self.triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer, count)(self.library["triad"])
+        triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer, count)
+        self.triad, self.triad_past = (triad(self.library[name]) for name in stores)
 
 
 def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> float:
@@ -205,6 +210,13 @@ def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> 
     return min(
         max(end for _, end in each) - min(began for began, _ in each) for each in zip(*spans, strict=True)
     )
+
+
+def aligned_ones(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """An array whose rows, of whole lines, begin at multiples of 64 bytes."""
+    room = np.ones(rows * columns + 16, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    return room[start : start + rows * columns].reshape(rows, columns)
 
 
 def measure_limits(threads: int, quick: bool = False) -> dict[str, float]:
@@ -236,12 +248,16 @@ def measure_limits(threads: int, quick: bool = False) -> dict[str, float]:
     l2_seconds = best_time(resident, cores, repeats) / 2000
 
     elements = (2**24 if quick else 2**25) // threads // 64 * 64  # per thread; 128 MiB an array in all
-    a, b, c = (np.ones((threads, elements), np.float32) for _ in range(3))
+    a, b, c = (aligned_ones(threads, elements) for _ in range(3))
 
     def triad(i: int) -> None:
         code.triad(elements, a[i].ctypes.data, b[i].ctypes.data, c[i].ctypes.data, 1)
 
+    def triad_past(i: int) -> None:
+        code.triad_past(elements, a[i].ctypes.data, b[i].ctypes.data, c[i].ctypes.data, 1)
+
     triad_seconds = best_time(triad, cores, repeats)
+    past_seconds = best_time(triad_past, cores, repeats)
     copy_seconds = best_time(lambda i: np.copyto(a[i], b[i]), cores, repeats)
     return {
         "peak_gflops": peaks["f32"],
@@ -250,6 +266,7 @@ def measure_limits(threads: int, quick: bool = False) -> dict[str, float]:
         "l2_bytes": l2_bytes,
         "l2_gbps": small.nbytes / l2_seconds / 1e9,
         "triad_gbps": 3.0 * a.nbytes / triad_seconds / 1e9,
+        "past_gbps": 3.0 * a.nbytes / past_seconds / 1e9,
         "copy_gbps": 2.0 * a.nbytes / copy_seconds / 1e9,
     }
 

@@ -107,7 +107,8 @@ def section(content: dict[str, Any]) -> str:
             "",
             f"**{threads} thread{'s' * (threads != '1')}**: median ms (minimum, share of the limit).",
             f"Limits as measured: {limit['peak_gflops']:.0f} GFLOP/s f32,"
-            f" {limit['triad_gbps']:.0f} GB/s triad, {limit['copy_gbps']:.0f} GB/s copy.",
+            f" {limit['triad_gbps']:.0f} GB/s triad ({limit['past_gbps']:.0f} past the caches),"
+            f" {limit['copy_gbps']:.0f} GB/s copy.",
             "",
             *table(content, int(threads)),
         ]
