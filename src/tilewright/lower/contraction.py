@@ -207,6 +207,8 @@ class Contraction(Packing):
         n = self.halo_n = None if plain_b else self.overlap_along_n()
         k = self.halo_k = None if plain_b else self.overlap_along_k()
         self.outer = (*p.batch, *self.m.outer, *self.n.outer)
+        vector = self.machine.vector_bytes // p.kind.itemsize
+        self.lines_a = bool(p.k) and upper(self.local_k[-1]) >= vector and look.streams("a", "k")
         flat = len(self.n.inner) > 1 and (n is not None or not along_b)
         return Situation(
             element=words.dots if words is not None else str(p.kind),
@@ -231,6 +233,7 @@ class Contraction(Packing):
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
             settled=self.settled is not None and look.made_of("b", self.settled),
+            lines_a=self.lines_a,
         )
 
     def chosen(self) -> Tiling:
@@ -455,9 +458,7 @@ class Contraction(Packing):
         tile: list[Stmt] = []
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
-            a = load(
-                self.area_a, ((number * self.k + self.flat_k(local)) * t.mr + row).expr(), self.stored_kind
-            )
+            a = load(self.area_a, self.place_a(number, row, local).expr(), self.stored_kind)
         else:
             a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
         step: list[Stmt] = take_checks(self.reader)

@@ -78,6 +78,7 @@ class Packing:
     step: int
     stored_kind: DType
     inner: bool
+    lines_a: bool  # neighbours along k lie together in A
     halo: Halo | None
     unit: int
     tiling: Tiling
@@ -359,7 +360,8 @@ class Packing:
         return quotient
 
     def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
-        """Scratch ``[tile][k][mr]`` of this task's rows of A; with lanes along k ``[row][k]``."""
+        """Scratch of this task's rows of A: ``[row][k]`` with lanes along k, ``[tile][row][k]`` where A lies so, else
+        ``[tile][k][row]``."""
         t = self.tiling
         if self.inner:
             row = self.space.loop("r", t.mc)
@@ -373,16 +375,23 @@ class Packing:
                 "r", self.height if t.mc > 1 else 1, self.copy_loops(value, self.area_a, position, [], loops)
             )
         start, number, tiles = self.row_tiles("pt")
-        self.area_a = self.builder.area(self.stored_kind, -(-t.mc // t.mr) * self.k * t.mr)
+        line = self.k_line if self.lines_a else self.k
+        self.area_a = self.builder.area(self.stored_kind, -(-t.mc // t.mr) * line * t.mr)
         row = self.space.loop("r", t.mr)
         at = self.full(self.m, mo, m_block + start + row)
         out: list[Stmt] = []
         within = [("pt", tiles)] if isinstance(tiles, int) else []
         for (k, loops, local), count in self.packing_loops():
             value = self.read("a", batch, at, k, count)
-            position = (number * self.k + self.flat_k(local)) * t.mr + row
+            position = self.place_a(number, row, local)
             out += self.copy_loops(value, self.area_a, position, [*within, *loops], [("r", t.mr)])
         return out if within else self.loop_variable("pt", tiles, out)
+
+    def place_a(self, tile: Affine, row: Affine, k: At) -> Affine:
+        """Where the element of a packed tile's row lies."""
+        if self.lines_a:
+            return (tile * self.tiling.mr + row) * self.k_line + self.flat_k(k)
+        return (tile * self.k + self.flat_k(k)) * self.tiling.mr + row
 
     def summed_column(self, b: Expr, at: tuple[Expr, ...], sums: str = "columns") -> Stmt:
         """Add a word of B to its column's sum."""

@@ -53,7 +53,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
-    ``settled``: B is the same in every run, so that packing it costs nothing.
+    ``settled``: B is the same in every run, so that packing it costs nothing. ``lines_a``: packing A copies lines along k.
     """
 
     element: str
@@ -75,6 +75,7 @@ class Situation:
     least_m: int = 0
     least_n: int = 0
     settled: bool = False
+    lines_a: bool = False
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -87,7 +88,7 @@ class Situation:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
             f" {word}"
-            for word in ("inner", "whole", "long", "packed_inner", "settled")
+            for word in ("inner", "whole", "long", "packed_inner", "settled", "lines_a")
             if getattr(self, word)
         )
         return (
@@ -394,6 +395,6 @@ def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
         packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8",
-        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
+        a_cycles=COPY_CYCLES if s.a == "along" or s.lines_a else PACK_CYCLES, b_cycles=b_cycles,
         thin_cycles=thin_cycles,
     )  # fmt: skip
