@@ -410,10 +410,12 @@ class Contraction(Packing):
         blocks_n: Extent = 1 if t.nc >= self.n.most else -(-self.n.size // t.nc)
         extents = (self.pieces, *self.outer, blocks_m, blocks_n)
         names = [f"t{position}" for position in range(len(extents))]
-        lets, at = (
-            digits(names, extents),
-            [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)],
-        )
+        at = [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)]
+        # of the larger operand one block after the other is read; those of the smaller one come again from nearby
+        order = [*range(len(extents))]
+        if self.n.most > self.m.most and is_static((self.m.size, self.n.size)):
+            order[-2:] = order[:-3:-1]
+        lets = digits([names[i] for i in order], tuple(extents[i] for i in order))
         self.piece = at[0]
         batch, mo, no = self.cut(at[1:])
         self.height = t.mc
