@@ -156,8 +156,12 @@ def test_what_is_not_finite_stays_where_it_belongs(what: float) -> None:
     (got,) = native(executable, arrays)
     with np.errstate(over="ignore", invalid="ignore"):
         (want,) = reference.evaluate([y], dict(zip((x, k), arrays, strict=True)))
-    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+        (total,) = reference.evaluate([y], {x: np.abs(arrays[0]) / 1024, k: np.abs(arrays[1])})
+    # where large terms of both signs meet, the order of the sum decides whether it is infinite or NaN
+    judged = (total < np.finfo(np.float32).max / 1024) | (what != 3e38)
+    assert judged[0, 0].all()
+    np.testing.assert_array_equal(np.isnan(got)[judged], np.isnan(want)[judged])
+    np.testing.assert_allclose(got[judged], want[judged], rtol=1e-6)
     if what != 3e38:
         assert np.isfinite(got[0, 0, :3]).all() and np.isfinite(got[0, 0, :, 7:]).all()
 
