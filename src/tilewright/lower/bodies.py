@@ -149,7 +149,7 @@ def _copy(source: Value, target: Place, stored: Callable[[Value], bool], machine
     group.members[value] = group.loops
     group.outputs = [value]
     steps = []
-    for call in lower_loops(group, stored, machine.vector_bytes):
+    for call in lower_loops(group, stored, machine):
         call.args = [Arg(target, a.access, a.offset) if a.place is value else a for a in call.args]
         steps.append(Step([call]))
     return steps

@@ -159,7 +159,7 @@ def _lower(
     settled: Callable[[Value], bool] | None,
 ) -> list[Call]:
     if group.kind in ("map", "row"):
-        return lower_loops(group, stored, machine.vector_bytes)
+        return lower_loops(group, stored, machine)
     if group.kind == "dot":
         calls = lower_winograd(group, stored, machine)
         if calls is not None:
