@@ -174,6 +174,12 @@ def atanh_tail(z: mpf) -> mpf:
     return 2 * (mp.atanh(s) / s - 1 - z / 3) / z**2 / LN2
 
 
+def atanh_rest(z: mpf) -> mpf:
+    """(atanh(s) / s - 1) / z * 2 log2(e) as a function of z = s^2."""
+    s = mp.sqrt(z)
+    return 2 * (mp.atanh(s) / s - 1) / z / LN2
+
+
 def exp2_tail(t: mpf) -> mpf:
     """(2^t - 1 - t ln 2) / t^2."""
     return (mpf(2) ** t - 1 - t * LN2) / t**2
@@ -228,9 +234,6 @@ def rows() -> list[Fit]:
         ):
             ratio = log_ratio(base)
             add(name, bits, degree, ratio, relative(ratio), *mantissa, *fixed)
-    # float32's pow is computed in float64 with about 34 good bits.
-    add("LOG2_SHORT", 64, 13, log_ratio(mpf(2)), relative(log_ratio(mpf(2))), *mantissa)
-    add("EXP2_SHORT", 64, 7, exp2, relative(exp2), -SLACK / 2, SLACK / 2, mpf(1))
     for bits, sine, cosine, tangent, arcsine, arctangent, sinh, tanh in (
         (32, 2, 2, 5, 5, 8, 3, 2),
         (64, 5, 5, 13, 13, 19, 7, 6),
@@ -253,6 +256,8 @@ def rows() -> list[Fit]:
         mpf(0),
         ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1) * SLACK) ** 2,
     )
+    add("POW_LOG2", 32, 2, atanh_rest, lambda z: z, mpf(0), mpf("0.00893"))  # z <= 0.00892
+    add("POW_EXP2", 32, 4, exp2_tail, lambda t: t**2, -SLACK / 2, SLACK / 2)
     add("ERF", 32, 8, erf_exponent, erf_weight, mpf(0), mpf("3.95"), 2 / mp.sqrt(mp.pi))
     return out
 

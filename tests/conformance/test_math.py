@@ -22,6 +22,7 @@ from conformance.math_accuracy import (
     Compiled,
     float32_arguments,
     float32_error,
+    float32_errors,
     float32_patterns,
     float64_arguments,
     float64_error,
@@ -159,7 +160,8 @@ def test_pow_of_a_known_exponent(exponent: float, dtype: DType) -> None:
     )
     got = Compiled(lambda x: op("pow", x, const(exponent, x.dtype)), dtype)(x)
     with np.errstate(all="ignore"):
-        expected = np.power(x.astype(np.float64), np.full(x.size, exponent)).astype(dtype.numpy)
+        known = np.full(x.size, exponent, dtype.numpy).astype(np.float64)
+        expected = np.power(x.astype(np.float64), known).astype(dtype.numpy)
         assert same(got, expected, 2 * float(np.finfo(dtype.numpy).eps)).all()
 
 
@@ -174,6 +176,39 @@ def test_some_results_are_exact() -> None:
         )
         assert function("tanh", dtype)(np.array([30.0, -30.0])).tolist() == [1.0, -1.0]
         assert function("erf", dtype)(np.array([7.0, -7.0])).tolist() == [1.0, -1.0]
+
+
+def test_powers_that_are_floats_are_exact() -> None:
+    """Odd numbers times powers of two to whole powers, and the roots of what comes out."""
+    cases = list[tuple[float, float, float]]()
+    for m in range(3, 2**12, 2):
+        for n in range(2, 16):
+            if m**n >= 2**24:
+                break
+            for k in range(-140 // n, 126 // n):
+                exact = float(m**n) * 2.0 ** (k * n)
+                if exact < 2.0**127 and float(np.float32(exact)) == exact:
+                    cases.append((m * 2.0**k, n, exact))
+                    if n in (2, 4, 8):
+                        cases.append((exact, 1 / n, m * 2.0**k))
+    base, exponent, true = np.array(cases).T
+    assert np.array_equal(function("pow", dt.float32)(base, exponent), true.astype(np.float32))
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1.0])
+def test_powers_next_to_the_ends_of_the_range(scale: float) -> None:
+    """Bases of every magnitude, with exponents that take them to every magnitude."""
+    rng = np.random.default_rng(0)
+    count = 1 << 18
+    base = rng.integers(1, 0x7F800000, count, np.uint32).view(np.float32)
+    base[::2] = np.exp(rng.standard_normal(count // 2) * 10.0 ** rng.uniform(-7, 0, count // 2))
+    logarithm = np.log2(base.astype(np.float64))
+    target = rng.uniform(100, 160, count) * scale
+    exponent = (target / np.where(logarithm == 0, 1, logarithm)).astype(np.float32)
+    got = function("pow", dt.float32)(base, exponent)
+    with np.errstate(all="ignore"):
+        errors = float32_errors(got, np.power(base.astype(np.float64), exponent.astype(np.float64)))
+    assert errors.max() <= LIMIT
 
 
 # ---- exact operations ---------------------------------------------------------------------------------------------
@@ -295,7 +330,7 @@ def fit_math(repository: Path) -> ModuleType:
 
 
 def test_the_coefficients_are_what_the_tool_computes(fit_math: Any, nightly: bool) -> None:
-    cheap = {("SIN", 32), ("COS", 32), ("EXPM1", 32)}
+    cheap = {("SIN", 32), ("COS", 32), ("EXPM1", 32), ("POW_LOG2", 32), ("POW_EXP2", 32)}
     seen = set()
     for fit in fit_math.rows():
         stored = getattr(math_coefficients, fit.name)[fit.bits]

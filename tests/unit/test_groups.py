@@ -13,8 +13,11 @@ from tilewright.core import dtype as dt
 from tilewright.core.shape import static
 from tilewright.graph import build
 from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.kernel.text import print_kernel
 from tilewright.lower.groups import Group, form_groups, is_leaf
+from tilewright.lower.lowering import lower_groups
 from tilewright.passes.pipeline import run_passes
+from tilewright.recipes.machine import Machine
 
 
 def leaf(*shape: int) -> Value:
@@ -262,3 +265,26 @@ def test_groups_of_random_graphs_only_read_older_ones(seed: int) -> None:
     assert [(g.kind, list(g.members)) for g in form_groups(outputs)] == [
         (g.kind, list(g.members)) for g in groups
     ]
+
+
+@pytest.mark.parametrize(
+    ("functions", "one_fma", "two_fmas"),
+    [
+        (("tanh",), 2, 2),
+        (("exp", "tanh"), 2, 8),
+        (("exp", "tanh", "sin", "erf"), 4, 8),
+        (("pow",), 2, 4),
+        (("exp", "pow"), 2, 4),
+    ],
+)
+def test_long_chains_run_several_vectors_side_by_side(
+    functions: Sequence[str], one_fma: int, two_fmas: int
+) -> None:
+    """The more, the sooner the processor is through with the instructions that it has in view."""
+    y = x = leaf(64, 1024)
+    for name in functions:
+        y = make(name, (y, x)) if name == "pow" else build.unary(name, y)
+    for fmas, vectors in ((1.0, one_fma), (2.0, two_fmas)):
+        machine = Machine(64, 32, 32 << 10, 1 << 20, 1, fmas=fmas)
+        (lowered,) = lower_groups(form_groups(run_passes([y])), machine)
+        assert f"vector {16 * vectors}:" in print_kernel(lowered.calls[0].kernel)

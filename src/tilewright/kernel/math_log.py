@@ -10,11 +10,19 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-from tilewright.core import dtype as dt
-from tilewright.kernel.ir import Expr, cast, fma, op
-from tilewright.kernel.math_coefficients import EXP2_SHORT, LOG, LOG2, LOG2_SHORT, LOG10, POW_EXP2, POW_LOG2
+from tilewright.kernel.ir import Expr, bitcast, const, fma, op, rarely
+from tilewright.kernel.math_coefficients import LOG, LOG2, LOG10, POW_EXP2, POW_LOG2
 from tilewright.kernel.math_constants import LN2, LOG2_E, LOG10_2, LOG10_E
-from tilewright.kernel.math_float import F64, Format, at_least, at_most, polynomial, split_constant, where
+from tilewright.kernel.math_float import (
+    F32,
+    F64,
+    Format,
+    at_least,
+    at_most,
+    polynomial,
+    split_constant,
+    where,
+)
 
 __all__ = ["acosh", "asinh", "atanh", "log", "log1p", "log2", "log10", "pow"]
 
@@ -173,23 +181,106 @@ def atanh(f: Format, x: Expr) -> Expr:
 # A relative error d of log2 x moves x^y by up to 1000 d: the logarithm needs ten bits more than the result.
 
 
+CENTRE = 1.4602689743041992  # the float32 near the square root of 2 whose logarithm is nearest to 16 bits
+LOG2_CENTRE = 0.546234130859375  # within 2^-37
+BELOW_ONE = 0x255000  # mantissas from 1 - this / 2^24 on, so that a bit tells which are above the square root of CENTRE
+USUAL = 126.0  # a smaller exponent of 2 gives a normal number
+
+
+def _log2_pair_32(a: Expr, exponent: Expr | None = None) -> tuple[Expr, Expr]:
+    """log2 of a normal float32 a > 0, plus ``exponent``, as an unevaluated sum of two floats, good to about 33 bits.
+
+    a = 2^e m with m within a quarter of c, which is 1 or CENTRE: log2 m = log2 c + s (c0 + z g(z)) with s = (m - c) / (m
+    + c) and z = s^2 < 0.009. Pairs are kept for m + c, s and c0 + z g; g itself may be one float.
+    """
+    f = F32
+    one = f.bits_of(1.0)
+    steps = f.to_int(a) - f.integer(one - BELOW_ONE)
+    whole = op("bitand", steps, f.integer(-(1 << f.mantissa)))
+    m = f.to_float(f.to_int(a) - whole)
+    upper = op("ne", op("bitand", steps, f.integer(1 << f.mantissa - 1)), f.integer(0))
+    c = where(upper, f.const(CENTRE), f.const(1.0))
+    e = f.small_int(f.shift_right(steps, f.mantissa))
+    e = e if exponent is None else e + exponent
+    e = where(upper, e + f.const(LOG2_CENTRE), e)  # exact
+    t, d = m - c, m + c
+    d_rest = m - (d - c)
+    inverse = op("div", f.const(1.0), d)
+    s = t * inverse
+    minus = op("neg", s)
+    s_rest = fma(minus, d_rest, fma(minus, d, t)) * inverse
+    z = s * s
+    c0, c0_rest = (f.const(v) for v in split_constant(f, LOG2_E * 2))
+    curve = polynomial(f, POW_LOG2[32], z)
+    w = fma(z, curve, c0)
+    w_rest = fma(z, curve, c0 - w) + c0_rest
+    v = s * w
+    v_rest = fma(s, w_rest, fma(s_rest, w, fma(s, w, op("neg", v))))
+    high = e + v  # e is 0 or the larger one
+    return high, ((e - high) + v) + v_rest
+
+
+def _exp2_split_32(x: Expr, rest: Expr) -> tuple[Expr, Expr]:
+    """(n + bias in the low bits of an integer, 2^(x + rest - n) - 1) for the integer n nearest to x.
+
+    What r loses to rounding, beside the last sum's half unit, is too little to make an exact power inexact.
+    """
+    f = F32
+    shifted = x + f.const(f.magic + f.bias)
+    whole = x - (shifted - f.const(f.magic + f.bias))  # exact, and 0 or not smaller than rest
+    r = whole + rest
+    ln2, ln2_rest = (f.const(v) for v in split_constant(f, LN2))
+    tail = fma(r, polynomial(f, POW_EXP2[32], r), ln2_rest)
+    return f.to_int(shifted), fma(r, ln2, r * tail)
+
+
+def _pow_32(x: Expr, y: Expr) -> Expr:
+    """x^y for float32. Where base or result is no positive normal number, a branch corrects it, from the operands anew: whatever
+    else it read would have to be kept in registers up to there."""
+    f = F32
+    high, low = _log2_pair_32(x)
+    product = y * high
+    n, near = _exp2_split_32(product, fma(y, low, fma(y, high, op("neg", product))))
+    scale = f.exponent_field(n)
+    usual = fma(scale, near, scale)
+    least, infinity = f.bits_of(f.least_normal), f.bits_of(math.inf)
+    base = bitcast(x, f.unsigned) - const(least, f.unsigned)
+    outside = op("ge", base, const(infinity - least, f.unsigned))
+    unusual = op("bitor", outside, op("invert", op("lt", op("abs", product), f.const(USUAL))))
+    return rarely(unusual, _edges_of_pow(f, x, y, _magnitude_32(x, y)), usual)
+
+
 def _magnitude_32(x: Expr, y: Expr) -> Expr:
-    """|x|^y for float32, through float64 with 34 good bits; right at 0 and infinity too, NaN operands aside."""
-    f = F64
-    wide, exponent = cast(op("abs", x), f.dtype), cast(y, f.dtype)
-    e, m = _split(f, wide)  # every float32 is a normal float64
-    t = m - f.const(1.0)
-    logarithm = _log2_edges(f, wide, fma(t, polynomial(f, LOG2_SHORT[64], t), f.small_int(e)))
-    product = at_least(at_most(logarithm * exponent, f.const(200.0)), f.const(-200.0))
-    product = where(op("eq", wide, f.const(1.0)), f.const(0.0), product)  # even to an infinite power
-    shifted = product + f.const(f.magic + f.bias)
-    r = product - (shifted - f.const(f.magic + f.bias))
-    return cast(polynomial(f, (1.0, *EXP2_SHORT[64]), r) * f.exponent_field(f.to_int(shifted)), dt.float32)
+    """|x|^y for float32; right at 0 and infinity too, NaN operands aside."""
+    f = F32
+    a = op("abs", x)
+    tiny, steps = op("lt", a, f.const(f.least_normal)), f.mantissa + 1
+    scaled = where(tiny, a * f.const(2.0**steps), a)
+    logarithm = _log2_pair_32(scaled, where(tiny, f.const(-steps), f.const(0.0)))
+    n, near = _exp2_split_32(*_bounded_product(f, a, y, logarithm, 160.0))
+    value = near + f.const(1.0)
+    both = n - f.integer(f.bits_of(f.magic) - f.bias)
+    half = f.shift_right(both, 1)
+    return value * f.exponent_field(half) * f.exponent_field(both - half)
 
 
 def _log2_edges(f: Format, a: Expr, logarithm: Expr) -> Expr:
     logarithm = where(op("eq", a, f.const(0.0)), f.const(-math.inf), logarithm)
     return where(op("eq", a, f.const(math.inf)), a, logarithm)
+
+
+def _bounded_product(
+    f: Format, a: Expr, y: Expr, logarithm: tuple[Expr, Expr], most: float
+) -> tuple[Expr, Expr]:
+    """y log2 a as an unevaluated sum of two floats, at most ``most``; right where a is 0, 1 or infinite, too."""
+    limit = f.const(most)
+    high, low = _log2_edges(f, a, logarithm[0]), logarithm[1]
+    product = y * high
+    rest = fma(y, high, op("neg", product)) + y * low
+    inside = op("lt", op("abs", product), limit)
+    product = at_least(at_most(product, limit), op("neg", limit))
+    product = where(op("eq", a, f.const(1.0)), f.const(0.0), product)
+    return product, where(inside, rest, f.const(0.0))
 
 
 def _log2_pair(f: Format, a: Expr) -> tuple[Expr, Expr]:
@@ -225,15 +316,8 @@ def _magnitude_64(x: Expr, y: Expr) -> Expr:
     """|x|^y for float64; right at 0 and infinity too, NaN operands aside."""
     f = F64
     a = op("abs", x)
-    high, low = _log2_pair(f, a)
-    high = _log2_edges(f, a, high)
-    limit = f.const(1100.0)
-    product = y * high
-    rest = fma(y, high, op("neg", product)) + y * low
-    inside = op("lt", op("abs", product), limit)
-    product = at_least(at_most(product, limit), op("neg", limit))
-    product = where(op("eq", a, f.const(1.0)), f.const(0.0), product)
-    return _exp2_pair(f, product, where(inside, rest, f.const(0.0)))
+    product, rest = _bounded_product(f, a, y, _log2_pair(f, a), 1100.0)
+    return _exp2_pair(f, product, rest)
 
 
 def _exp2_pair(f: Format, x: Expr, rest: Expr) -> Expr:
@@ -262,11 +346,8 @@ def _integer_exponent(f: Format, y: Expr) -> tuple[Expr, Expr]:
     return whole, op("bitand", whole, op("ne", op("trunc", half), half))
 
 
-def pow(f: Format, x: Expr, y: Expr) -> Expr:
-    """x^y as IEEE 754 has it: pow(x, 0) = pow(1, y) = 1 even for NaN; a negative base needs an integer y."""
-    if y.op == "const" and y.attr in _EASY_POWERS:
-        return _EASY_POWERS[y.attr](f, x)
-    magnitude = _magnitude_32(x, y) if f.bits == 32 else _magnitude_64(x, y)
+def _edges_of_pow(f: Format, x: Expr, y: Expr, magnitude: Expr) -> Expr:
+    """x^y, given |x|^y."""
     whole, odd = _integer_exponent(f, y)
     one, nan = f.const(1.0), f.const(math.nan)
     sign = op("bitand", f.to_int(x), f.integer(-(2 ** (f.bits - 1))))
@@ -276,6 +357,13 @@ def pow(f: Format, x: Expr, y: Expr) -> Expr:
     undefined = op("bitor", undefined, op("bitor", op("ne", x, x), op("ne", y, y)))
     result = where(undefined, nan, result)
     return where(op("bitor", op("eq", x, one), op("eq", y, f.const(0.0))), one, result)
+
+
+def pow(f: Format, x: Expr, y: Expr) -> Expr:
+    """x^y as IEEE 754 has it: pow(x, 0) = pow(1, y) = 1 even for NaN; a negative base needs an integer y."""
+    if y.op == "const" and y.attr in _EASY_POWERS:
+        return _EASY_POWERS[y.attr](f, x)
+    return _pow_32(x, y) if f.bits == 32 else _edges_of_pow(f, x, y, _magnitude_64(x, y))
 
 
 def _square_root(f: Format, x: Expr) -> Expr:

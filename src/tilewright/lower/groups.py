@@ -38,7 +38,7 @@ _COSTS = {
     "rsqrt": 4,
     "floordiv": 8,
     "mod": 8,
-    "pow": 30,
+    "pow": 24,
     "random_bits": 45,
     "gather": 4,
     "pad": 2,

@@ -49,7 +49,10 @@ CHUNK_COST = (
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
-SERIAL_COST = 48  # from three functions like tanh on, one after the other
+SERIAL_COST = (
+    48  # from three functions like tanh on, one after the other, where one multiplication begins in a cycle
+)
+LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many vectors
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
@@ -114,9 +117,13 @@ def _inside(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
     return {x for x, inside in touches.items() if inside}
 
 
-def _is_serial(group: Group, stored: Callable[[Value], bool]) -> bool:
-    """Whether the longest chain of operations that wait for each other is so long that the next vectors' instructions do not
-    come into the processor's view before it ends: then several vectors have to go through it side by side."""
+def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machine) -> int:
+    """How many vectors go side by side through the operations of a map because the longest chain of those that wait for each
+    other is so long that the next vectors' instructions do not come into the processor's view before it ends; 0 if it is short.
+
+    What is in view takes less time where more operations begin in a cycle. Several chains in one vector keep the processor
+    busy by themselves and need more registers; so does a power, whose parts are pairs of numbers.
+    """
     heights: dict[Value, int] = {}
     stack = list(group.members)
     while stack:
@@ -126,7 +133,11 @@ def _is_serial(group: Group, stored: Callable[[Value], bool]) -> bool:
         stack.extend(missing)
         if not missing:
             heights[stack.pop()] = own_cost(v) * bool(below) + max((heights[x] for x in below), default=0)
-    return max(heights.values(), default=0) >= SERIAL_COST
+    height, work = max(heights.values(), default=0), sum(own_cost(v) for v in heights if not stored(v))
+    if height * machine.fmas < SERIAL_COST:
+        return 0
+    wide = machine.fmas > 1 and height * machine.fmas >= LONG_CHAIN and 2 * work <= 3 * height
+    return 8 if wide and all(v.op != "pow" for v in heights) else 4
 
 
 class _Emitter:
@@ -154,7 +165,7 @@ class _Emitter:
         self.by_rows = self.vector is not None and self.vector.reduced
         self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
-        self.serial = not group.reductions and _is_serial(group, stored)
+        self.side_by_side = 0 if group.reductions else _side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
 
     def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
@@ -167,8 +178,7 @@ class _Emitter:
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
         reduces = bool(self.group.reductions) if reduces is None else reduces
         wide = 4 if reduces and cost <= 12 else 2 if cost <= 40 else 1
-        if self.serial:
-            wide = 4
+        wide = self.side_by_side or wide
         if reduces and not self.by_rows and cost <= 8:
             wide = WIDE_COLUMNS  # each row of a strip of columns is a run of its own in memory
         least = -(-most // lanes) * lanes  # what is computed, the last vector's idle lanes included
