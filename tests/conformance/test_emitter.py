@@ -551,6 +551,48 @@ def test_register_tiles(m: int, n: int, lanes: int, dtype: DType, target: Target
     compare(kernel, target, arrays | {"o": np.zeros(m * n, dtype.numpy)})
 
 
+def transposing(dtype: DType, lanes: int, rows: int, columns: int, pitch: int) -> Kernel:
+    """Copies ``rows`` rows of ``columns`` elements to lines of ``pitch`` elements, one for each column."""
+    row, column = var("row"), var("column")
+    moved = Store("o", column * pitch + row + 1, load("a", row * 40 + column, dtype) * const(2, dtype))
+    inner = Loop("column", index(0), index(columns), (moved,), "vector", lanes)
+    body = (Loop("row", index(0), index(rows), (inner,), "unroll"),)
+    return Kernel((Buf("a", dtype, "r"), Buf("o", dtype, "w")), body, name="transposing")
+
+
+@targets
+@pytest.mark.parametrize("dtype", [dt.float32, dt.float64, dt.int32, dt.float16], ids=str)
+def test_squares_are_transposed(dtype: DType, target: Target) -> None:
+    lanes = max(target.vector_bytes // dtype.itemsize, 2)
+    for rows in (2, 3, lanes // 2, lanes - 1, lanes, lanes + 1):
+        for columns in (2, lanes - 1, lanes, lanes + 3):
+            kernel = transposing(dtype, lanes, rows, columns, rows + 3)
+            arrays = {"a": sample(dtype, 40 * 40), "o": sample(dtype, (rows + 3) * (columns + 1))}
+            compare(kernel, target, arrays)
+
+
+def test_squares_are_transposed_in_registers() -> None:
+    dtype = dt.float32
+    lanes = HOST.vector_bytes // dtype.itemsize
+    text = emit(transposing(dtype, lanes, lanes, lanes, lanes + 3), HOST)
+    assert "scatter" not in text and text.count("shufflevector") > lanes
+    # a square that is read while it is stored, or whose rows are no neighbours, is stored row by row
+    far = transposing(dtype, lanes, lanes, lanes, lanes + 3)
+    (rows,) = far.body
+    assert isinstance(rows, Loop) and isinstance(rows.body[0], Loop)
+    (store,) = rows.body[0].body
+    assert isinstance(store, Store)
+    for changed in (
+        replace(store, index=store.index + var("row")),
+        replace(store, value=load("o", store.index - 1, dtype)),
+    ):
+        loop = replace(rows, body=(replace(rows.body[0], body=(changed,)),))
+        kernel = replace(far, buffers=(far.buffers[0], Buf("o", dtype, "rw")), body=(loop,))
+        assert "scatter" in emit(kernel, HOST)
+        arrays = {"a": sample(dtype, 40 * 40), "o": sample(dtype, (lanes + 3) * (lanes + 1))}
+        compare(kernel, HOST, arrays)
+
+
 @targets
 @pytest.mark.parametrize("lanes", [1, 3, 8, 13, 64])
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.reference import evaluate
 from tilewright.kernel.verify import verify
 from tilewright.lower.read import Unsupported
-from tilewright.recipes.contraction import Situation, choose
+from tilewright.recipes.contraction import Situation, choose, cycles
 from tilewright.recipes.machine import Machine
 from tilewright.runtime.target import host_target
 
@@ -263,6 +263,24 @@ def test_lanes_run_along_k_where_packing_costs_more() -> None:
             "float32", 4, 1, 1, 4096, 1024, "plain", "computed", True, True, 1, 1, 0, False, 1024, False
         )
         assert choose(Machine(64, 32, l1, 1 << 20, 1), s).variant == "inner"
+
+
+def test_a_core_that_waits_for_rows_copies_them_or_cuts_them_shorter() -> None:
+    """With two multiplications a cycle, rows along k that stay in L1 neither whole nor beside each other are waited for."""
+
+    def situation(m: int, n: int, k: int) -> Situation:
+        return Situation(
+            "float32", 4, 1, m, n, k, "plain", "computed", True, True, 1, 1, 0, False, k, False
+        )  # fmt: skip
+
+    twice, once = (Machine(64, 32, l1, 1 << 20, 1, fmas=f) for l1, f in ((48 << 10, 2.0), (32 << 10, 1.0)))
+    many = choose(twice, situation(64, 8192, 2048))
+    assert many.variant == "columns" and many.pack_b
+    # as measured there: the other core has time to read rows again
+    assert choose(once, situation(64, 8192, 2048)).variant == "inner"
+    few = situation(16, 2048, 1024)
+    assert choose(twice, few).variant == "inner"
+    assert cycles(twice, few, 2) < cycles(twice, situation(16, 2048, 2048), 1)
 
 
 @machines

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -449,8 +450,54 @@ class _Emitter:
         scope.label = done
 
     def unroll(self, s: Loop, start: Index, stop: Index) -> None:
-        for i in range(self.indices.known(start), self.indices.known(stop)):
+        numbers = range(self.indices.known(start), self.indices.known(stop))
+        if self.transposed(s, numbers):
+            return
+        for i in numbers:
             self.scoped(s, Index(None, i))
+
+    def transposed(self, s: Loop, rows: range) -> bool:
+        """Emit an unrolled loop whose rounds store vectors that are neighbours in every lane while lanes lie far apart: a square,
+        which is transposed in registers and stored in lines. Returns False for any other loop, with no store emitted.
+        """
+        inner = s.body[0] if len(s.body) == 1 else None
+        if not isinstance(inner, Loop) or inner.kind != "vector" or len(inner.body) != 1:
+            return False
+        store, lanes = inner.body[0], inner.lanes
+        fixed = inner.start.op == inner.stop.op == "const"
+        if not isinstance(store, Store) or store.mask is not None or not fixed:
+            return False
+        active = inner.stop.attr - inner.start.attr
+        reads_it = "buf:" + store.buffer in self.survey.facts(store.value)[0]
+        if reads_it or not (
+            1 < len(rows) <= lanes and 1 < active <= lanes and self.memory.fits(store, lanes)
+        ):
+            return False
+        if active < lanes and self.target.vector_bytes < 32:
+            return False  # masks would be taken apart
+        self.vector = _Lanes(lanes, None) if active == lanes else self.first_lanes(lanes, active)
+        places: list[Index] = []
+        values: list[Val] = []
+        for row in rows:
+            with (
+                self.bound_to(s.var, Index(None, row)),
+                self.bound_to(inner.var, Index(None, inner.start.attr, 1)),
+            ):
+                places.append(self.indices.of(store.index))
+                if not self.memory.follows(places[0], places[-1], row - rows[0]):
+                    break
+                values.append(self.value(store.value))
+        square = len(values) == len(rows)
+        if square:
+            self.memory.store_transposed(store.buffer, places[0], values, active)
+            self.touch("buf:" + store.buffer)
+        self.vector = None
+        return square
+
+    def first_lanes(self, lanes: int, active: int) -> _Lanes:
+        """The lanes of a vector loop's last block, which are fewer than a vector's."""
+        bits = ", ".join(f"i1 {'true' if i < active else 'false'}" for i in range(lanes))
+        return _Lanes(lanes, Val(f"<{bits}>", lanes), active)
 
     def serial_loop(self, s: Loop, start: Index, stop: Index, trips: int | None) -> None:
         if trips == 1:
@@ -461,13 +508,19 @@ class _Emitter:
 
     def scoped(self, s: Loop, at: Index) -> None:
         """The body once, with the variable bound."""
-        before = self.bound.get(s.var)
-        self.bind(s.var, at)
-        self.body(s.body)
+        with self.bound_to(s.var, at):
+            self.body(s.body)
+
+    @contextmanager
+    def bound_to(self, name: str, at: Index) -> Iterator[None]:
+        """A loop's variable stands for ``at`` inside."""
+        before = self.bound.get(name)
+        self.bind(name, at)
+        yield
         if before is None:
-            del self.bound[s.var]
+            del self.bound[name]
         else:
-            self.bound[s.var] = before
+            self.bound[name] = before
 
     def rolled(
         self, s: Loop, start: Index, stop: Val, step: int, enter: str | None, span: tuple[int, int] | None,
@@ -518,8 +571,7 @@ class _Emitter:
             last = self.indices.add(start, Index(None, trips))
             self.rolled(s, end, self.indices.whole(last), 1, None, self.indices.span_of_loop(end, last))
         elif rest:
-            active = ", ".join(f"i1 {'true' if i < rest else 'false'}" for i in range(lanes))
-            self.vector = _Lanes(lanes, Val(f"<{active}>", lanes), rest)
+            self.vector = self.first_lanes(lanes, rest)
             self.scoped(s, self.indices.stepped(end))
         self.vector = None
 

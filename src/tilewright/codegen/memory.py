@@ -7,6 +7,7 @@ No address outside the accessed elements' range is ever read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ def _memory_type(dtype: DType, lanes: int) -> str:
 def _steps(x: Index) -> int:
     """The distance between neighbouring lanes' elements; 0 when it differs or is not known."""
     return x.step if x.off is None and x.wide is None else 0
+
+
+def _lower(lanes: int, width: int) -> list[int]:
+    """The rows of a square that meet those ``width`` below them in a step of its transposition."""
+    return [i for i in range(lanes) if i // width % 2 == 0]
 
 
 class Memory:
@@ -389,6 +395,73 @@ class Memory:
             f"{done}:",
         ]
         scope.label = done
+
+    def fits(self, s: Store, lanes: int) -> bool:
+        """Whether a square of what is stored is one of vector registers."""
+        size = self.areas[s.buffer].dtype.itemsize
+        return size >= 4 and lanes * size == self.fn.machine.vector_bytes
+
+    def follows(self, first: Index, x: Index, count: int) -> bool:
+        """Whether an index lies, in every lane, ``count`` elements behind another one whose lanes are far apart."""
+        return abs(_steps(x)) > 1 and replace(x, k=x.k - count) == first
+
+    def store_transposed(self, buffer: str, x: Index, rows: Sequence[Val], active: int) -> None:
+        """Store vectors whose lanes lie far apart and that are neighbours in each lane: the first at ``x``. Only the first
+        ``active`` lanes are stored."""
+        area, lanes, out = self.areas[buffer], self.emitter.lanes, self.fn.here()
+        size, scalar = area.dtype.itemsize, _memory_type(area.dtype, 0)
+        square = [
+            self._into_memory(out, area.dtype, lanes, self.fn.splat(v, type_name(area.dtype), lanes))
+            for v in rows
+        ]
+        square += ["poison"] * (lanes - len(rows))
+        columns = self._transposed(out, scalar, size, square)
+        width = len(rows)
+        full, t = of_type(scalar, lanes), of_type(scalar, width)
+        picks = ", ".join(f"i32 {i}" for i in range(width))
+        mask = ", ".join(f"i1 {'true' if i < width else 'false'}" for i in range(lanes))
+        masked = self.fn.machine.has_masks and width & (width - 1) != 0
+        for lane, column in enumerate(columns[:active]):
+            pointer = self.pointer(area, replace(x, k=x.k + lane * x.step, step=0)).text
+            if masked:
+                args = ((full, column), (f"ptr align {size}", pointer), (of_type("i1", lanes), f"<{mask}>"))
+                out.call_memory("void", "llvm.masked.store", (full, "ptr"), args, self.tail(area))
+                continue
+            if width < lanes:
+                column = out.write(f"shufflevector {full} {column}, {full} poison, <{width} x i32> <{picks}>")
+            out.do(f"store {t} {column}, ptr {pointer}, align {size}{self.tail(area)}")
+
+    def _transposed(self, out: Level, scalar: str, size: int, rows: list[str]) -> list[str]:
+        """The columns of a square of vectors, in steps that are one instruction for each vector and need no constants: rows are
+        interleaved within 16 bytes, in pieces of one element, of two and so on; then whole parts of 16 bytes change places."""
+        lanes = len(rows)
+        part = min(16 // size, lanes)  # elements of 16 bytes
+        width = 1  # of a piece
+        while width < part:
+            low = [
+                first + piece + row + i
+                for first in range(0, lanes, part)
+                for piece in range(0, part // 2, width)
+                for row in (0, lanes)
+                for i in range(width)
+            ]
+            both = low, [i + part // 2 for i in low]
+            taken = list(rows)
+            for i in _lower(lanes, width):
+                j = i // (2 * width) * 2 * width + i % width * 2
+                for k, picks in enumerate(both):
+                    taken[j + k] = self._shuffle(out, scalar, rows[i], rows[i + width], picks)
+            rows, width = taken, 2 * width
+        while width < lanes:
+            even = [i for i in range(lanes) if i // part % 2 == 0]
+            even += [i + lanes for i in even]
+            taken = list(rows)
+            for i in _lower(lanes, width):
+                taken[i] = self._shuffle(out, scalar, rows[i], rows[i + width], even)
+                odd = [pick + part for pick in even]
+                taken[i + width] = self._shuffle(out, scalar, rows[i], rows[i + width], odd)
+            rows, width = taken, 2 * width
+        return rows
 
     def _store_one(self, area: Area, x: Index, value: Val, mask: Val | None) -> None:
         pointer, out, scope = self.pointer(area, x), self.fn.here(), self.fn.scope

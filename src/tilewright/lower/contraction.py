@@ -62,7 +62,7 @@ from tilewright.lower.problem import (
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
-from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose
+from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose, cycles
 from tilewright.recipes.machine import Machine
 
 __all__ = ["Contraction", "lower_contraction"]
@@ -168,11 +168,13 @@ class Contraction(Packing):
         self.step = self.words.size if self.words else 1  # elements of k in one round of the innermost loop
         self.stored_kind = dt.uint32 if self.words else problem.kind
         self.all_k = (*problem.k[:-1], -(-problem.k[-1] // self.step)) if problem.k else ()
-        self.k = product(self.all_k)
-        self.pieces: Extent = 1
-        self.partial: Temporary | None = None
+        self.k: int
+        self.pieces: Extent
+        self.partial: Temporary | None
         self.replaced = replaceable(group, stored)
-        self.situation = self.look()
+        self.situation = self.look(2 * LONG_K)
+        if self.shorter_pieces():
+            self.situation = self.look(LONG_K)
         self.note = ""
         self.take(tiling or self.chosen())
 
@@ -190,8 +192,9 @@ class Contraction(Packing):
             return None
         return words
 
-    def look(self) -> Situation:
-        """How the operands can be read, and the sizes: what the choice of parameters depends on."""
+    def look(self, most: int) -> Situation:
+        """How the operands can be read, and the sizes: what the choice of parameters depends on. ``most``: how long pieces of one
+        range of K may be along which both operands lie, so that lanes may run along it."""
         look, p, words = self.analysis, self.problem, self.words
         whole = words is None or upper(p.k[-1]) % self.step == 0
         if words is None:
@@ -201,14 +204,12 @@ class Contraction(Packing):
             plain_a, plain_b = whole and look.words("a", self.step), False
             contiguous_k = plain_a and look.words("b", self.step)
         # lanes along k take their sums across at the end of a piece
-        self.split_k(2 * LONG_K if contiguous_k and len(self.all_k) == 1 else LONG_K)
+        self.split_k(most if contiguous_k and len(self.all_k) == 1 else LONG_K)
         along_a = words is None and plain_a and look.direct("a", "free")
         along_b = look.streams("b", "free")
         n = self.halo_n = None if plain_b else self.overlap_along_n()
         k = self.halo_k = None if plain_b else self.overlap_along_k()
         self.outer = (*p.batch, *self.m.outer, *self.n.outer)
-        vector = self.machine.vector_bytes // p.kind.itemsize
-        self.lines_a = bool(p.k) and upper(self.local_k[-1]) >= vector and look.streams("a", "k")
         flat = len(self.n.inner) > 1 and (n is not None or not along_b)
         return Situation(
             element=words.dots if words is not None else str(p.kind),
@@ -233,8 +234,19 @@ class Contraction(Packing):
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
             settled=self.settled is not None and look.made_of("b", self.settled),
-            lines_a=self.lines_a,
         )
+
+    def shorter_pieces(self) -> bool:
+        """Whether pieces of half the length would take less. A core that multiplies twice in a cycle waits for rows along k that
+        do not stay in L1; the other has time to read them again, and loses it in sums across lanes and partial results."""
+        if not self.situation.inner or self.machine.fmas <= 1 or not isinstance(self.all_k[0], int):
+            return False
+        length, pieces = self.k, upper(self.pieces)
+        short = self.look(LONG_K)
+        shorter = cycles(self.machine, short, upper(self.pieces))
+        cut = self.k < length
+        s = self.situation = self.look(2 * LONG_K)
+        return cut and shorter < cycles(self.machine, s, pieces)
 
     def chosen(self) -> Tiling:
         """The tuned parameters for this problem, or the cost model's."""
@@ -289,6 +301,7 @@ class Contraction(Packing):
 
     def split_k(self, most: int) -> None:
         """Cut a K longer than ``most`` into pieces that caches hold and cores share; partial results are summed afterwards."""
+        self.k, self.pieces, self.partial = product(self.all_k), 1, None
         first = self.all_k[0] if self.all_k else 1
         room = max(1, MAX_PARTIAL // (self.group.anchor.type.size * self.problem.kind.itemsize))
         if isinstance(first, Size):
@@ -460,7 +473,9 @@ class Contraction(Packing):
         tile: list[Stmt] = []
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
         if self.pack_a:
-            a = load(self.area_a, self.place_a(number, row, local).expr(), self.stored_kind)
+            a = load(
+                self.area_a, ((number * self.k + self.flat_k(local)) * t.mr + row).expr(), self.stored_kind
+            )
         else:
             a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
         step: list[Stmt] = take_checks(self.reader)

@@ -7,7 +7,7 @@ casts and elementwise work before a contraction happen here. ``contraction.py`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tilewright.core import dtype as dt
@@ -27,7 +27,6 @@ from tilewright.kernel.ir import (
     load,
     op,
     reg,
-    substitute,
     var,
 )
 from tilewright.lower.affine import Affine, Space, mentions
@@ -44,11 +43,15 @@ __all__ = ["Packing"]
 Ranges = Sequence[tuple[str, Extent]]  # loops: their variables and extents
 KLoops = tuple[At, list[tuple[str, Extent]], At]  # indices of the k ranges, their loops, these loops' indices
 _SUMMED = 4  # vectors of columns added up at once
-_PASSES = {
-    4: (4,),
-    8: (4, 2),
-    16: (4, 4),
-}  # by lanes: every how many elements the passes of a transposition take
+
+
+def _blocks(total: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Blocks of a range, whole ones and a last one: their size, where the first begins, how many there are."""
+    rest = total % lanes
+    if total >= lanes:
+        yield lanes, 0, total // lanes
+    if rest:
+        yield rest, total - rest, 1
 
 
 @dataclass(slots=True)
@@ -78,7 +81,6 @@ class Packing:
     step: int
     stored_kind: DType
     inner: bool
-    lines_a: bool  # neighbours along k lie together in A
     halo: Halo | None
     unit: int
     tiling: Tiling
@@ -360,8 +362,7 @@ class Packing:
         return quotient
 
     def packed_a(self, batch: At, mo: At, m_block: Affine) -> list[Stmt]:
-        """Scratch of this task's rows of A: ``[row][k]`` with lanes along k, ``[tile][row][k]`` where A lies so, else
-        ``[tile][k][row]``."""
+        """Scratch ``[tile][k][mr]`` of this task's rows of A; with lanes along k ``[row][k]``."""
         t = self.tiling
         if self.inner:
             row = self.space.loop("r", t.mc)
@@ -375,23 +376,16 @@ class Packing:
                 "r", self.height if t.mc > 1 else 1, self.copy_loops(value, self.area_a, position, [], loops)
             )
         start, number, tiles = self.row_tiles("pt")
-        line = self.k_line if self.lines_a else self.k
-        self.area_a = self.builder.area(self.stored_kind, -(-t.mc // t.mr) * line * t.mr)
+        self.area_a = self.builder.area(self.stored_kind, -(-t.mc // t.mr) * self.k * t.mr)
         row = self.space.loop("r", t.mr)
         at = self.full(self.m, mo, m_block + start + row)
         out: list[Stmt] = []
         within = [("pt", tiles)] if isinstance(tiles, int) else []
         for (k, loops, local), count in self.packing_loops():
             value = self.read("a", batch, at, k, count)
-            position = self.place_a(number, row, local)
+            position = (number * self.k + self.flat_k(local)) * t.mr + row
             out += self.copy_loops(value, self.area_a, position, [*within, *loops], [("r", t.mr)])
         return out if within else self.loop_variable("pt", tiles, out)
-
-    def place_a(self, tile: Affine, row: Affine, k: At) -> Affine:
-        """Where the element of a packed tile's row lies."""
-        if self.lines_a:
-            return (tile * self.tiling.mr + row) * self.k_line + self.flat_k(k)
-        return (tile * self.k + self.flat_k(k)) * self.tiling.mr + row
 
     def summed_column(self, b: Expr, at: tuple[Expr, ...], sums: str = "columns") -> Stmt:
         """Add a word of B to its column's sum."""
@@ -469,13 +463,10 @@ class Packing:
         far = abs(position.coefficient(var(name))) != 1
         if far and ranges and not self.uneven and isinstance(length, int):
             line = next((r for r in ranges if position.coefficient(var(r[0])) == 1), None)
-            # With one tile of columns, LLVM 22 keeps the shuffles' constants in registers over the loop over k, and spills sums.
-            several = t.nc > t.nr * t.lanes
-            if line is not None and several and t.lanes in _PASSES and isinstance(line[1], int):
-                across, m = line[0], line[1]
-                if m >= t.lanes <= length:
-                    ranges.remove(line)
-                    return self.transposed_squares(body, (name, length), (across, m), ranges)
+            squares = t.lanes > 1 and self.stored_kind.itemsize >= 4 and len(body) == 1
+            if line is not None and isinstance(line[1], int) and squares and length > 1:
+                ranges.remove(line)
+                return self.transposed_squares(body, (name, length), (line[0], line[1]), ranges)
             return self.transposing_loops(body, (name, length), ranges)
         body = [Loop(name, index(0), extent(length), tuple(body), "vector", t.lanes)]
         for name, length in reversed(ranges):
@@ -489,55 +480,25 @@ class Packing:
         line: tuple[str, int],
         ranges: list[tuple[str, Extent]],
     ) -> list[Stmt]:
-        """A copy from lines along ``vector`` to lines along ``line``, a square of vectors at a time.
-
-        A square that lies in one piece is transposed by taking every fourth (or second) element a few times: each pass rotates
-        the digits of a place by two bits (or one). Such reads are shuffles of whole vectors, while writing the elements
-        of a vector to places far apart takes a cycle for each. What no square covers is copied like that.
-        """
-        lanes, square = self.tiling.lanes, self.tiling.lanes**2
+        """A copy from lines along ``vector`` to lines along ``line``, a square of vectors at a time, which the emitter transposes
+        in registers: to write the elements of a vector to places far apart takes a cycle for each."""
+        lanes = self.tiling.lanes
         (along, n), (across, m) = vector, line
-        names = f"{along}b", f"{across}b", f"{across}l"
-        n_blocks, m_blocks = n // lanes, m // lanes
-        here = (self.space.loop(names[0], n_blocks) * lanes).expr()
-        there = (self.space.loop(names[1], m_blocks) * lanes).expr()
-        *checks, store = body
-        assert isinstance(store, Store)
-        kind = store.value.dtype
-        source, target = self.builder.area(kind, square), self.builder.area(kind, square)
-        lane, row = var("v"), var(names[2])
-        read = [renamed(s, {var(along): here + lane, var(across): there + row}) for s in (*checks, store)]
-        first = read.pop()
-        assert isinstance(first, Store)
-        read.append(Store(source, row * lanes + lane, first.value))
-        nest = self.loop_variable(
-            names[2], lanes, [Loop("v", index(0), index(lanes), tuple(read), "vector", lanes)]
-        )
-        *steps, last = _PASSES[lanes]
-        for step in steps:
-            part = square // step
-            taken = Store(target, var("r") * part + lane, load(source, lane * step + var("r"), kind))
-            inner = self.unrolled("r", step, [taken])
-            nest.append(Loop("v", index(0), index(part), tuple(inner), "vector", lanes))
-            source, target = target, source
-        taken_last = load(source, (row * lanes + lane) * last + var("r"), kind)
-        place = {var(along): here + var("r") * (lanes // last) + row, var(across): there + lane}
-        put = Store(store.buffer, substitute(store.index, place), taken_last)
-        final = Loop("v", index(0), index(lanes), tuple(self.unrolled("r", last, [put])), "vector", lanes)
-        nest += [Loop(names[2], index(0), index(lanes // last), (final,))]
-        nest = self.loop_variable(names[1], m_blocks, self.loop_variable(names[0], n_blocks, nest))
+        names = f"{along}b", f"{across}b", f"{along}l", f"{across}l"
+        out: list[Stmt] = []
+        for rows, first_row, row_blocks in _blocks(m, lanes):
+            row_block = self.space.loop(names[1], row_blocks)
+            there = (row_block * lanes + first_row).expr() + var(names[3])
+            for active, first, blocks in _blocks(n, lanes):
+                block = self.space.loop(names[0], blocks)
+                here = (block * lanes + first).expr() + var(names[2])
+                moved = [renamed(s, {var(along): here, var(across): there}) for s in body]
+                vectors = [Loop(names[2], index(0), index(active), tuple(moved), "vector", lanes)]
+                nest = [Loop(names[3], index(0), index(rows), tuple(vectors), "unroll")]
+                out += self.loop_variable(names[1], row_blocks, self.loop_variable(names[0], blocks, nest))
         for name, length in reversed(ranges):
-            nest = self.loop_variable(name, length, nest)
-        if n % lanes:
-            start = n - n % lanes
-            rest = [renamed(s, {var(along): var(along) + start}) for s in body]
-            nest += self.transposing_loops(rest, (along, n % lanes), [*ranges, line])
-        if m % lanes:
-            start = m - m % lanes
-            place = {var(across): var(across) + start if m % lanes > 1 else index(start)}
-            rest = [renamed(s, place) for s in body]
-            nest += self.transposing_loops(rest, (along, n - n % lanes), [*ranges, (across, m % lanes)])
-        return nest
+            out = self.loop_variable(name, length, out)
+        return out
 
     def transposing_loops(
         self, body: list[Stmt], vector: tuple[str, int], ranges: list[tuple[str, Extent]]

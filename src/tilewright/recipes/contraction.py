@@ -19,7 +19,7 @@ from math import gcd
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "neighbours"]
+__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "cycles", "neighbours"]
 
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 
@@ -53,7 +53,7 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
-    ``settled``: B is the same in every run, so that packing it costs nothing. ``lines_a``: packing A copies lines along k.
+    ``settled``: B is the same in every run, so that packing it costs nothing.
     """
 
     element: str
@@ -75,7 +75,6 @@ class Situation:
     least_m: int = 0
     least_n: int = 0
     settled: bool = False
-    lines_a: bool = False
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -88,7 +87,7 @@ class Situation:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
             f" {word}"
-            for word in ("inner", "whole", "long", "packed_inner", "settled", "lines_a")
+            for word in ("inner", "whole", "long", "packed_inner", "settled")
             if getattr(self, word)
         )
         return (
@@ -184,19 +183,28 @@ def _rounded(size: int, unit: int, total: int) -> int:
 
 
 # Cycles of a core that begins two vector multiplications in each; one that begins fewer takes so much longer.
-PACK_CYCLES = 0.7  # to transpose one element into a packed block
+PACK_CYCLES = 0.3  # to transpose one element into a packed block
 SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
-LOAD_CYCLES = 0.3  # for each vector of B in a step of k, which comes from L2
+LOAD_CYCLES = (
+    0.3  # for each vector in a step of k that comes from L2, where it comes beside enough arithmetic
+)
+BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
+SUMS = 10.0  # that have to be under way for two multiplications in each cycle
+LOADS = 1.01  # of two loads in a cycle: some cross a line
 STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
 SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and flipping it, lanes along k
 # Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
+L1_SHARE = 0.93  # of L1 that operands may fill: sums, results and the stack are there as well
+MEMORY = 16  # times L2: an operand larger than that comes from memory
+STREAMS = 4  # rows that have to be read at once for memory to deliver what it can
 ROWS = 8  # of B that pass by the sums of one row of A together
 REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
+PIECE_CYCLES = 0.4  # to store and add up one element of a piece's partial result
 START_CYCLES = 600.0  # to claim a task and begin it
 SHARE_CYCLES = 2000.0  # for other threads to notice tasks, to fetch what they read, and to be waited for
 DELAY = 0.25  # tasks for which a run waits because threads do not keep step
@@ -218,7 +226,7 @@ class _Work:
     """One way to compute ``outer`` contractions of ``m x n x k``.
 
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
-    and ``b_cycles`` an element (``thin_cycles`` in blocks of one register tile's columns); ``stride``: bytes between rows of A
+    and ``b_cycles`` an element; ``stride``: bytes between rows of A
     that are read in place (0: they are not); ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies
     words of several elements; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
     have no more rows than ``least_m``, blocks no more columns than ``least_n``.
@@ -241,7 +249,6 @@ class _Work:
     sums: bool = False
     a_cycles: float = PACK_CYCLES
     b_cycles: float = PACK_CYCLES
-    thin_cycles: float = PACK_CYCLES
 
     def tiles(self, machine: Machine, lanes: int) -> Iterator[tuple[int, int]]:
         """Register tiles worth a thought: for each width, the tallest and some with fewer rows."""
@@ -265,7 +272,7 @@ class _Work:
                 continue
             tallest = min(most, m, fitting)
             yield from ((mr, nr) for mr in range(tallest, max(tallest - 5, 0), -1))
-            if tallest > 13:
+            if tallest > 12:
                 yield 8, nr
 
     def rows_side_by_side(self, machine: Machine) -> int:
@@ -278,16 +285,27 @@ class _Work:
     def time(self, mr: int, nr: int, lanes: int, machine: Machine) -> float:
         """Cycles for one register tile: in a step it waits for multiplications, for loads, or for the sums of the last step."""
         slower = 2.0 / machine.fmas
-        far = nr  # vectors that come from beyond L1
-        if self.inner:
-            far += mr * (mr * self.k * self.itemsize > machine.l1 // 2)
         # an element of A that is spread while it is loaded takes half the time of a vector
-        loads = (mr + nr) * (slower if self.inner or self.words else 1.0)
-        step = max(mr * nr * slower, loads, 8.0) / 2.0 + LOAD_CYCLES * far
+        loads = LOADS * (mr + nr) * (slower if self.inner or self.words else 1.0)
+        step = max(mr * nr * slower, loads, SUMS) / 2.0
+        far = self.from_l2(mr, nr, lanes, machine)
+        # a core that multiplies once in a cycle has as many steps under way, and so twice the time for each
+        step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
         if self.inner:
             summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
             return step * -(-self.k // lanes) + summed * slower
         return step * self.k + STORE_CYCLES * mr * nr * slower
+
+    def from_l2(self, mr: int, nr: int, lanes: int, machine: Machine) -> int:
+        """Vectors of a step that do not come from L1, where one side stays from one tile to the next if both sides fit."""
+        rows = mr + nr * (1 if self.inner else lanes)
+        fits = rows * self.k * self.itemsize <= L1_SHARE * machine.l1
+        if self.inner:
+            return nr if fits else mr + nr
+        # columns that lie in place are a line of each row: rows a multiple of a page apart share a set
+        sets = 1 if self.packs_b else PAGE // gcd(self.n * self.itemsize, PAGE)
+        fits &= self.packs_b or self.k <= 2 * sets * (machine.l1 // PAGE)
+        return 0 if fits else nr
 
     def limits(self, machine: Machine) -> tuple[int, int]:
         """The largest blocks: what is read again and again fits in half of L2."""
@@ -307,6 +325,7 @@ class _Work:
         copied_a = self.a_cycles * slower * self.packs_a
         tiles = list(self.tiles(machine, lanes))
         best, choice = float("inf"), (1, 1, self.m, self.n)
+        remote = self.inner and self.n * self.k * self.itemsize > MEMORY * machine.l2
         for nr in dict.fromkeys(nr for _, nr in tiles):
             times = [(mr, self.time(mr, nr, lanes, machine)) for mr, other in tiles if other == nr]
             # for each size of a block of rows, what a tile's width of it takes, and the tile's rows
@@ -316,17 +335,15 @@ class _Work:
                 if mc >= times[-1][0]
             ]
             for nc in _sizes(self.n, limit_n, self.unit if self.unit > 1 else nr * width):
-                columns, each = (
-                    -(-nc // (nr * width)),
-                    self.thin_cycles if nc <= nr * width else self.b_cycles,
-                )
-                copied_b = nc * max(self.packed_k, 1) * each * slower * self.packs_b
+                columns = -(-nc // (nr * width))
+                copied_b = nc * max(self.packed_k, 1) * self.b_cycles * slower * self.packs_b
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
                     outside = mc * self.k * self.itemsize > machine.l2 // 2
                     again = 1.0 + REREAD * (columns - 1) * outside
-                    fetched = (mc * far_a * again + nc * far_b) * self.k * self.itemsize / FAR_BYTES
+                    waits = max(STREAMS / nr, 1.0) if remote else 1.0
+                    fetched = (mc * far_a * again + nc * far_b * waits) * self.k * self.itemsize / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
                     if machine.threads > 1 < tasks:
@@ -348,6 +365,17 @@ class _Work:
 
 def choose(machine: Machine, s: Situation) -> Tiling:
     """The cost model's choice."""
+    return _estimate(machine, s)[1]
+
+
+def cycles(machine: Machine, s: Situation, pieces: int) -> float:
+    """What all pieces of a contraction take with the cost model's choice, and adding up their partial results."""
+    summed = PIECE_CYCLES * pieces * s.outer * s.m * s.n if pieces > 1 else 0.0
+    return _estimate(machine, s)[0] * pieces + summed
+
+
+def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
+    """The cycles that the cost model expects of its choice, and the choice."""
     lanes = max(1, machine.vector_bytes // s.itemsize)
     # nothing would read a packed element twice
     single = s.m <= 8 and s.whole and s.b in ("plain", "along")
@@ -365,14 +393,14 @@ def choose(machine: Machine, s: Situation) -> Tiling:
         room = min(
             machine.l1 // 2 // s.itemsize, -(-s.n // (1 if machine.threads == 1 else 2 * machine.threads))
         )
-        return Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
+        return 0.0, Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
     found = [work.cheapest(machine) for work in columns]
     if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:
         inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
         if short and 0 < s.least_m < s.m:
-            return inner[1]
+            return inner
         found.append(inner)
-    return min(found, key=lambda f: f[0])[1]
+    return min(found, key=lambda f: f[0])
 
 
 def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> Tiling:
@@ -382,19 +410,17 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
     stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
-    # windows are read element by element along n, and so are the columns of a single tile; words of bytes are put together
+    # windows are read element by element along n; words of bytes are put together
     if s.b != "computed":
         b_cycles = WORD_CYCLES if "int8" in s.element else COPY_CYCLES
     else:
         b_cycles = SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
-    thin_cycles = SCATTER_CYCLES if s.b == "computed" and s.inner and not s.packed_inner else b_cycles
     if s.settled:
-        b_cycles = thin_cycles = 0.0
+        b_cycles = 0.0
     return _Work(
         s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8",
-        a_cycles=COPY_CYCLES if s.a == "along" or s.lines_a else PACK_CYCLES, b_cycles=b_cycles,
-        thin_cycles=thin_cycles,
+        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
     )  # fmt: skip
