@@ -59,8 +59,8 @@ class Writer(Protocol):
         """Append an instruction without side effects; returns the name of its value (equal text, equal name)."""
         ...
 
-    def call(self, result: str, name: str, *args: tuple[str, str]) -> str:
-        """Append a call of a declared pure function; ``args`` are (type, value) pairs."""
+    def call(self, result: str, name: str, *args: tuple[str, str], flags: str = "") -> str:
+        """Append a call of a declared pure function; ``args`` are (type, value) pairs, ``flags`` what floats need not keep."""
         ...
 
     def intrinsic(self, result: str, name: str, *args: tuple[str, str]) -> str:
@@ -365,7 +365,7 @@ def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], kn
     if name == "neg":
         return out.write(f"fneg {t} {a}")
     if name in ("maximum", "minimum"):
-        return _extremum(out, "ogt" if name == "maximum" else "olt", t, lanes, a, b, known)
+        return _extremum(out, name, t, lanes, a, b, known)
     if name == "sign":
         zero, one, i1 = constant(0.0, dtype, lanes), constant(1.0, dtype, lanes), of_type("i1", lanes)
         # The sign of both zeros is +0 and that of NaN is NaN: a + 0 is all three.
@@ -377,17 +377,17 @@ def _float(out: Writer, name: str, dtype: DType, lanes: int, args: list[str], kn
     raise KernelError(f"kernels have no operation {name} on {dtype}")
 
 
-def _extremum(out: Writer, order: str, t: str, lanes: int, a: str, b: str, known: tuple[bool, ...]) -> str:
-    """The greater or smaller operand, NaN if either is. Shaped so that x86's one-sided min and max fit."""
-    i1 = of_type("i1", lanes)
+def _extremum(out: Writer, name: str, t: str, lanes: int, a: str, b: str, known: tuple[bool, ...]) -> str:
+    """The greater or smaller operand, NaN if either is; of zeros either one."""
     if known and known[-1]:
         a, b = b, a
-    # Now a NaN in b falls through; one in a needs a second look unless a is known to be a number.
-    best = out.write(f"select {i1} {out.write(f'fcmp {order} {t} {a}, {b}')}, {t} {a}, {t} {b}")
     if known and any(known):
-        return best
-    zero = "zeroinitializer" if lanes else "0.0"
-    return out.write(f"select {i1} {out.write(f'fcmp uno {t} {a}, {zero}')}, {t} {a}, {t} {best}")
+        # a is a number: a NaN in b falls through, and x86's one-sided min and max fit
+        order = "ogt" if name == "maximum" else "olt"
+        condition = out.write(f"fcmp {order} {t} {a}, {b}")
+        return out.write(f"select {of_type('i1', lanes)} {condition}, {t} {a}, {t} {b}")
+    # x86 asks only whether the intrinsic's first operand is NaN: let that be the element, not the extremum so far
+    return out.call(t, f"llvm.{name}", (t, b), (t, a), flags="nsz ")
 
 
 def _bool(out: Writer, name: str, lanes: int, args: tuple[str, ...]) -> str:

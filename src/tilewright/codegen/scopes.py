@@ -146,23 +146,28 @@ class Level:
         self.function.scopes[self.number].lines.append("  " + instruction)
 
     def _callee(
-        self, result: str, name: str, args: tuple[tuple[str, str], ...], overloads: tuple[str, ...]
+        self,
+        result: str,
+        name: str,
+        args: tuple[tuple[str, str], ...],
+        overloads: tuple[str, ...],
+        flags: str = "",
     ) -> str:
         if name.startswith("llvm."):
             name = ".".join((name, *map(mangled, overloads)))
         if name not in self.function.declarations and not name.startswith("tw."):
             types = ", ".join(t for t, _ in args)
             self.function.declarations[name] = f"declare {result} @{name}({types})"
-        return f"call {result} @{name}({', '.join(f'{t} {x}' for t, x in args)})"
+        return f"call {flags}{result} @{name}({', '.join(f'{t} {x}' for t, x in args)})"
 
-    def call(self, result: str, name: str, *args: tuple[str, str]) -> str:
+    def call(self, result: str, name: str, *args: tuple[str, str], flags: str = "") -> str:
         """Append a call of a pure function; intrinsics are overloaded on the result (and a differing first operand)."""
         overloads: tuple[str, ...] = (result,)
         if name.startswith("llvm.vector.reduce"):
             overloads = (args[0][0],)
         elif name.endswith(".sat"):
             overloads = (result, args[0][0])
-        return self.write(self._callee(result, name, args, overloads))
+        return self.write(self._callee(result, name, args, overloads, flags))
 
     def intrinsic(self, result: str, name: str, *args: tuple[str, str]) -> str:
         """Append a call of a pure function of exactly this name: an intrinsic of the target."""
