@@ -1,5 +1,6 @@
 """`tw.jit`: specialisation, capture by handle, write-back, gradients, leaks, errors in tracing, and the price of a call."""
 
+import copy
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -687,3 +688,24 @@ def test_repeated_calls_of_a_model_notice_what_changed() -> None:
 def test_only_functions_are_compiled() -> None:
     with pytest.raises(tw.DTypeError, match="jit: a function is compiled, got int"):
         tw.jit(3)  # type: ignore[call-overload]
+
+
+def test_a_copy_of_a_called_function_is_compiled_anew() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(tw.tensor([2.0]))
+            self.fast = tw.jit(self.forward)
+
+        def forward(self, x):
+            return x * self.scale
+
+    model = Scaled()
+    for _ in range(3):
+        assert model.fast(tw.tensor([1.0])).tolist() == [2.0]
+    other = copy.deepcopy(model)
+    model.scale.assign(tw.tensor([5.0]))
+    assert model.fast(tw.tensor([1.0])).tolist() == [5.0]
+    assert other.fast(tw.tensor([1.0])).tolist() == [2.0]
+    again = copy.copy(model.fast)
+    assert (again(tw.tensor([1.0])).tolist(), again.traces) == ([5.0], 1)

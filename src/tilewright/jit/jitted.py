@@ -15,6 +15,7 @@ While a function is traced its captured tensors stand for placeholders: other th
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Jitted(Generic[P, R]):
     def __init__(self, function: Callable[P, R], keep_grads: bool = False, dynamic: Any = None) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._keep_grads = keep_grads
+        self._keep_grads, self._dynamic = keep_grads, dynamic
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
         self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
@@ -91,6 +92,16 @@ class Jitted(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<tw.jit of {self._name}>"
+
+    def __copy__(self) -> Jitted[P, R]:
+        """The function, jitted anew: what was compiled belongs to the tensors that this one has captured."""
+        return type(self)(self._function, self._keep_grads, self._dynamic)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted[P, R]:
+        """As ``copy``; a method's object is copied with it."""
+        copied = type(self)(copy.deepcopy(self._function, memo), self._keep_grads, self._dynamic)
+        memo[id(self)] = copied
+        return copied
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
