@@ -566,9 +566,15 @@ def test_squares_are_transposed(dtype: DType, target: Target) -> None:
     lanes = max(target.vector_bytes // dtype.itemsize, 2)
     for rows in (2, 3, lanes // 2, lanes - 1, lanes, lanes + 1):
         for columns in (2, lanes - 1, lanes, lanes + 3):
-            kernel = transposing(dtype, lanes, rows, columns, rows + 3)
-            arrays = {"a": sample(dtype, 40 * 40), "o": sample(dtype, (rows + 3) * (columns + 1))}
-            compare(kernel, target, arrays)
+            for pitch in (
+                2,
+                max(rows - 1, 2),
+                rows,
+                rows + 3,
+            ):  # lanes that lie closer than there are rows overlap
+                kernel = transposing(dtype, lanes, rows, columns, pitch)
+                arrays = {"a": sample(dtype, 40 * 40), "o": sample(dtype, (rows + 3) * (columns + 1))}
+                compare(kernel, target, arrays)
 
 
 def test_squares_are_transposed_in_registers() -> None:

@@ -14,6 +14,7 @@ from tilewright.codegen.llvm import emit
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.graph.graph import Graph
+from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import HI, LO, Buf, Kernel, Loop, Store, index, load, op, var
 from tilewright.kernel.text import parse_kernel, print_kernel
 from tilewright.lower.groups import form_groups
@@ -121,8 +122,10 @@ def test_which_targets_have_them() -> None:
     assert "!nontemporal" not in emit(plain, HOST)
 
 
-def test_the_text_of_a_kernel_says_so() -> None:
+def test_it_is_part_of_a_kernel() -> None:
     kernel = added(dt.float32, 16)
+    plain = replace(kernel, buffers=tuple(Buf(b.name, b.dtype, b.access) for b in kernel.buffers))
+    assert digest(kernel) != digest(plain)
     assert "o: w stream float32" in print_kernel(kernel)
     assert parse_kernel(print_kernel(kernel)) == kernel
 
@@ -148,3 +151,24 @@ def test_results_as_large_as_the_last_cache(l3: int) -> None:
     ]
     marked = {place.type.nbytes for b, place in buffers if b.stream}
     assert marked == ({1 << 16} if l3 == 1 << 16 else set())
+
+
+@pytest.mark.parametrize(("columns", "whole"), [(256, True), (250, False), (8, False), (16, True)])
+def test_only_whole_lines(columns: int, whole: bool) -> None:
+    """Rows that do not end with a line would be written in parts; elements that run as one long row would not."""
+    rows = (1 << 16) // columns
+    spread = f"""graph(%0: float32[{rows}, {columns}], %1: float32[{rows}]) {{
+    %2 = reshape %1 shape=[{rows}, 1] : float32[{rows}, 1]
+    %3 = broadcast %2 shape=[{rows}, {columns}] : float32[{rows}, {columns}]
+    %4 = mul %0, %3 : float32[{rows}, {columns}]
+    return %4
+}}"""
+    flat = f"""graph(%0: float32[{rows}, {columns}]) {{
+    %1 = neg %0 : float32[{rows}, {columns}]
+    return %1
+}}"""
+    machine = Machine(64, 32, 1 << 15, 1 << 20, 2, l3=1 << 16)
+    for text, expected in ((spread, whole), (flat, True)):
+        (step,) = lower_groups(form_groups(Graph.parse(text).outputs), machine)
+        (call,) = step.calls
+        assert any(b.stream for b in call.kernel.buffers) == expected

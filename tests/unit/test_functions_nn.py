@@ -515,3 +515,31 @@ def test_gradient_of_pooling_is_that_of_windows_side_by_side(sides: tuple[int, i
 
     got = tw.jit(tw.grad(loss))(tw.tensor(x)).numpy()
     np.testing.assert_allclose(got, expected * (x > 0.25), rtol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [(1, 16), (16, 120), (5, 3)], ids=str)
+@pytest.mark.parametrize(("taps", "size"), [(3, 3), (5, 5), (5, 6), (2, 2), (3, 4)])
+def test_filters_about_as_large_as_the_image(
+    channels: tuple[int, int], taps: int, size: int, stride: int
+) -> None:
+    """Whole numbers, so that every gradient is exact."""
+    rng = np.random.default_rng(taps)
+    c, o = channels
+    out = (size - taps) // stride + 1
+    x, w, g = (
+        rng.integers(-4, 5, shape).astype(np.float32)
+        for shape in ((2, c, size, size), (o, c, taps, taps), (2, o, out, out))
+    )
+    loss = tw.jit(tw.grad(lambda x, w, g: (F.conv2d(x, w, stride=stride) * g).sum(), argnums=(0, 1)))
+    got = [a.numpy() for a in loss(tw.asarray(x), tw.asarray(w), tw.asarray(g))]
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    for u in range(taps):
+        for v in range(taps):
+            places = np.s_[
+                :, :, u : u + stride * (out - 1) + 1 : stride, v : v + stride * (out - 1) + 1 : stride
+            ]
+            dx[places] += np.einsum("noij,oc->ncij", g, w[:, :, u, v])
+            dw[:, :, u, v] = np.einsum("noij,ncij->oc", g, x[places])
+    np.testing.assert_array_equal(got[0], dx)
+    np.testing.assert_array_equal(got[1], dw)

@@ -484,7 +484,7 @@ class _Emitter:
                 self.bound_to(inner.var, Index(None, inner.start.attr, 1)),
             ):
                 places.append(self.indices.of(store.index))
-                if not self.memory.follows(places[0], places[-1], row - rows[0]):
+                if not self.memory.follows(places[0], places[-1], row - rows[0], len(rows)):
                     break
                 values.append(self.value(store.value))
         square = len(values) == len(rows)

@@ -401,9 +401,9 @@ class Memory:
         size = self.areas[s.buffer].dtype.itemsize
         return size >= 4 and lanes * size == self.fn.machine.vector_bytes
 
-    def follows(self, first: Index, x: Index, count: int) -> bool:
-        """Whether an index lies, in every lane, ``count`` elements behind another one whose lanes are far apart."""
-        return abs(_steps(x)) > 1 and replace(x, k=x.k - count) == first
+    def follows(self, first: Index, x: Index, count: int, rows: int) -> bool:
+        """Whether an index lies, in every lane, ``count`` elements behind another one whose lanes are at least ``rows`` apart."""
+        return abs(_steps(x)) >= rows and replace(x, k=x.k - count) == first
 
     def store_transposed(self, buffer: str, x: Index, rows: Sequence[Val], active: int) -> None:
         """Store vectors whose lanes lie far apart and that are neighbours in each lane: the first at ``x``. Only the first

@@ -83,7 +83,7 @@ class Jitted(Generic[P, R]):
         self._function = function
         self._keep_grads, self._dynamic = keep_grads, dynamic
         self._variants: OrderedDict[Any, list[Variant]] = OrderedDict()
-        self._name = getattr(function, "__qualname__", repr(function)).replace("<locals>.", "")
+        self._name = (getattr(function, "__qualname__", "") or repr(function)).replace("<locals>.", "")
         self.traces = 0  # how many times the function was traced
         self._plan = NO_PLAN  # of the last call, when it was of a kind that has one
         self._sizes = None if dynamic is None else DynamicSizes(function, dynamic, self._name)

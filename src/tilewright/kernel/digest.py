@@ -66,6 +66,6 @@ def _stmt(s: Stmt) -> bytes:
 
 def digest(kernel: Kernel) -> str:
     """32 hexadecimal digits that depend on the kernel's buffers, scratch areas and body, not on its name."""
-    buffers = [(b.name, b.dtype.name, b.access) for b in kernel.buffers]
+    buffers = [(b.name, b.dtype.name, b.access, b.stream) for b in kernel.buffers]
     scratch = [(s.name, s.dtype.name, s.size) for s in kernel.scratch]
     return _hash(buffers, scratch, _body(kernel.body)).hex()

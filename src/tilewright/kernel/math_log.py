@@ -257,8 +257,11 @@ def _magnitude_32(x: Expr, y: Expr) -> Expr:
     tiny, steps = op("lt", a, f.const(f.least_normal)), f.mantissa + 1
     scaled = where(tiny, a * f.const(2.0**steps), a)
     logarithm = _log2_pair_32(scaled, where(tiny, f.const(-steps), f.const(0.0)))
-    n, near = _exp2_split_32(*_bounded_product(f, a, y, logarithm, 160.0))
+    product, rest = _bounded_product(f, a, y, logarithm, 160.0)
+    n, near = _exp2_split_32(product, rest)
     value = near + f.const(1.0)
+    # no product of numbers that only rounds to 0: subnormal results take processors a hundred cycles
+    value = where(op("lt", product, f.const(-151.0)), f.const(0.0), value)
     both = n - f.integer(f.bits_of(f.magic) - f.bias)
     half = f.shift_right(both, 1)
     return value * f.exponent_field(half) * f.exponent_field(both - half)

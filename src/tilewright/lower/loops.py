@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Extent, product, total, upper
+from tilewright.core.shape import Extent, is_static, product, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -46,6 +46,7 @@ __all__ = ["lower_loops"]
 CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
@@ -137,7 +138,7 @@ def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machin
     if height * machine.fmas < SERIAL_COST:
         return 0
     wide = machine.fmas > 1 and height * machine.fmas >= LONG_CHAIN and 2 * work <= 3 * height
-    return 8 if wide and all(v.op != "pow" for v in heights) else 4
+    return 8 if wide and all(v.op != "pow" or stored(v) for v in heights) else 4
 
 
 class _Emitter:
@@ -147,8 +148,6 @@ class _Emitter:
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
-        # the beginning of such a result is gone from the caches by the time its end is written
-        self.builder.streamed.update(v for v in group.outputs if v.type.nbytes >= machine.l3)
         self.named = 0
         self.final: set[Value] = set()  # outputs written after the last read of what the group reads
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
@@ -165,8 +164,20 @@ class _Emitter:
         self.by_rows = self.vector is not None and self.vector.reduced
         self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
+        # the beginning of such a result is gone from the caches by the time its end is written
+        self.builder.streamed.update(
+            v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
+        )
         self.side_by_side = 0 if group.reductions else _side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
+
+    def in_whole_lines(self, v: Value) -> bool:
+        """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
+        would be sent to memory by itself."""
+        if self.vector is None or not is_static(v.shape):
+            return False
+        rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
+        return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
 
     def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
         """Lanes of a vector loop whose body does this much for an element: one register's or several times that many."""
@@ -386,7 +397,7 @@ class _Emitter:
 
     def least_chunk(self, grid: Extent) -> int:
         """Items of a piece of work that is one of a long launch's many."""
-        return upper(grid) // (PIECES * self.threads)
+        return grid // (PIECES * self.threads) if isinstance(grid, int) else 0
 
     def shared_dims(self, work: int) -> tuple[list[Dim], list[Dim]]:
         """The outer dims that the grid runs over, outermost first, and those that are loops inside a piece of work.

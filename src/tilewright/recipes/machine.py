@@ -16,7 +16,7 @@ __all__ = ["Machine"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Sizes in bytes, ``l3`` for all cores; ``registers``: vector registers; ``threads``: how many run a program; ``dots``:
+    """Sizes in bytes, ``l3`` what cores share; ``registers``: vector registers; ``threads``: how many run a program; ``dots``:
     packed element types that one instruction multiplies and adds up (``kernel.ir.DOTS``); ``has_fma``: a*b + c in one
     instruction; ``fmas``: how many multiplications of whole vectors begin in a cycle; ``tuned``: choices measured before;
     ``watch`` is shown every contraction that is lowered."""

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -48,7 +49,7 @@ PIPELINE = ("sroa", "new_gvn")
 _CODEGEN_LEVEL = 2
 # Raise when the pipeline, the kernel calling convention or the entry format changes: old disk entries are
 # then not found.
-VERSION = "1"
+VERSION = "2"
 
 
 class KernelCompileError(RuntimeError):
@@ -149,7 +150,17 @@ def _parse(ir: str, context: Any) -> Any:
     return llvm.ModuleRef(pointer, context)
 
 
+@lru_cache(maxsize=1)
+def _set_options() -> None:
+    """Turn off what miscompiles: LLVM 22's NewGVN, with phi-of-ops, took masks of one iteration for those of another.
+
+    The option is the whole process's; nothing but this pipeline runs that pass.
+    """
+    llvm.set_option("tilewright", "-enable-phi-of-ops=false")
+
+
 def _run_pipeline(machine: Any, module: Any) -> None:
+    _set_options()
     run = _unlocked(ffi.lib.LLVMPY_RunNewFunctionPassManager)
     with (
         llvm.create_pipeline_tuning_options(speed_level=2) as options,
