@@ -1,6 +1,6 @@
 """Tensors and jitted functions in several Python threads and in a forked child, as servers and data loaders use them.
 
-What threads must not do, use the tensors that another one is tracing a function with, is not tried.
+What threads must not do, use the tensors that another one is tracing a function with outside of jitted functions, is not tried.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright import nn
 
 THREADS, ROUNDS = 6, 20
 
@@ -55,6 +56,62 @@ def test_threads_call_one_jitted_function() -> None:
             assert product(a, a).item() == 8**3 * number**2
 
     in_threads(work)
+
+
+def test_threads_call_a_model_for_the_first_time_together() -> None:
+    for _ in range(5):
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+        infer, x = tw.jit(model), tw.ones(4, 8).realize()
+        start = threading.Barrier(THREADS)
+
+        def work(
+            number: int,
+            infer: Callable[..., tw.Tensor] = infer,
+            x: tw.Tensor = x,
+            start: threading.Barrier = start,
+        ) -> None:
+            start.wait()
+            for _ in range(ROUNDS):
+                assert infer(x).numpy().shape == (4, 1)
+
+        in_threads(work)
+
+
+def test_new_sizes_arrive_while_others_call() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+    infer, x = tw.jit(model), tw.ones(64, 8).realize()
+    with tw.no_grad():
+        wanted = infer(x).numpy().copy()
+
+    def work(number: int) -> None:
+        with tw.no_grad():
+            for size in range(1, ROUNDS):
+                if number == 0:
+                    assert infer(tw.ones(size, 8)).shape == (size, 1)
+                for _ in range(20):
+                    np.testing.assert_array_equal(infer(x).numpy(), wanted)
+
+    in_threads(work)
+
+
+@pytest.mark.parametrize("returned", ["state", "other"])
+def test_state_is_updated_in_turns(returned: str) -> None:
+    """Reading, computing and writing back are one change, in calls with and without Python code."""
+    count = tw.zeros(()).realize()
+
+    @tw.jit
+    def add(x: tw.Tensor) -> tw.Tensor:
+        count.assign(count + x)
+        return count if returned == "state" else x * 2
+
+    one = tw.ones(()).realize()
+
+    def work(number: int) -> None:
+        for _ in range(300):
+            add(one)
+
+    in_threads(work)
+    assert count.item() == THREADS * 300
 
 
 def test_gradients_are_recorded_per_thread() -> None:

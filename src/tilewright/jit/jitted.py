@@ -10,13 +10,17 @@ written out when a derivative is asked for. Where a graph would have to cross th
 computed from tensors with gradients, a tensor written with a history) the function runs as ordinary lazy code instead, so
 that no gradient is ever lost.
 
-While a function is traced its captured tensors stand for placeholders: other threads must not use them meanwhile.
+While a function is traced its captured tensors stand for placeholders. Calls of jitted functions from other threads wait for
+that (`_Turns`); other code must not use these tensors meanwhile. Calls that Python code runs take turns as well, since what
+they read, compute and write back is one change of the tensors' state.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from sys import getrefcount
@@ -25,6 +29,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from tilewright import compiler
+from tilewright.core import assumptions
 from tilewright.core import dtype as dt
 from tilewright.core.settings import settings
 from tilewright.core.size import SymbolicSizeError
@@ -43,6 +48,7 @@ from tilewright.jit.variant import (
     Variant,
 )
 from tilewright.runtime.buffers import Buffer
+from tilewright.runtime.team import state
 from tilewright.tensor import DTypeError, Tensor, lazy, modes
 from tilewright.tensor.handle import from_buffer, from_leaf, from_value
 from tilewright.tensor.lazy import leaf_of
@@ -71,6 +77,28 @@ def _count_sole() -> int:
 
 
 _SOLE = _count_sole()
+
+
+class _Turns:
+    """Who traces, or runs a call in Python code: one thread at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def settle(self) -> None:
+        """Send calls without Python code this way too, and wait for one that runs: from here on nobody else binds tensors."""
+        assumptions.changed()
+        with state.lock:
+            pass
+
+    def renew(self) -> None:
+        """A forked child has one thread, which holds nothing."""
+        self.lock = threading.RLock()
+
+
+_turns = _Turns()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.renew)
 
 
 class Jitted(Generic[P, R]):
@@ -110,14 +138,15 @@ class Jitted(Generic[P, R]):
         """Run the function's program for arguments of this kind."""
         if modes.trace is not None:  # inside another jitted function: part of its program
             return self._function(*args, **kwargs)
-        leaves, structure = flat(args, kwargs)
-        variant, dynamic, numbers = self._select(leaves, structure)
-        if variant is None or variant.inline or (variant.written and aliased(variant, dynamic)):
-            return self._function(*args, **kwargs)
-        result = self._run(variant, dynamic, numbers)
-        if self._sizes is None:
-            self._plan_for(variant, (*args, *kwargs.values()), tuple(kwargs), leaves)
-        return result  # type: ignore[no-any-return]
+        with _turns.lock:
+            leaves, structure = flat(args, kwargs)
+            variant, dynamic, numbers = self._select(leaves, structure)
+            if not (variant is None or variant.inline or (variant.written and aliased(variant, dynamic))):
+                result = self._run(variant, dynamic, numbers)
+                if self._sizes is None:
+                    self._plan_for(variant, (*args, *kwargs.values()), tuple(kwargs), leaves)
+                return result  # type: ignore[no-any-return]
+        return self._function(*args, **kwargs)
 
     _call = __call__  # which becomes a builtin that calls this one where a plan does not fit
 
@@ -213,6 +242,13 @@ class Jitted(Generic[P, R]):
 
     def _trace(
         self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any], shapes: Any = None
+    ) -> Variant:
+        with _turns.lock:
+            _turns.settle()
+            return self._traced(key, leaves, structure, dynamic, shapes)
+
+    def _traced(
+        self, key: Any, leaves: Sequence[Any], structure: Any, dynamic: Sequence[Any], shapes: Any
     ) -> Variant:
         self.traces += 1
         trace = Trace(self._name)
