@@ -47,7 +47,11 @@ def main() -> None:
     folder = options.into or ROOT / "bench" / "results" / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}"
     console = Console(width=None if sys.stdout.isatty() else 200)
     common = ["--quick"] * options.quick
-    skipped = options.skip.split(",")
+    skipped = [name for name in options.skip.split(",") if name]
+    known = [*SUITES, "busy", "startup"]
+    for name in skipped:
+        if name not in known:
+            parser.error(f"argument --skip: {name!r} is none of {', '.join(known)}")
 
     runs = {suite: (suite, ["--threads", options.threads] if options.threads else []) for suite in SUITES}
     runs["busy"] = (

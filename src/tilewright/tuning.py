@@ -232,6 +232,10 @@ def tune(executable: Executable, seconds: float = 30.0, progress: Progress | Non
     >>> len(rows), rows[0].gain > 0
     (1, True)
     """
+    if not isinstance(executable, Executable):
+        raise TypeError(
+            f"tune: an executable is tuned, got {type(executable).__name__}; of a jitted function `f` that is f.executable(*args)"
+        )
     if not seconds > 0:
         raise ValueError(f"tune: seconds must be positive, got {seconds}")
     return _Search(executable, seconds, progress).run()

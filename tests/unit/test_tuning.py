@@ -201,6 +201,13 @@ def test_loops_are_tuned_inside() -> None:
     assert [r.count for r in tuning.tune(executable, seconds=0.1)] == [1]
 
 
+def test_what_is_tuned_is_an_executable() -> None:
+    with pytest.raises(
+        TypeError, match=r"got Jitted; of a jitted function `f` that is f.executable\(\*args\)"
+    ):
+        tuning.tune(tw.jit(lambda x: x @ x))  # type: ignore[arg-type]
+
+
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     file = str(Path(__file__).parents[2] / "examples" / "digits" / "digits.kyn")
     assert main(["tune", file, "--seconds", "0.5", "--json"]) == 0
@@ -209,6 +216,6 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path(found["database"]).is_file()
     assert main(["tune", file, "--seconds", "0.2"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split()[:3] == ["times", "model,", "us"] and "stored in" in out
+    assert out.splitlines()[0].split()[:3] == ["occurs", "tried", "model,"] and "stored in" in out
     with pytest.raises(SystemExit):
         main(["tune", file, "--seconds", "0"])

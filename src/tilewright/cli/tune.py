@@ -60,19 +60,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tabulate(rows: list[Tuned]) -> list[str]:
-    """One line a problem: how often it occurs, times before and after, the gain, and the choice."""
-    lines = [["times", "model, us", "best, us", "gain", "choice", "problem"]]
+    """One line a problem: how often it occurs, how many choices were tried, times before and after, the gain, and the choice."""
+    lines = [["occurs", "tried", "model, us", "best, us", "gain", "choice", "problem"]]
     for row in rows:
-        choice = str(row.best) if row.kept else "the model's"
+        choice = str(row.best) if row.kept else "the model's" if row.tried else "not searched: no time"
         before, after = (f"{1e6 * s:.1f}" for s in (row.before, row.after))
         gain = f"{row.gain:.2f}x" if row.kept else ""
         problem = row.label.partition(f" {row.model.variant} ")[0]
-        lines.append([str(row.count), before, after, gain, choice, problem])
+        lines.append([str(row.count), str(row.tried), before, after, gain, choice, problem])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     out = []
     for line in lines:
         cells = [
-            c.ljust(w) if i > 3 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            c.ljust(w) if i > 4 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
         ]
         out.append("  ".join(cells).rstrip())
     return out
