@@ -184,6 +184,8 @@ class Memory:
             raw = self._masked(out, area, "gather", t, of_type("ptr", lanes), pointers.text, lanes_mask)
             return Val(self._into_register(out, area.dtype, lanes, raw), lanes, out.number)
         pointer = self.pointer(area, replace(x, k=x.k - (lanes - 1 if steps < 0 else 0)))
+        if mask is not None and not mask.lanes:
+            pointer = self._if_wanted(mask, pointer)
         out = self._level(area, pointer, active)
         if active is None:
             raw = out.read(f"load {t}, ptr {pointer.text}, align {size}{self.tail(area)}")
@@ -243,6 +245,13 @@ class Memory:
         condition, full = self.fn.splat(mask, "i1", lanes), of_type(scalar, lanes)
         text = out.write(f"select {of_type('i1', lanes)} {condition}, {full} {a}, {full} {b}")
         return Val(text, lanes, out.number)
+
+    def _if_wanted(self, mask: Val, pointer: Val) -> Val:
+        """The address where all lanes are wanted, one in mapped memory where none is: without a lane, too, an access to a page
+        that is not there takes hundreds of cycles."""
+        out = self.fn.at(mask, pointer)
+        text = out.write(f"select i1 {mask.text}, ptr {pointer.text}, ptr {self._nowhere()}")
+        return Val(text, 0, out.number)
 
     def _nowhere(self) -> str:
         line = "  %nowhere = alloca i64"

@@ -186,6 +186,7 @@ def _rounded(size: int, unit: int, total: int) -> int:
 PACK_CYCLES = 0.3  # to transpose one element into a packed block
 SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
+TILE_CYCLES = 40.0  # a tile takes beside that: its sums across lanes wait for each other (of any core)
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = (
@@ -293,7 +294,7 @@ class _Work:
         step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
         if self.inner:
             summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
-            return step * -(-self.k // lanes) + summed * slower
+            return TILE_CYCLES + step * -(-self.k // lanes) + summed * slower
         return step * self.k + STORE_CYCLES * mr * nr * slower
 
     def from_l2(self, mr: int, nr: int, lanes: int, machine: Machine) -> int:
