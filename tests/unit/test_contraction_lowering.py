@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import ml_dtypes
@@ -535,3 +535,15 @@ def test_packed_bytes_of_the_largest_magnitude_are_exact() -> None:
                     arrays = [np.full(static(i.shape), c, element.numpy) for i, c in ((a, x), (b, y))]
                     (got,) = native(executable, arrays)
                     assert np.all(got == k * int(x) * int(y))
+
+
+def test_rows_whose_pieces_share_sets_are_copied() -> None:
+    """A filter gradient over 16 images of 64 places: a row's pieces push each other out of L1 unless they are packed."""
+    machine = Machine(64, 32, 48 << 10, 1 << 20, 1)
+    s = Situation(
+        "float32", 4, 1, 128, 576, 1024, "plain", "computed", True, True, 1, 9, 1024, True, 1024, False
+    )
+    assert not choose(machine, s).pack_a
+    crowded = choose(machine, replace(s, apart=16))
+    assert (crowded.variant, crowded.pack_a) == ("inner", True)
+    assert s.allows(crowded, machine)

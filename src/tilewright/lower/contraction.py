@@ -62,7 +62,7 @@ from tilewright.lower.problem import (
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
-from tilewright.recipes.contraction import MAX_PACK, Situation, Tiling, choose, cycles
+from tilewright.recipes.contraction import MAX_PACK, PAGE, Situation, Tiling, choose, cycles
 from tilewright.recipes.machine import Machine
 
 __all__ = ["Contraction", "lower_contraction"]
@@ -234,7 +234,16 @@ class Contraction(Packing):
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
             settled=self.settled is not None and look.made_of("b", self.settled),
+            apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
         )
+
+    def apart(self, flat: int) -> int:
+        """Into how many pieces the k ranges before number ``flat`` cut a row of A, if these lie multiples of a page apart."""
+        before = self.local_k[: max(flat, 0)]
+        positions, _, _, k, _ = self.analysis.operand("a")
+        steps = [abs(positions[0].coefficient(*at.terms)) for at in k[: len(before)] if at.terms]
+        far = all(step * self.problem.kind.itemsize % PAGE == 0 for step in steps)
+        return product(before) if far and positions else 1
 
     def shorter_pieces(self) -> bool:
         """Whether pieces of half the length would take less. A core that multiplies twice in a cycle waits for rows along k that

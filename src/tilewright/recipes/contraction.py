@@ -19,7 +19,7 @@ from math import gcd
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["MAX_PACK", "Situation", "Tiling", "choose", "cycles", "neighbours"]
+__all__ = ["MAX_PACK", "PAGE", "Situation", "Tiling", "choose", "cycles", "neighbours"]
 
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 
@@ -53,7 +53,8 @@ class Situation:
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
-    ``settled``: B is the same in every run, so that packing it costs nothing.
+    ``settled``: B is the same in every run, so that packing it costs nothing. ``apart``: pieces of A's rows along k that lie
+    multiples of a page apart, and so in the same sets of L1.
     """
 
     element: str
@@ -75,6 +76,7 @@ class Situation:
     least_m: int = 0
     least_n: int = 0
     settled: bool = False
+    apart: int = 1
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -92,7 +94,7 @@ class Situation:
         )
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
-            f" unit {self.unit},{self.inner_unit}{flags} threads {machine.threads}"
+            f" unit {self.unit},{self.inner_unit} apart {self.apart}{flags} threads {machine.threads}"
         )
 
     def one_row(self, machine: Machine) -> bool:
@@ -122,7 +124,7 @@ class Situation:
         if inner:
             return (
                 self.inner
-                and t.pack_a == (self.a == "computed")
+                and (t.pack_a or self.a != "computed")
                 and t.pack_b == self.packed_inner
                 and t.nr <= t.nc
             )
@@ -227,10 +229,10 @@ class _Work:
     """One way to compute ``outer`` contractions of ``m x n x k``.
 
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
-    and ``b_cycles`` an element; ``stride``: bytes between rows of A
-    that are read in place (0: they are not); ``unit``: blocks of n are multiples of it (1: free); ``words``: a step multiplies
-    words of several elements; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
-    have no more rows than ``least_m``, blocks no more columns than ``least_n``.
+    and ``b_cycles`` an element; ``stride``: bytes between rows of A that are read in place (0: they are not); ``unit``: blocks of
+    n are multiples of it (1: free); ``words``: a step multiplies words of several elements; ``apart``: as in ``Situation``;
+    ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles have no more rows than
+    ``least_m``, blocks no more columns than ``least_n``.
     """
 
     itemsize: int
@@ -248,6 +250,7 @@ class _Work:
     unit: int
     words: bool = False
     sums: bool = False
+    apart: int = 1
     a_cycles: float = PACK_CYCLES
     b_cycles: float = PACK_CYCLES
 
@@ -302,6 +305,9 @@ class _Work:
         rows = mr + nr * (1 if self.inner else lanes)
         fits = rows * self.k * self.itemsize <= L1_SHARE * machine.l1
         if self.inner:
+            piece = self.k // self.apart * self.itemsize  # of a row of A
+            ways = self.apart * -(-mr * piece // PAGE)
+            fits &= self.packs_a or self.apart == 1 or 3 * ways <= 2 * (machine.l1 // PAGE)
             return nr if fits else mr + nr
         # columns that lie in place are a line of each row: rows a multiple of a page apart share a set
         sets = 1 if self.packs_b else PAGE // gcd(self.n * self.itemsize, PAGE)
@@ -397,7 +403,9 @@ def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
         return 0.0, Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
     found = [work.cheapest(machine) for work in columns]
     if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:
-        inner = _work(s, inner=True, pack_a=s.a == "computed", pack_b=s.packed_inner).cheapest(machine)
+        copies = (True,) if s.a == "computed" else (False, True) if s.apart > 1 else (False,)
+        lanes_along_k = [_work(s, inner=True, pack_a=c, pack_b=s.packed_inner) for c in copies]
+        inner = min((work.cheapest(machine) for work in lanes_along_k), key=lambda f: f[0])
         if short and 0 < s.least_m < s.m:
             return inner
         found.append(inner)
@@ -422,6 +430,6 @@ def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
         s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
-        words="." in s.element, sums=s.element == "uint8.int8",
+        words="." in s.element, sums=s.element == "uint8.int8", apart=s.apart,
         a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
     )  # fmt: skip
