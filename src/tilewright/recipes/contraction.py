@@ -297,7 +297,8 @@ class _Work:
         step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
         if self.inner:
             summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
-            return TILE_CYCLES + step * -(-self.k // lanes) + summed * slower
+            # tiles of one row are so short that the processor has the next ones in view
+            return TILE_CYCLES * (mr > 1) + step * -(-self.k // lanes) + summed * slower
         return step * self.k + STORE_CYCLES * mr * nr * slower
 
     def from_l2(self, mr: int, nr: int, lanes: int, machine: Machine) -> int:
