@@ -752,3 +752,18 @@ def test_code_calls_nothing_but_the_c_library(target: Target) -> None:
         assert called <= {f + s for f in ("floor", "ceil", "trunc", "rint", "fma") for s in ("", "f")}
         if target.has_fma:
             assert not called
+
+
+def test_rare_branches_beside_remainders() -> None:
+    """Both ask whether any lane is affected: what they call is declared once."""
+    f = dt.float32
+    value = op(
+        "add", op("pow", load("a", i, f), load("b", i, f)), op("mod", load("a", i, f), load("b", i, f))
+    )
+    kernel = Kernel(
+        (Buf("a", f, "r"), Buf("b", f, "r"), Buf("o", f, "w")),
+        (Loop("i", LO, HI, (Store("o", i, value),), "vector", 16),),
+        name="both",
+    )
+    arrays = {n: np.linspace(0.5, 3, 64).astype(np.float32) for n in "abo"}
+    compare(kernel, HOST, arrays, 0, 64, ulps=4)
