@@ -103,11 +103,13 @@ def section(content: dict[str, Any]) -> str:
             f"Other processes used up to {busy:.1f} cores meanwhile: the minima say more than the medians."
         )
     for threads, limit in content["limits"].items():
+        # files of before this was measured lack it
+        past = f" ({limit['past_gbps']:.0f} past the caches)" if "past_gbps" in limit else ""
         lines += [
             "",
             f"**{threads} thread{'s' * (threads != '1')}**: median ms (minimum, share of the limit).",
             f"Limits as measured: {limit['peak_gflops']:.0f} GFLOP/s f32,"
-            f" {limit['triad_gbps']:.0f} GB/s triad ({limit['past_gbps']:.0f} past the caches),"
+            f" {limit['triad_gbps']:.0f} GB/s triad{past},"
             f" {limit['copy_gbps']:.0f} GB/s copy.",
             "",
             *table(content, int(threads)),

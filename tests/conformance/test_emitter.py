@@ -754,7 +754,8 @@ def test_code_calls_nothing_but_the_c_library(target: Target) -> None:
             assert not called
 
 
-def test_rare_branches_beside_remainders() -> None:
+@pytest.mark.parametrize("lanes", [4, 16])
+def test_rare_branches_beside_remainders(lanes: int) -> None:
     """Both ask whether any lane is affected: what they call is declared once."""
     f = dt.float32
     value = op(
@@ -762,7 +763,7 @@ def test_rare_branches_beside_remainders() -> None:
     )
     kernel = Kernel(
         (Buf("a", f, "r"), Buf("b", f, "r"), Buf("o", f, "w")),
-        (Loop("i", LO, HI, (Store("o", i, value),), "vector", 16),),
+        (Loop("i", LO, HI, (Store("o", i, value),), "vector", lanes),),
         name="both",
     )
     arrays = {n: np.linspace(0.5, 3, 64).astype(np.float32) for n in "abo"}
