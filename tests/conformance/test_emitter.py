@@ -755,16 +755,22 @@ def test_code_calls_nothing_but_the_c_library(target: Target) -> None:
 
 
 @pytest.mark.parametrize("lanes", [4, 16])
-def test_rare_branches_beside_remainders(lanes: int) -> None:
+def test_rare_branches_beside_integer_powers(lanes: int) -> None:
     """Both ask whether any lane is affected: what they call is declared once."""
-    f = dt.float32
-    value = op(
-        "add", op("pow", load("a", i, f), load("b", i, f)), op("mod", load("a", i, f), load("b", i, f))
+    f, n = dt.float32, dt.int32
+    stores = (
+        Store("o", i, op("pow", load("a", i, f), load("b", i, f))),
+        Store("p", i, op("pow", load("m", i, n), load("n", i, n))),
     )
-    kernel = Kernel(
-        (Buf("a", f, "r"), Buf("b", f, "r"), Buf("o", f, "w")),
-        (Loop("i", LO, HI, (Store("o", i, value),), "vector", lanes),),
-        name="both",
+    buffers = (
+        Buf("a", f, "r"),
+        Buf("b", f, "r"),
+        Buf("m", n, "r"),
+        Buf("n", n, "r"),
+        Buf("o", f, "w"),
+        Buf("p", n, "w"),
     )
-    arrays = {n: np.linspace(0.5, 3, 64).astype(np.float32) for n in "abo"}
+    kernel = Kernel(buffers, (Loop("i", LO, HI, stores, "vector", lanes),), name="powers")
+    arrays: Arrays = {name: np.linspace(0.5, 3, 64).astype(np.float32) for name in "abo"}
+    arrays |= {name: np.arange(64, dtype=np.int32) % 7 for name in "mnp"}
     compare(kernel, HOST, arrays, 0, 64, ulps=4)

@@ -132,6 +132,10 @@ def test_broken_rules(body: tuple[Stmt, ...], message: str) -> None:
 def test_buffers() -> None:
     with pytest.raises(KernelError, match="buffer b: access must be r, w or rw, not 'x'"):
         verify(Kernel((Buf("b", F, "x"),), ()))
+    with pytest.raises(
+        KernelError, match="buffer b: stores may pass the caches where a buffer is only written"
+    ):
+        verify(Kernel((Buf("b", F, "rw", stream=True),), ()))
     with pytest.raises(KernelError, match="two buffers are called b"):
         verify(Kernel((Buf("b", F, "r"), Buf("b", F, "r")), ()))
     with pytest.raises(KernelError, match="kernels have no complex elements"):

@@ -67,6 +67,10 @@ class Writer(Protocol):
         """Append a call of a pure function of exactly this name."""
         ...
 
+    def declare(self, name: str, result: str, *operands: str) -> None:
+        """Add a declaration of a function of exactly this name to the module once."""
+        ...
+
     def define(self, name: str, text: str) -> None:
         """Add a function definition to the module once."""
         ...
@@ -525,5 +529,5 @@ def _define_power(out: Writer, dtype: DType, lanes: int) -> None:
     else:
         lines += [f"  ret {t} %power.next", "}"]
     if lanes:
-        lines.append(f"declare i1 @llvm.vector.reduce.or.v{lanes}i1({i1})")
+        out.declare(f"llvm.vector.reduce.or.v{lanes}i1", "i1", i1)
     out.define(_power_name(dtype, lanes), "\n".join(lines))

@@ -107,8 +107,7 @@ class _Emitter:
             "  ret void",
             "}",
             *fn.definitions.values(),
-            # a definition may bring along what it calls
-            *(d for d in fn.declarations.values() if not any(d in text for text in fn.definitions.values())),
+            *fn.declarations.values(),
             f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
             *self.memory.metadata(),
         ]

@@ -155,9 +155,8 @@ class Level:
     ) -> str:
         if name.startswith("llvm."):
             name = ".".join((name, *map(mangled, overloads)))
-        if name not in self.function.declarations and not name.startswith("tw."):
-            types = ", ".join(t for t, _ in args)
-            self.function.declarations[name] = f"declare {result} @{name}({types})"
+        if not name.startswith("tw."):
+            self.declare(name, result, *(t for t, _ in args))
         return f"call {flags}{result} @{name}({', '.join(f'{t} {x}' for t, x in args)})"
 
     def call(self, result: str, name: str, *args: tuple[str, str], flags: str = "") -> str:
@@ -171,9 +170,7 @@ class Level:
 
     def intrinsic(self, result: str, name: str, *args: tuple[str, str]) -> str:
         """Append a call of a pure function of exactly this name: an intrinsic of the target."""
-        self.function.declarations.setdefault(
-            name, f"declare {result} @{name}({', '.join(t for t, _ in args)})"
-        )
+        self.declare(name, result, *(t for t, _ in args))
         return self.write(f"call {result} @{name}({', '.join(f'{t} {x}' for t, x in args)})")
 
     def call_memory(
@@ -185,6 +182,10 @@ class Level:
             return self.read(text)
         self.do(text)
         return ""
+
+    def declare(self, name: str, result: str, *operands: str) -> None:
+        """Add a declaration of a function of exactly this name to the module once."""
+        self.function.declarations.setdefault(name, f"declare {result} @{name}({', '.join(operands)})")
 
     def define(self, name: str, text: str) -> None:
         """Add a function definition to the module once."""

@@ -10,9 +10,9 @@ written out when a derivative is asked for. Where a graph would have to cross th
 computed from tensors with gradients, a tensor written with a history) the function runs as ordinary lazy code instead, so
 that no gradient is ever lost.
 
-While a function is traced its captured tensors stand for placeholders. Calls of jitted functions from other threads wait for
-that (`_Turns`); other code must not use these tensors meanwhile. Calls that Python code runs take turns as well, since what
-they read, compute and write back is one change of the tensors' state.
+While a function is traced the tensors it reads hold values of the trace. Calls of jitted functions from other threads wait
+until it ends (`_Turns`); that other code must not use these tensors meanwhile is a limit (docs/reliability.md). Calls that
+Python code runs take turns as well, since what they read, compute and write back is one change of the tensors' state.
 """
 
 from __future__ import annotations

@@ -81,6 +81,8 @@ class _Verifier:
         for b in kernel.buffers:
             if b.access not in ("r", "w", "rw"):
                 self.fail(f"buffer {b.name}: access must be r, w or rw, not {b.access!r}")
+            if b.stream and b.access != "w":
+                self.fail(f"buffer {b.name}: stores may pass the caches where a buffer is only written")
         for s in kernel.scratch:
             if s.size < 0:
                 self.fail(f"scratch area {s.name}: its size must not be negative, got {s.size}")

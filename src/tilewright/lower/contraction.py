@@ -172,9 +172,7 @@ class Contraction(Packing):
         self.pieces: Extent
         self.partial: Temporary | None
         self.replaced = replaceable(group, stored)
-        self.situation = self.look(2 * LONG_K)
-        if self.shorter_pieces():
-            self.situation = self.look(LONG_K)
+        self.situation = self.looked()
         self.note = ""
         self.take(tiling or self.chosen())
 
@@ -245,17 +243,21 @@ class Contraction(Packing):
         far = all(step * self.problem.kind.itemsize % PAGE == 0 for step in steps)
         return product(before) if far and positions else 1
 
-    def shorter_pieces(self) -> bool:
-        """Whether pieces of half the length would take less. A core that multiplies twice in a cycle waits for rows along k that
-        do not stay in L1; the other has time to read them again, and loses it in sums across lanes and partial results."""
-        if not self.situation.inner or self.machine.fmas <= 1 or not isinstance(self.all_k[0], int):
-            return False
-        length, pieces = self.k, upper(self.pieces)
-        short = self.look(LONG_K)
-        shorter = cycles(self.machine, short, upper(self.pieces))
-        cut = self.k < length
-        s = self.situation = self.look(2 * LONG_K)
-        return cut and shorter < cycles(self.machine, s, pieces)
+    def looked(self) -> Situation:
+        """What the choice of parameters depends on, with the better of two lengths of pieces where lanes may run along k.
+
+        A core that multiplies twice in a cycle waits for rows along k that do not stay in L1; another has time to read them
+        again, and would lose it in sums across lanes and partial results.
+        """
+        longer = self.look(2 * LONG_K)
+        single = len(self.all_k) == 1 and isinstance(self.all_k[0], int)
+        if self.machine.fmas <= 1 or not (longer.inner and single and self.k > LONG_K):
+            return longer
+        before = cycles(self.machine, longer, upper(self.pieces))
+        shorter = self.look(LONG_K)
+        if cycles(self.machine, shorter, upper(self.pieces)) < before:
+            return shorter
+        return self.look(2 * LONG_K)
 
     def chosen(self) -> Tiling:
         """The tuned parameters for this problem, or the cost model's."""

@@ -51,7 +51,7 @@ PIECES = 64  # of a long launch for each thread: enough to share it evenly, and 
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
 SERIAL_COST = (
-    48  # from three functions like tanh on, one after the other, where one multiplication begins in a cycle
+    48  # of three functions like tanh one after the other, where one multiplication begins in a cycle
 )
 LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many vectors
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache

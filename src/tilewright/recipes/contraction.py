@@ -92,9 +92,10 @@ class Situation:
             for word in ("inner", "whole", "long", "packed_inner", "settled")
             if getattr(self, word)
         )
+        flags += f" apart {self.apart}" if self.apart > 1 else ""
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
-            f" unit {self.unit},{self.inner_unit} apart {self.apart}{flags} threads {machine.threads}"
+            f" unit {self.unit},{self.inner_unit}{flags} threads {machine.threads}"
         )
 
     def one_row(self, machine: Machine) -> bool:
@@ -191,9 +192,7 @@ ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the elemen
 TILE_CYCLES = 40.0  # a tile takes beside that: its sums across lanes wait for each other (of any core)
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
-LOAD_CYCLES = (
-    0.3  # for each vector in a step of k that comes from L2, where it comes beside enough arithmetic
-)
+LOAD_CYCLES = 0.3  # for each vector in a step of k that comes from L2, beside enough arithmetic
 BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
 SUMS = 10.0  # that have to be under way for two multiplications in each cycle
 LOADS = 1.01  # of two loads in a cycle: some cross a line
@@ -401,6 +400,7 @@ def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
         room = min(
             machine.l1 // 2 // s.itemsize, -(-s.n // (1 if machine.threads == 1 else 2 * machine.threads))
         )
+        # the one way to read such a matrix: nothing is weighed against it
         return 0.0, Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
     found = [work.cheapest(machine) for work in columns]
     if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:

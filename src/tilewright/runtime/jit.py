@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -47,6 +46,9 @@ KernelSource = tuple[str, "str | Callable[[], str]", str]
 # -O2, which takes six times as long; code generation, 3 to 11 ms a kernel, then takes most of the time.
 PIPELINE = ("sroa", "new_gvn")
 _CODEGEN_LEVEL = 2
+# LLVM 22's NewGVN, with phi-of-ops, takes masks of one iteration of a nested unrolled loop for those of another. The
+# option is the whole process's, set before any thread compiles; nothing but this pipeline runs that pass.
+llvm.set_option("tilewright", "-enable-phi-of-ops=false")
 # Raise when the pipeline, the kernel calling convention or the entry format changes: old disk entries are
 # then not found.
 VERSION = "2"
@@ -150,17 +152,7 @@ def _parse(ir: str, context: Any) -> Any:
     return llvm.ModuleRef(pointer, context)
 
 
-@lru_cache(maxsize=1)
-def _set_options() -> None:
-    """Turn off what miscompiles: LLVM 22's NewGVN, with phi-of-ops, took masks of one iteration for those of another.
-
-    The option is the whole process's; nothing but this pipeline runs that pass.
-    """
-    llvm.set_option("tilewright", "-enable-phi-of-ops=false")
-
-
 def _run_pipeline(machine: Any, module: Any) -> None:
-    _set_options()
     run = _unlocked(ffi.lib.LLVMPY_RunNewFunctionPassManager)
     with (
         llvm.create_pipeline_tuning_options(speed_level=2) as options,
