@@ -17,6 +17,7 @@ from tilewright.lower.calls import Arg, Call, Place, Temporary
 from tilewright.lower.contraction import lower_contraction
 from tilewright.lower.extents import bind_sizes
 from tilewright.lower.groups import Group, is_leaf
+from tilewright.lower.images import lower_images
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
 from tilewright.lower.schedule import HostCall, Step
@@ -162,6 +163,9 @@ def _lower(
         return lower_loops(group, stored, machine)
     if group.kind == "dot":
         calls = lower_winograd(group, stored, machine)
+        if calls is not None:
+            return calls
+        calls = lower_images(group, stored, machine, settled)
         if calls is not None:
             return calls
         return lower_contraction(group, stored, machine, settled)
