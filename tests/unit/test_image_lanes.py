@@ -15,7 +15,7 @@ from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
 from tilewright.core.size import Size
 from tilewright.graph import build, reference
-from tilewright.graph.ir import Value, input_value, make
+from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.kernel.verify import verify
 from tilewright.lower import images
 from tilewright.lower.images import convolution_of_images
@@ -110,6 +110,9 @@ def epilogues() -> dict[str, tuple[list[Value], list[Value]]]:
     other = input_value(dt.float32, y.shape)
     filters = build.broadcast(build.reshape(bias, (9, 1, 1)), y.shape)
     doubled = convolution(make("add", (x, x)), make("flip", (w,), axes=(2, 3)), ((2, 2), (2, 2)))
+    small = input_value(dt.float32, (32, 8, 5, 6))
+    zero = constant(0.0, dt.float32)
+    padded = make("pad", (small, zero), low=(0, 0, 1, 0), high=(0, 0, 0, 1), interior=(0, 0, 0, 0))
     long = y
     for _ in range(9):
         long = make("maximum", (make("mul", (long, filters)), make("neg", (long,))))
@@ -119,6 +122,7 @@ def epilogues() -> dict[str, tuple[list[Value], list[Value]]]:
         "places": ([x, w, place], [make("add", (y, build.broadcast(place, y.shape)))]),
         "residual": ([x, w, other], [make("maximum", (make("add", (y, other)), make("neg", (other,))))]),
         "two results": ([x, w, bias], [y, make("add", (y, filters))]),
+        "padded before": ([small, w], [convolution(padded, w, ((2, 2), (2, 2)))]),
         "long": ([x, w, bias], [long]),
         "computed operands": ([x, w, other], [make("sub", (doubled, other))]),
     }

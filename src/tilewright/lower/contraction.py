@@ -393,22 +393,26 @@ class Contraction(Packing):
         return calls
 
     def sum_call(self, label: str) -> Call:
-        """Add the pieces' partial results, always in the same order, and run the epilogue."""
         assert self.partial is not None
+        return self.sum_of(self.partial, self.pieces, label)
+
+    def sum_of(self, partial: Temporary, pieces: Extent, label: str) -> Call:
+        """Add the pieces' partial results, always in the same order, and run the epilogue."""
         self.start()
         shape, kind = self.group.anchor.shape, self.problem.kind
         size = product(shape)
         flat = self.space.loop("e", total(shape))
         at = self.space.unravel(flat, shape)
-        source = self.builder.buffer(self.partial, "r")
-        number = self.space.loop("s", self.pieces)
+        source = self.builder.buffer(partial, "r")
+        number = self.space.loop("s", pieces)
         term = load(source, (number * size + flat).expr(), kind)
         body: list[Stmt] = [
             Reg("sum", kind, const(0, kind)),
-            *self.loop_variable("s", self.pieces, [Set("sum", op("add", reg("sum", kind), term))]),
+            *self.loop_variable("s", pieces, [Set("sum", op("add", reg("sum", kind), term))]),
             *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
-        kind_lanes = ("vector", self.tiling.lanes) if size > 1 else ("serial", 0)
+        lanes = max(1, self.machine.vector_bytes // kind.itemsize)
+        kind_lanes = ("vector", lanes) if size > 1 else ("serial", 0)
         loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
         return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
 

@@ -17,7 +17,7 @@ vector's worth of images side by side every result has taps of its own:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.shape import is_static, product, static, upper
@@ -155,16 +155,15 @@ class ImageLanes:
             out += self.loop("b", blocks, nest)
         return out
 
-    def blocks(self, total: int) -> list[tuple[Affine, int, int]]:
-        """Vectors of a range, whole ones and a last one: an element's index, how many elements, how many blocks."""
-        out = []
+    def blocks(self, total: int) -> Iterator[tuple[Affine, int, int]]:
+        """Vectors of a range, whole ones and a last one: an element's index, how many elements, how many blocks. A loop
+        variable means those of the part that was asked for last."""
         lanes, rest = self.lanes, total % self.lanes
         if total >= lanes:
             b = self.space.loop("b", total // lanes)
-            out.append((b * lanes + self.space.loop("e", lanes), lanes, total // lanes))
+            yield (b * lanes + self.space.loop("e", lanes), lanes, total // lanes)
         if rest:
-            out.append((self.space.loop("e", rest) + (total - rest), rest, 1))
-        return out
+            yield (self.space.loop("e", rest) + (total - rest), rest, 1)
 
     def inside(self, axis: int) -> tuple[list[Stmt], Expr, Expr, Expr]:
         """Of the taps that a place meets along an axis, those inside the image: statements that find them, where the first one

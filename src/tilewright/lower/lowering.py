@@ -23,6 +23,7 @@ from tilewright.lower.read import Unsupported
 from tilewright.lower.schedule import HostCall, Step
 from tilewright.lower.single import lower_single
 from tilewright.lower.winograd import lower_winograd
+from tilewright.lower.winograd_filters import lower_winograd_filters
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_groups"]
@@ -163,9 +164,10 @@ def _lower(
         return lower_loops(group, stored, machine)
     if group.kind == "dot":
         calls = lower_winograd(group, stored, machine)
-        if calls is not None:
-            return calls
-        calls = lower_images(group, stored, machine, settled)
+        if calls is None:
+            calls = lower_winograd_filters(group, stored, machine, settled)
+        if calls is None:
+            calls = lower_images(group, stored, machine, settled)
         if calls is not None:
             return calls
         return lower_contraction(group, stored, machine, settled)

@@ -54,12 +54,12 @@ from tilewright.lower.read import Reader, conjunction, within
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.winograd import Blocking, choose_blocking
 
-__all__ = ["lower_winograd"]
+__all__ = ["columns_of_tile", "lower_winograd"]
 
 PLACES = 16  # elements of a transformed tile
 
 
-def _columns(d: Sequence[Expr]) -> list[Expr]:
+def columns_of_tile(d: Sequence[Expr]) -> list[Expr]:
     """B' of four elements."""
     return [op("sub", d[0], d[2]), op("add", d[1], d[2]), op("sub", d[2], d[1]), op("sub", d[1], d[3])]
 
@@ -201,7 +201,7 @@ class Winograd:
             x = self.first_tile * 2 + e + (2 * shift - self.left)
             d = [self.element(c, self.at[1] * 2 + (k - self.up), x) for k in range(4)]
             body += take_checks(self.reader)
-            for k, value in enumerate(_columns(d)):
+            for k, value in enumerate(columns_of_tile(d)):
                 place = r * (2 * t.across) + e + (shift * 4 + k) * 2 * self.pitch
                 body.append(Store(columns, place.expr(), value))
         down = self.loop("r", t.rows, [self.along("e", 2 * t.across, body)])
@@ -212,7 +212,7 @@ class Winograd:
         ]
         stores = [
             Store(self.v, ((i * 4 + j) * self.channels + c.expr()) * self.pitch + tile, value)
-            for j, value in enumerate(_columns(h))
+            for j, value in enumerate(columns_of_tile(h))
         ]
         rows = [Loop("i", index(0), index(4), (self.along("n", tiles, stores),), "unroll")]
         return self.loop("c", self.channels, [*down, *rows])
