@@ -17,6 +17,7 @@ from tilewright.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Scratch,
     Set,
@@ -56,6 +57,7 @@ EVERYTHING = Kernel(
             ), "unroll"),
             Set("best", across("maximum", reg("c", F, index(0), index(1)))),
             Check(op("ge", load("n", idiv(i, 4), I64), imod(i, 3)), 12),
+            Prefetch("x", i + 64),
             If(op("lt", i, index(3)), (Let("half", op("mul", x, const(0.5, F))), Store("y", i, var("half", F))), (
                 Store("y", i, const(float("nan"), F)),
             )),
@@ -84,6 +86,7 @@ kernel everything(x: r float32, n: r int64, y: rw float32, z: w float32)
                 c[k, 1] := maximum(c[k, 1], x[j])
         best := across.maximum(c[0, 1])
         check n[i // 4] >= i % 3 else 12
+        prefetch x[i + 64]
         if i < 3:
             let half: float32 = x[i] * 0.5f32
             y[i] = half

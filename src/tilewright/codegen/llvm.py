@@ -25,7 +25,7 @@ from tilewright.codegen.scopes import Function, Val
 from tilewright.codegen.survey import Survey
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
+from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Prefetch, Reg, Set, Stmt, Store
 from tilewright.kernel.math import EXPANSIONS
 
 __all__ = ["emit", "scratch_bytes"]
@@ -383,6 +383,9 @@ class _Emitter:
         self.memory.store(s)
         self.touch("buf:" + s.buffer)
 
+    def prefetch(self, s: Prefetch) -> None:
+        self.memory.prefetch(s)
+
     def check(self, s: Check) -> None:
         condition, out = self.value(s.condition), self.fn.here()
         if condition.lanes:
@@ -634,7 +637,7 @@ class _Emitter:
 
 _STATEMENTS: dict[type, Callable[..., None]] = {
     Loop: _Emitter.loop, Store: _Emitter.store, Let: _Emitter.let, Reg: _Emitter.declare, Set: _Emitter.set,
-    Check: _Emitter.check, If: _Emitter.branch,
+    Prefetch: _Emitter.prefetch, Check: _Emitter.check, If: _Emitter.branch,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from tilewright.codegen.index import Index
 from tilewright.codegen.instructions import of_type, type_name
 from tilewright.codegen.scopes import Level, Val
 from tilewright.core.dtype import DType
-from tilewright.kernel.ir import Expr, Store
+from tilewright.kernel.ir import Expr, Prefetch, Store
 
 if TYPE_CHECKING:
     from tilewright.codegen.llvm import _Emitter
@@ -339,6 +339,12 @@ class Memory:
         t = _memory_type(area.dtype, 0)
         text = out.write(f"getelementptr {t}, ptr {pointer.text}, {of_type(kind, lanes)} {steps.text}")
         return Val(text, lanes, out.number)
+
+    def prefetch(self, s: Prefetch) -> None:
+        """Emit a ``Prefetch`` statement: a read (0), wanted again beyond the first cache (2), of data (1)."""
+        pointer = self.pointer(self.areas[s.buffer], self.emitter.indices.of(s.index))
+        self.fn.declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
+        self.fn.here().do(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 2, i32 1)")
 
     # ---- stores ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store, walk
+from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Prefetch, Reg, Set, Stmt, Store, walk
 
 __all__ = ["Facts", "Survey"]
 
@@ -22,6 +22,8 @@ def _expressions(s: Stmt) -> Sequence[Expr]:
             return (s.index, s.value) if s.mask is None else (s.index, s.value, s.mask)
         case Set() | Let():
             return (s.value,)
+        case Prefetch():
+            return (s.index,)
         case Reg():
             return (s.init,)
         case Check() | If():

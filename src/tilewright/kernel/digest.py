@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from weakref import WeakKeyDictionary
 
-from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
+from tilewright.kernel.ir import Check, Expr, If, Kernel, Let, Loop, Prefetch, Reg, Set, Stmt, Store
 
 __all__ = ["digest"]
 
@@ -52,6 +52,8 @@ def _stmt(s: Stmt) -> bytes:
         return _hash("loop", s.var, _expr(s.start), _expr(s.stop), s.kind, s.lanes, _body(s.body))
     if isinstance(s, Store):
         return _hash("store", s.buffer, _expr(s.index), _expr(s.value), _optional(s.mask))
+    if isinstance(s, Prefetch):
+        return _hash("prefetch", s.buffer, _expr(s.index))
     if isinstance(s, Let):
         return _hash("let", s.name, _expr(s.value))
     if isinstance(s, Reg):

@@ -16,7 +16,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
-from tilewright.kernel.ir import DOTS, Check, Expr, If, Kernel, Let, Loop, Reg, Set, Stmt, Store
+from tilewright.kernel.ir import DOTS, Check, Expr, If, Kernel, Let, Loop, Prefetch, Reg, Set, Stmt, Store
 
 __all__ = ["KernelFault", "dot_accumulated", "fused", "run"]
 
@@ -93,6 +93,8 @@ class _Machine:
                     self.memory[s.buffer][self.place(s.buffer, int(self.value(s.index)))] = self.value(
                         s.value
                     )
+            case Prefetch():
+                pass
             case Reg():
                 self.registers[s.name] = _Registers(s.shape, s.lanes, self.value(s.init))
             case Set():

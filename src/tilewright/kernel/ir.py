@@ -20,6 +20,8 @@ Meaning (the interpreter in ``interpret.py`` is the definition):
             lowest bits: two bfloat16 in a uint32 for a float32 c, four bytes for an int32 c (which wraps). In float32, the
             product of the second elements is added first, then that of the first, each sum rounded once; a target may take
             subnormal operands and results as zeros, as the instruction does.
+``Prefetch`` asks for an element's line before it is read. It has no other effect, the element may lie outside the buffer, and
+            it stands outside vector loops.
 ``Let``     names a value; the name is a variable from there to the end of the enclosing body.
 ``Check``   where the condition is false, the run reports error ``code`` after it ends; execution goes on.
 ``If``      on a condition that is the same for every lane.
@@ -38,8 +40,8 @@ from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, result_dtype
 
 __all__ = [
-    "DOTS", "HI", "LO", "Buf", "Check", "Expr", "If", "Kernel", "Let", "Loop", "Reg", "Scratch", "Set", "Stmt", "Store",
-    "across", "bitcast", "cast", "const", "dotacc", "fma", "idiv", "imod", "index", "load", "op", "rarely",
+    "DOTS", "HI", "LO", "Buf", "Check", "Expr", "If", "Kernel", "Let", "Loop", "Prefetch", "Reg", "Scratch", "Set", "Stmt",
+    "Store", "across", "bitcast", "cast", "const", "dotacc", "fma", "idiv", "imod", "index", "load", "op", "rarely",
     "reg", "substitute", "var", "walk",
 ]  # fmt: skip
 
@@ -233,6 +235,14 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Bring the line of ``buffer[index]`` to the second cache."""
+
+    buffer: str
+    index: Expr
+
+
+@dataclass(frozen=True, slots=True)
 class Let:
     """Name a value."""
 
@@ -277,7 +287,7 @@ class If:
     orelse: tuple[Stmt, ...] = ()
 
 
-Stmt = Loop | Store | Let | Reg | Set | Check | If
+Stmt = Loop | Store | Prefetch | Let | Reg | Set | Check | If
 
 
 @dataclass(frozen=True, slots=True)

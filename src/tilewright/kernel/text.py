@@ -27,6 +27,7 @@ from tilewright.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Scratch,
     Set,
@@ -137,6 +138,8 @@ class _Printer:
                     )
 
                 self.line(depth, stored, s.index, s.value, mask)
+            case Prefetch():
+                self.line(depth, lambda: f"prefetch {s.buffer}[{t(s.index)}]", s.index)
             case Let():
                 self.line(depth, lambda: f"let {s.name}: {s.value.dtype} = {t(s.value)}", s.value)
             case Reg():
@@ -398,6 +401,13 @@ class _Parser:
             code = line.integer()
             self.advance(line)
             return Check(condition, code)
+        if line.accept("prefetch"):
+            name = line.name()
+            at = self.indices(line)
+            if len(at) != 1:
+                line.fail(f"a prefetch of {name} takes one index")
+            self.advance(line)
+            return Prefetch(name, at[0])
         return self.assignment(line)
 
     def block(self, line: _Line, depth: int) -> tuple[Stmt, ...]:

@@ -14,12 +14,41 @@ from dataclasses import dataclass
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.scalar import SCALAR_OPS, result_dtype
-from tilewright.kernel.ir import DOTS, Buf, Check, Expr, If, Kernel, Let, Loop, Reg, Scratch, Set, Stmt, Store
+from tilewright.kernel.ir import (
+    DOTS,
+    Buf,
+    Check,
+    Expr,
+    If,
+    Kernel,
+    Let,
+    Loop,
+    Prefetch,
+    Reg,
+    Scratch,
+    Set,
+    Stmt,
+    Store,
+)
 
 __all__ = ["KernelError", "verify"]
 
 KEYWORDS = frozenset(
-    ("check", "else", "for", "if", "in", "kernel", "let", "pass", "reg", "scratch", "unroll", "vector")
+    (
+        "check",
+        "else",
+        "for",
+        "if",
+        "in",
+        "kernel",
+        "let",
+        "pass",
+        "prefetch",
+        "reg",
+        "scratch",
+        "unroll",
+        "vector",
+    )
 )
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
 
@@ -125,6 +154,9 @@ class _Verifier:
                 case Store():
                     with self.inside(f"store to {s.buffer}"):
                         self.store(s)
+                case Prefetch():
+                    with self.inside(f"prefetch of {s.buffer}"):
+                        self.prefetch(s)
                 case Let():
                     with self.inside(f"let {s.name}"):
                         self.declare(s.name)
@@ -187,6 +219,13 @@ class _Verifier:
         masked = s.mask is not None and self.typed(s.mask, dt.bool_, "the mask")
         if varies and not moves and not masked and not self.alone:
             self.fail("lanes with different values would store to one element; use a register and across")
+
+    def prefetch(self, s: Prefetch) -> None:
+        if s.buffer not in self.access:
+            self.fail("there is no buffer or scratch area of this name")
+        if self.lanes:
+            self.fail("it stands outside vector loops")
+        self.typed(s.index, dt.int64, "the index")
 
     def register(self, s: Reg) -> None:
         if s.dtype.is_complex:

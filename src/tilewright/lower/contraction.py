@@ -31,6 +31,7 @@ from tilewright.kernel.ir import (
     Expr,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Set,
     Stmt,
@@ -75,7 +76,6 @@ LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 NEAR = 4  # elements this far apart are read as vectors and shuffled
-_SUMMED = 4  # vectors of columns added up at once
 
 SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
 # from each of these on another version computes M rows: its tiles have no more than there are
@@ -233,6 +233,7 @@ class Contraction(Packing):
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
             settled=self.settled is not None and look.made_of("b", self.settled),
             apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
+            pieces=upper(self.pieces),
         )
 
     def apart(self, flat: int) -> int:
@@ -481,9 +482,9 @@ class Contraction(Packing):
 
     def column_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
         t, p = self.tiling, self.problem
-        width = min(t.nr * t.lanes, t.nc)
+        width = self.width
         m_start, number, m_count = self.row_tiles("mt")
-        n_start, n_count = self.tiles("nt", width, t.nc)
+        n_start, n_number, n_count = self.tiles("nt", width, t.nc)
         k, loops, local = self.k_loops()
         tile: list[Stmt] = []
         row, at_row = self.space.loop("i", t.mr), index(0) if t.mr == 1 else var("i")
@@ -494,6 +495,7 @@ class Contraction(Packing):
         else:
             a = self.read("a", batch, self.full(self.m, mo, m_block + m_start + row), k)
         step: list[Stmt] = take_checks(self.reader)
+        step += self.ahead(batch, no, n_block, (n_start, n_number), (number, m_count), local)
         done: list[Stmt] = []
         summed = self.words is not None and self.words.correction != 0 and not self.pack_b
         # full vectors share one lane loop, row by row, so that each broadcast of A is used at once and needs no register
@@ -507,9 +509,11 @@ class Contraction(Packing):
             if summed:
                 tile.append(Reg(sums, p.kind, const(0, p.kind), (count,), t.lanes))
             lane, vector = self.space.loop(name, lanes), self.space.loop("j", count)
-            column = n_start + lane + (vector + first) * t.lanes
+            within = lane + (vector + first) * t.lanes
+            column = n_start + within
             if self.pack_b:
-                b = load(self.area_b, (self.b_row(local) + column).expr(), self.stored_kind)
+                place = self.packed_column(local, (n_start, n_number), within)
+                b = load(self.area_b, place.expr(), self.stored_kind)
             else:
                 b = self.read("b", batch, self.full(self.n, no, n_block + column), k)
             checks = take_checks(self.reader)
@@ -528,6 +532,56 @@ class Contraction(Packing):
             step = self.loop_variable(loop_name, length, step)
         tile += [*step, *self.unrolled("i", t.mr, done)]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
+
+    def ahead(
+        self,
+        batch: At,
+        no: At,
+        n_block: Affine,
+        columns: tuple[Affine, Affine],
+        rows: tuple[Affine, int | Expr],
+        local: At,
+    ) -> list[Stmt]:
+        """Ask for the lines of B that follow: in a step of k, one of those that the next tile of columns reads there, while the
+        first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
+        t = self.tiling
+        far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
+        if not far or self.halo is not None or self.unit > 1 or not local:
+            return []
+        vectors = -(-self.width // t.lanes)
+        each = -(-vectors // rows[1]) if isinstance(rows[1], int) else 1
+        out: list[Stmt] = []
+        for i in range(each):
+            vector = self.space.atom(
+                op("minimum", (rows[0] * each + i).expr(), const(vectors - 1)), 0, vectors - 1
+            )
+            if self.laid_out is not None:
+                place = self.packed_column(local, (columns[0], columns[1] + 1), vector * t.lanes)
+                out.append(Prefetch(self.area_b, place.expr()))
+                continue
+            here = n_block + columns[0]
+            if not self.pack_b:
+                column, k = here + self.width + vector * t.lanes, self.in_piece(local)
+            elif t.mc < self.m.most:
+                return []
+            elif self.analysis.streams("b", "k"):
+                lines = -(-self.k // t.lanes)  # of one column
+                row, line = self.space.divmod(vector * self.k + self.flat_k(local), lines)
+                column, k = here + t.nc + row, self.in_piece(self.space.unravel(line * t.lanes, self.local_k))
+            else:
+                column, k = here + t.nc + vector * t.lanes, self.in_piece(local)
+            out += self.asked(batch, self.full(self.n, no, column), k)
+        return out
+
+    def asked(self, batch: At, free: At, k: At) -> list[Stmt]:
+        """Prefetches of what an element of B is made of."""
+        reader = self.reader
+        before, checks = len(reader.accesses), list(reader.checks)
+        self.problem.b(reader, batch, free, k)
+        found = reader.accesses[before:]
+        del reader.accesses[before:]
+        reader.checks[:] = checks
+        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr()) for a in found]
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         if self.words is not None:
@@ -619,7 +673,7 @@ class Contraction(Packing):
     def inner_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
         t, p = self.tiling, self.problem
         m_start, _, m_count = self.row_tiles("mt")
-        n_start, n_count = self.tiles("nt", t.nr, t.nc)
+        n_start, _, n_count = self.tiles("nt", t.nr, t.nc)
         k, loops, local = self.k_loops(flat_from=self.k_flat)
         acc = "acc"
         tile: list[Stmt] = [Reg(acc, p.kind, const(0, p.kind), (t.mr, t.nr), t.lanes)]

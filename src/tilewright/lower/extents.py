@@ -22,6 +22,7 @@ from tilewright.kernel.ir import (
     Kernel,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Set,
     Stmt,
@@ -121,6 +122,8 @@ def _expressions(s: Stmt) -> Iterator[Expr]:
         own = (s.start, s.stop)
     elif isinstance(s, Store):
         own = (s.index, s.value, s.mask)
+    elif isinstance(s, Prefetch):
+        own = (s.index,)
     elif isinstance(s, Let):
         own = (s.value,)
     elif isinstance(s, Reg):

@@ -1,7 +1,8 @@
 """Packing: the operands of one contraction task copied into scratch, in the order in which the register tiles read them.
 
-Scratch is ``[k][columns]`` for B and ``[tile][k][mr]`` for A where lanes run along n, and ``[row][k]`` where they run along k;
-windows that overlap are copied once for all taps along an axis (``halo.py``). Elements are evaluated by ``read``: padding,
+Where lanes run along n, scratch is ``[tile][k][mr]`` for A and ``[tile][k][columns]`` for B, or ``[k][columns]`` where whole rows
+of the last ranges are copied; where they run along k it is ``[row][k]``. Windows that overlap are copied once for all taps along
+an axis (``halo.py``). Elements are evaluated by ``read``: padding,
 casts and elementwise work before a contraction happen here. ``contraction.py`` decides what is packed and multiplies.
 """
 
@@ -42,7 +43,6 @@ __all__ = ["Packing"]
 
 Ranges = Sequence[tuple[str, Extent]]  # loops: their variables and extents
 KLoops = tuple[At, list[tuple[str, Extent]], At]  # indices of the k ranges, their loops, these loops' indices
-_SUMMED = 4  # vectors of columns added up at once
 
 
 def _blocks(total: int, lanes: int) -> Iterator[tuple[int, int, int]]:
@@ -108,10 +108,10 @@ class Packing:
         last = op("sub", extent(range), length if isinstance(length, Expr) else const(length))
         return self.space.atom(op("minimum", start.expr(), last), 0, most - 1)
 
-    def tiles(self, name: str, size: int, length: int) -> tuple[Affine, int]:
-        """The start of a tile within a block and how many tiles there are."""
+    def tiles(self, name: str, size: int, length: int) -> tuple[Affine, Affine, int]:
+        """The start and number of a tile within a block and how many tiles there are."""
         number = self.space.loop(name, -(-length // size))
-        return self.block(number, size, length, size), -(-length // size)
+        return self.block(number, size, length, size), number, -(-length // size)
 
     def row_tiles(self, name: str) -> tuple[Affine, Affine, int | Expr]:
         """The start and number of a tile of rows within the block, and how many there are."""
@@ -215,13 +215,33 @@ class Packing:
     # ---- copies ----
 
     @property
+    def width(self) -> int:
+        """Columns of a tile with lanes along n."""
+        return min(self.tiling.nr * self.tiling.lanes, self.tiling.nc)
+
+    @property
+    def in_panels(self) -> bool:
+        """Whether the packed columns of one tile lie together, in the order in which the tile reads them."""
+        return self.halo is None and self.unit == 1
+
+    @property
     def pitch(self) -> int:
-        """Elements between packed rows: whole vectors, an odd number of them so that rows spread over cache sets."""
+        """Elements between packed rows: the vectors of a tile, or of the block, and then an odd number so that rows spread over
+        cache sets."""
         t = self.tiling
-        vectors = -(-t.nc // t.lanes)
-        if self.laid_out is not None and vectors == t.nr:  # a tile reads all of it
-            return vectors * t.lanes
-        return (vectors + 1 | 1) * t.lanes
+        if self.in_panels:
+            return -(-self.width // t.lanes) * t.lanes
+        return (-(-t.nc // t.lanes) + 1 | 1) * t.lanes
+
+    @property
+    def panel(self) -> int:
+        """Elements of one tile's packed columns."""
+        return self.k * self.pitch
+
+    def packed_column(self, k: At, tile: tuple[Affine, Affine], column: Affine) -> Affine:
+        """Where an element of B lies: a column of a tile, given by its start and number, for the k of the task's piece."""
+        start, number = tile
+        return self.b_row(k) + (number * self.panel + column if self.in_panels else start + column)
 
     def place_b(self, size: int) -> None:
         """Room for a task's block of B: scratch, or its own part of what all tasks share."""
@@ -246,10 +266,10 @@ class Packing:
             self.base_sums = self.laid_out.number * self.tiling.nc
 
     def packed_b(self, batch: At, no: At, n_block: Affine) -> list[Stmt]:
-        """Scratch ``[k][pitch]`` of this task's columns of B."""
+        """This task's columns of B in scratch."""
         if self.halo is not None:
             return (self.overlapping_k if self.inner else self.overlapping_n)(self.halo, batch, no, n_block)
-        self.place_b(self.k * self.pitch)
+        self.place_b(self.panel * (-(-self.tiling.nc // self.width) if self.in_panels else 1))
         out: list[Stmt] = []
         for loops, count in self.packing_loops():
             out += self.copied_b(batch, no, n_block, loops, count)
@@ -269,11 +289,12 @@ class Packing:
             value = self.read("b", batch, at, k, count)
             position = self.base_b + flat_k * self.pitch + within_block
             return self.copy_loops(value, self.area_b, position, loops, lines)
-        column = self.space.loop("q", t.nc)
-        at = self.full(self.n, no, n_block + column)
+        start, number, tiles = self.tiles("qt", self.width, t.nc)
+        column = self.space.loop("q", self.width)
+        at = self.full(self.n, no, n_block + start + column)
         value = self.read("b", batch, at, k, count)
-        position = self.base_b + flat_k * self.pitch + column
-        return self.copy_loops(value, self.area_b, position, loops, [("q", t.nc)])
+        position = self.packed_column(local, (start, number), column)
+        return self.copy_loops(value, self.area_b, position, [*loops, ("qt", tiles)], [("q", self.width)])
 
     @property
     def line(self) -> int:
@@ -404,8 +425,8 @@ class Packing:
             laid_out.sums = Temporary(kind, laid_out.count * t.nc)
             self.area_sums = self.builder.buffer(laid_out.sums, "w")
             self.base_sums = laid_out.number * t.nc
-        width = min(_SUMMED * t.lanes, t.nc)
-        start, tiles = self.tiles("ct", width, t.nc)
+        width = self.width
+        start, number, tiles = self.tiles("ct", width, t.nc)
         k, full = self.space.loop("k", self.k), width // t.lanes
         step: list[Stmt] = []
         done: list[Stmt] = []
@@ -413,8 +434,10 @@ class Packing:
             if not count or not lanes:
                 continue
             lane, vector = self.space.loop("c", lanes), self.space.loop("j", count) + first
-            column = start + lane + vector * t.lanes
-            word = load(self.area_b, (self.base_b + k * self.pitch + column).expr(), dt.uint32)
+            within = lane + vector * t.lanes
+            column = start + within
+            place = number * self.panel + within if self.in_panels else column
+            word = load(self.area_b, (self.base_b + k * self.pitch + place).expr(), dt.uint32)
             at = (vector.expr(),)
             summed = op("mul", reg("columns", kind, *at), const(words.correction, kind))
             put = Store(self.area_sums, (self.base_sums + column).expr(), summed)

@@ -54,7 +54,7 @@ class Situation:
     range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
     ``settled``: B is the same in every run, so that packing it costs nothing. ``apart``: pieces of A's rows along k that lie
-    multiples of a page apart, and so in the same sets of L1.
+    multiples of a page apart, and so in the same sets of L1. ``pieces``: how many times k long the whole sum is.
     """
 
     element: str
@@ -77,6 +77,7 @@ class Situation:
     least_n: int = 0
     settled: bool = False
     apart: int = 1
+    pieces: int = 1
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -93,6 +94,7 @@ class Situation:
             if getattr(self, word)
         )
         flags += f" apart {self.apart}" if self.apart > 1 else ""
+        flags += f" pieces {self.pieces}" if self.pieces > 1 else ""
         return (
             f"{self.element} {self.outer}x{self.m}x{self.n}x{self.k} tail {self.tail} a {self.a} b {self.b} rows {self.packed_k}"
             f" unit {self.unit},{self.inner_unit}{flags} threads {machine.threads}"
@@ -202,7 +204,10 @@ SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and 
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
 L1_SHARE = 0.93  # of L1 that operands may fill: sums, results and the stack are there as well
-MEMORY = 16  # times L2: an operand larger than that comes from memory
+ASKED = (
+    0.25  # of the time for them that is left at least where tiles ask for the lines of B before they are read
+)
+MEMORY = 12  # times L2: an operand larger than that comes from memory
 STREAMS = 4  # rows that have to be read at once for memory to deliver what it can
 ROWS = 8  # of B that pass by the sums of one row of A together
 REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
@@ -252,6 +257,14 @@ class _Work:
     apart: int = 1
     a_cycles: float = PACK_CYCLES
     b_cycles: float = PACK_CYCLES
+    settled: bool = False
+    pieces: int = 1
+    long: bool = False
+
+    @property
+    def panels(self) -> bool:
+        """Whether columns lie in place, or so that each tile finds its own together: it asks for those of the next one."""
+        return not self.inner and self.packed_k == self.k and self.unit == 1
 
     def tiles(self, machine: Machine, lanes: int) -> Iterator[tuple[int, int]]:
         """Register tiles worth a thought: for each width, the tallest and some with fewer rows."""
@@ -321,7 +334,15 @@ class _Work:
         if self.inner:
             return self.m, along_n if self.m > 8 or self.packs_b else self.n
         along_m = room // (self.itemsize * max(self.k, 1))
-        return along_m if self.packs_a or not self.packs_b else self.m, along_n if self.packs_b else self.n
+        # tiles ask for panels that are laid out already: a block of them may lie in memory
+        here = self.packs_b and not (self.settled and self.panels)
+        limit_m, limit_n = (
+            along_m if self.packs_a or not self.packs_b else self.m,
+            along_n if here else self.n,
+        )
+        if self.long:  # what follows reads the block's sums
+            limit_n = min(limit_n, room // 2 // (self.itemsize * min(limit_m, self.m)))
+        return limit_m, limit_n
 
     def cheapest(self, machine: Machine) -> tuple[float, Tiling]:
         """The register tile and blocks that take the least time on all threads, and that time in cycles."""
@@ -332,7 +353,7 @@ class _Work:
         copied_a = self.a_cycles * slower * self.packs_a
         tiles = list(self.tiles(machine, lanes))
         best, choice = float("inf"), (1, 1, self.m, self.n)
-        remote = self.inner and self.n * self.k * self.itemsize > MEMORY * machine.l2
+        remote = self.n * self.k * self.pieces * self.itemsize > MEMORY * machine.l2
         for nr in dict.fromkeys(nr for _, nr in tiles):
             times = [(mr, self.time(mr, nr, lanes, machine)) for mr, other in tiles if other == nr]
             # for each size of a block of rows, what a tile's width of it takes, and the tile's rows
@@ -349,8 +370,19 @@ class _Work:
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
                     outside = mc * self.k * self.itemsize > machine.l2 // 2
                     again = 1.0 + REREAD * (columns - 1) * outside
-                    waits = max(STREAMS / nr, 1.0) if remote else 1.0
-                    fetched = (mc * far_a * again + nc * far_b * waits) * self.k * self.itemsize / FAR_BYTES
+                    waits = max(STREAMS / nr, 1.0) if self.inner else 1.0
+                    # a task that copies B asks for what the next one copies, if that is not the same
+                    asked = self.panels and (mc == self.m or self.settled or not self.packs_b)
+                    fetched_a, fetched_b = (
+                        size * self.k * self.itemsize / FAR_BYTES for size in (mc * far_a * again, nc * far_b)
+                    )
+                    if not remote:  # rows that follow each other arrive in time
+                        fetched_b *= ASKED
+                    elif asked:
+                        fetched_b = max(ASKED * fetched_b, fetched_b - columns * time)
+                    else:
+                        fetched_b *= waits
+                    fetched = fetched_a + fetched_b
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
                     if machine.threads > 1 < tasks:
@@ -394,6 +426,8 @@ def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
     ways = [s.a == "computed"] if s.a != "along" else [False] if s.k <= 32 else [True]
     if s.a == "along" and s.m * s.itemsize < PAGE:
         ways = [False, True]
+    if s.a == "plain" and s.m > 8 and s.k * s.itemsize % PAGE == 0:  # few rows fit L1 together where they lie
+        ways = [False, True]
     columns = [_work(s, inner=False, pack_a=pack_a, pack_b=pack_b) for pack_a in ways]
     short = s.n <= lanes // 4
     if s.one_row(machine) and s.n >= ROWS * lanes:
@@ -432,5 +466,6 @@ def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
         packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8", apart=s.apart,
-        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles,
+        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles, settled=s.settled,
+        pieces=s.pieces, long=s.long,
     )  # fmt: skip
