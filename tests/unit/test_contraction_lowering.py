@@ -295,6 +295,18 @@ def test_long_contractions_run_in_pieces(threads: int) -> None:
     assert "sum of pieces" in executable.stage_text("plan")
 
 
+def test_phases_of_a_dilated_convolution_are_joined_in_whole_vectors() -> None:
+    """A loop over one phase of a row would store every second element."""
+    x, w = input_value(dt.float32, (2, 4, 16, 16)), input_value(dt.float32, (8, 4, 3, 3))
+    y = make(
+        "conv", (x, w), stride=(1, 1), padding=((1, 2), (1, 2)), lhs_dilation=(2, 2), rhs_dilation=(1, 1),
+        groups=1, dtype=dt.float32,
+    )  # fmt: skip
+    executable = check([Problem(y, 36)], "host", 1)
+    (joined,) = [str(line) for line in executable.stage_text("kernels").splitlines() if "where(int32" in line]
+    assert re.match(r" *b4\[i2 \+ ", joined)
+
+
 @machines
 def test_operands_beyond_the_caches(threads: int) -> None:
     problems = [matmul(130, 700, 1024, layout, dt.float32) for layout in range(4)]

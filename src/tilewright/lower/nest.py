@@ -240,7 +240,7 @@ def _vector_dim(nest: Nest, accesses: list[Access], width: int) -> tuple[int | N
             inside = [a for a in access.position.terms if a.op != "var" and mentions(a, {atom})]
             if inside:
                 near = all(_repeats(a, atom, access.position.coefficient(a)) for a in inside) and c in (0, 1)
-                cost += 2.5 if near else 10
+                cost += 2.0 if near else 10  # a load and a shuffle
             else:
                 store = access.value in nest.group.outputs and abs(c) > 1
                 cost += max(stride_cost(c), 6.0 if store else 0.0)  # stores have no shuffles

@@ -6,7 +6,7 @@ which p + t*spread - padding is a multiple of s: every (s / gcd(s, spread))-th t
 
     before   conv(x: [n, c, h], w: [f, c, 3], lhs_dilation=2, padding=(1, 2)) : [n, f, 2*h]
     after    even = conv(x, w[:, :, 1:2]); odd = conv(x, w[:, :, 0::2])
-             reshape(where(iota == 0, expand(even), expand(odd)) : [n, f, h, 2])
+             where(parity == 0, repeat(even), repeat(odd)) : [n, f, 2*h]
 
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016.)
 """
@@ -93,6 +93,11 @@ def _split(v: Value) -> Value:
         return v
     places = [-(-n // s) for n, s in zip(shape[2:], steps, strict=True)]
     between = (*shape[:2], *itertools.chain(*zip(places, steps, strict=True)))  # [n, f, h, s, w, s]
+    whole = (*shape[:2], *(n * s for n, s in zip(places, steps, strict=True)))
+
+    def joined(x: Value) -> Value:
+        """Selections run over whole rows: where they ran over [.., w, s], each phase would store every s-th element."""
+        return make("reshape", [make("broadcast", [x], shape=between)], shape=whole)
 
     def laid(chosen: tuple[int, ...]) -> Value:
         """The result for given phases of the first axes, over all phases of the others."""
@@ -100,18 +105,17 @@ def _split(v: Value) -> Value:
         if axis < len(steps):
             total = laid((*chosen, 0))
             for p in range(1, steps[axis]):
-                number = make("iota", [], shape=between, axis=3 + 2 * axis, dtype=dt.int32)
-                mine = make("eq", [number, make("broadcast", [constant(p, dt.int32)], shape=between)])
+                number = joined(make("iota", [], shape=between, axis=3 + 2 * axis, dtype=dt.int32))
+                mine = make("eq", [number, joined(constant(p, dt.int32))])
                 total = make("where", [mine, laid((*chosen, p)), total])
             return total
         dense = _dense(v, [axes[a][p] for a, p in enumerate(chosen)])
         if dense is None:
-            return make("broadcast", [constant(0, v.dtype)], shape=between)
+            return joined(constant(0, v.dtype))
         apart = (*shape[:2], *itertools.chain(*((n, 1) for n in places)))
-        return make("broadcast", [make("reshape", [dense], shape=apart)], shape=between)
+        return joined(make("reshape", [dense], shape=apart))
 
-    whole = (*shape[:2], *(n * s for n, s in zip(places, steps, strict=True)))
-    out = make("reshape", [laid(())], shape=whole)
+    out = laid(())
     if whole == shape:
         return out
     return make("slice", [out], start=(0,) * len(shape), stop=shape, step=(1,) * len(shape))
