@@ -188,6 +188,7 @@ def test_it_is_used_where_it_pays() -> None:
     for images, channels, filters, high, wide in (
         (16, 64, 128, 16, 16),
         (64, 32, 32, 15, 17),
+        (128, 512, 512, 14, 14),
         (1, 64, 64, 56, 56),
     ):
         found = choose_summing(MACHINE, images, channels, filters, high, wide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from tilewright.recipes.machine import Machine
 
@@ -82,6 +83,7 @@ def choose_blocking(machine: Machine, channels: int, shape: tuple[int, ...]) -> 
 # ---- filter gradients ----
 
 MOST_SUMMED = 128  # tiles of a block
+LEAST_SUMMED = 24  # the same, if there are so many
 IMAGE_COST = 44.0  # cycles to transform a tile of a vector of channels
 GRADIENT_COST = 26.0  # and of a vector of filters
 TURN_COST = 0.5  # to copy an element so that lanes run along channels, or filters
@@ -129,6 +131,8 @@ def choose_summing(
             # only whole images are summed together
             most = MOST_SUMMED // (rows * across) if rows * across == down * tiles_wide else 1
             for together in _divisors(parts, most):
+                if rows * across * together < min(LEAST_SUMMED, images * down * tiles_wide):
+                    continue
                 for some_filters in _parts(filters, 8):
                     for some in _parts(channels, lanes):
                         shape = rows, across, together, some_filters, some
@@ -138,13 +142,26 @@ def choose_summing(
     return best
 
 
+@cache
+def _sum_tile(vectors: int, filters: int, wide: bool, slower: float) -> tuple[int, int, float]:
+    """Filters and vectors of a register tile that covers a task's sums with the fewest cycles for each tile of the image, and the
+    cycles of a step."""
+    best = float("inf"), 1, 1, 1.0
+    for nr, most in _MOST_ROWS[wide].items():
+        for mr in range(1, min(most, filters) + 1 if vectors % nr == 0 else 0):
+            step = max(mr * nr * slower, 1.01 * (mr + nr), 10.0) / 2.0 * SHARES
+            best = min(best, (-(-filters // mr) * (vectors // nr) * step, -mr, nr, step))
+    return -best[1], best[2], best[3]
+
+
 def _divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
 
 def _parts(n: int, unit: int) -> list[int]:
     """Sizes of equal parts of a range, multiples of a unit if there is more than one."""
-    return list(dict.fromkeys(min(-(-n // (count * unit)) * unit, n) for count in range(1, 9)))
+    counts = dict.fromkeys(-(-n // most) for most in (128, 96, 64, 48, 32))
+    return list(dict.fromkeys(min(-(-n // (count * unit)) * unit, n) for count in (1, *counts)))
 
 
 def _summing(
@@ -165,14 +182,9 @@ def _summing(
     if 4 * held > L2_SHARE * machine.l2:
         return None
     slower = 2.0 / machine.fmas
-    nrs = [n for n in (4, 3, 2, 1) if vectors % n == 0 and (n <= 3 or machine.registers >= 32)]
-    best_tile = float("inf"), 1, 1
-    for nr in nrs:
-        for mr in range(1, min(_MOST_ROWS[machine.registers >= 32][nr], some_filters) + 1):
-            step = max(mr * nr * slower, 1.01 * (mr + nr), 10.0) / 2.0 * SHARES
-            count = -(-some_filters // mr) * (vectors // nr)
-            best_tile = min(best_tile, (count * (tiles * step + ADD_COST * mr * nr), -mr, nr))
-    products, mr, nr = best_tile
+    mr, nr, step = _sum_tile(vectors, some_filters, machine.registers >= 32, slower)
+    count = -(-some_filters // mr) * (vectors // nr)
+    products = count * (tiles * step + ADD_COST * mr * nr)
     copied = together * (high * wide * some + 4 * rows * across * some_filters) * TURN_COST
     transforms = tiles * (vectors * IMAGE_COST + -(-some_filters // lanes) * GRADIENT_COST)
     block = 16 * products + (copied + transforms) * slower
@@ -187,4 +199,4 @@ def _summing(
         if best is None or cost < best[0]:
             best = cost, blocks // pieces
     assert best is not None
-    return best[0], Summing(rows, across, together, best[1], some_filters, some, -mr, nr)
+    return best[0], Summing(rows, across, together, best[1], some_filters, some, mr, nr)
