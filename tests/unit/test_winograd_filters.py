@@ -10,6 +10,7 @@ from tilewright.autodiff.vjp import vjp
 from tilewright.compiler import Executable
 from tilewright.core import dtype as dt
 from tilewright.core.settings import settings
+from tilewright.core.size import Size
 from tilewright.graph import reference
 from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.kernel.verify import verify
@@ -200,12 +201,14 @@ def test_it_is_used_where_it_pays() -> None:
     inputs, dw = gradient((2, 16, 8, 8), 16)
     assert [filter_gradient(v) is not None for v in topological([dw])].count(True) == 1
     x, w = inputs[0], input_value(dt.float32, (16, 16, 3, 3))
+    batch = input_value(dt.float32, (Size("batch", 2, 64), 16, 8, 8))
     halves = input_value(dt.float64, x.shape), input_value(dt.float64, w.shape)
     others = [
         convolution(x, w, ((1, 1), (1, 1)), stride=2),
         convolution(x, input_value(dt.float32, (16, 16, 5, 5)), ((1, 1), (1, 1))),
         convolution(x, input_value(dt.float32, (16, 8, 3, 3)), ((1, 1), (1, 1)), groups=2),
         convolution(*halves, ((1, 1), (1, 1))),
+        convolution(batch, w, ((1, 1), (1, 1))),  # as many images as there are at run time
     ]
     for y in others:
         found_all = vjp([y], [input_value(y.dtype, y.shape)], [y.inputs[1]])

@@ -272,6 +272,8 @@ def convolution_of_images(anchor: Value) -> Convolution | None:
     if v.op != "conv" or not is_static(v.shape) or len(v.shape) < 3 or v.type.size == 0 or v["groups"] != 1:
         return None
     image, filters = v.inputs
+    if not is_static((*image.shape, *filters.shape)):
+        return None
     if not (v.dtype is image.dtype is filters.dtype) or v.dtype not in (dt.float32, dt.float64):
         return None
     if max(*v["lhs_dilation"], *v["rhs_dilation"]) > 1 or 0 in (*image.shape, *filters.shape):

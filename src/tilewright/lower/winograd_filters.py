@@ -98,6 +98,8 @@ def filter_gradient(v: Value) -> FilterGradient | None:
         return None
     window = windows.inputs[0]
     (image,) = window.inputs
+    if not is_static((*window.shape, *g.shape)):
+        return None
     n, c, *rest = static(window.shape)
     ones = (*window["stride"], *window["dilation"])
     if window["axes"] != (2, 3) or window["size"] != (3, 3) or any(s != 1 for s in ones):
