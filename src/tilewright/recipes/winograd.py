@@ -86,7 +86,7 @@ MOST_SUMMED = 128  # tiles of a block
 LEAST_SUMMED = 24  # the same, if there are so many
 IMAGE_COST = 44.0  # cycles to transform a tile of a vector of channels
 GRADIENT_COST = 26.0  # and of a vector of filters
-TURN_COST = 0.5  # to copy an element so that lanes run along channels, or filters
+TURN_COST = 0.4  # to copy an element so that lanes run along channels, or filters
 ADD_COST = 3.0  # to begin a register of sums and to add it to those of the blocks before
 FINISH_COST = 2.0  # for each element of a task's sums
 PIECE_COST = 0.4  # to store and add up one element of a piece's partial result
@@ -185,7 +185,9 @@ def _summing(
     mr, nr, step = _sum_tile(vectors, some_filters, machine.registers >= 32, slower)
     count = -(-some_filters // mr) * (vectors // nr)
     products = count * (tiles * step + ADD_COST * mr * nr)
-    copied = together * (high * wide * some + 4 * rows * across * some_filters) * TURN_COST
+    # whole vectors of a row are turned, however little of the last one there is
+    row, inner = (-(-n // lanes) * lanes for n in (wide, wide - 2))
+    copied = together * (high * row * some + (high - 2) * inner * some_filters) * TURN_COST
     transforms = tiles * (vectors * IMAGE_COST + -(-some_filters // lanes) * GRADIENT_COST)
     block = 16 * products + (copied + transforms) * slower
     finish = TASK_COST + sums * FINISH_COST * slower
