@@ -272,7 +272,7 @@ class Contraction(Packing):
     def take(self, tiling: Tiling) -> None:
         """Build with these parameters."""
         s = self.situation
-        if tiling.pack_b and tiling.nc * self.k * s.itemsize > MAX_PACK:
+        if tiling.pack_b and not s.settled and tiling.nc * self.k * s.itemsize > MAX_PACK:
             raise Unsupported("a contraction whose packed block does not fit in scratch")
         self.tiling, self.inner = tiling, tiling.variant == "inner"
         # with lanes along k results come one by one; the block has lanes for what follows
@@ -442,8 +442,13 @@ class Contraction(Packing):
         at = [self.space.loop(n, e) for n, e in zip(names, extents, strict=True)]
         # of the larger operand one block after the other is read; those of the smaller one come again from nearby
         order = [*range(len(extents))]
+        # what a task copies of B is asked for by the one before it that multiplies other columns
+        self.next_n: Affine | None = Affine.of(1)
         if self.n.most > self.m.most and is_static((self.m.size, self.n.size)):
             order[-2:] = order[:-3:-1]
+            self.next_n = self.space.divmod(at[-2] + 1, upper(blocks_m))[0]
+        elif not isinstance(blocks_m, int):
+            self.next_n = None
         lets = digits([names[i] for i in order], tuple(extents[i] for i in order))
         self.piece = at[0]
         batch, mo, no = self.cut(at[1:])
@@ -562,14 +567,17 @@ class Contraction(Packing):
             here = n_block + columns[0]
             if not self.pack_b:
                 column, k = here + self.width + vector * t.lanes, self.in_piece(local)
-            elif t.mc < self.m.most:
+            elif self.next_n is None:
                 return []
             elif self.analysis.streams("b", "k"):
                 lines = -(-self.k // t.lanes)  # of one column
                 row, line = self.space.divmod(vector * self.k + self.flat_k(local), lines)
-                column, k = here + t.nc + row, self.in_piece(self.space.unravel(line * t.lanes, self.local_k))
+                column, k = (
+                    here + self.next_n * t.nc + row,
+                    self.in_piece(self.space.unravel(line * t.lanes, self.local_k)),
+                )
             else:
-                column, k = here + t.nc + vector * t.lanes, self.in_piece(local)
+                column, k = here + self.next_n * t.nc + vector * t.lanes, self.in_piece(local)
             out += self.asked(batch, self.full(self.n, no, column), k)
         return out
 

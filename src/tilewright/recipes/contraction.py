@@ -122,7 +122,7 @@ class Situation:
             return False
         if not (1 <= t.mr <= t.mc <= self.m and t.nr >= 1 and 1 <= t.nc <= self.n and t.nc % unit == 0):
             return False
-        if t.pack_b and t.nc * self.k * self.itemsize > MAX_PACK:
+        if t.pack_b and not self.settled and t.nc * self.k * self.itemsize > MAX_PACK:
             return False
         if inner:
             return (
@@ -196,6 +196,7 @@ COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector in a step of k that comes from L2, beside enough arithmetic
 BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
+TALL = 0.01  # of a step more for each row beyond eight, where packed columns come from L2 and two multiplications begin in a cycle
 SUMS = 10.0  # that have to be under way for two multiplications in each cycle
 LOADS = 1.01  # of two loads in a cycle: some cross a line
 STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
@@ -203,6 +204,7 @@ SUM_CYCLES = 0.013  # for each element of a row of bytes: its column's sum, and 
 # Cycles of any core.
 FAR_BYTES = 8.0  # that arrive in a cycle from beyond L2
 PAGE = 4096  # bytes
+L2_SHARE = 1.15  # of L2 that blocks may fill: tiles wait for few of the lines that are left out
 L1_SHARE = 0.93  # of L1 that operands may fill: sums, results and the stack are there as well
 ASKED = (
     0.25  # of the time for them that is left at least where tiles ask for the lines of B before they are read
@@ -307,6 +309,8 @@ class _Work:
         far = self.from_l2(mr, nr, lanes, machine)
         # a core that multiplies once in a cycle has as many steps under way, and so twice the time for each
         step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
+        if far and slower == 1.0 and self.packs_b and self.panels:
+            step *= 1.0 + TALL * max(mr - 8, 0)
         if self.inner:
             summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
             # tiles of one row are so short that the processor has the next ones in view
@@ -368,11 +372,11 @@ class _Work:
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
-                    outside = mc * self.k * self.itemsize > machine.l2 // 2
+                    copied = nc * self.packed_k * (self.packs_b and not self.settled)
+                    outside = (mc * self.k + copied) * self.itemsize > L2_SHARE * machine.l2
                     again = 1.0 + REREAD * (columns - 1) * outside
                     waits = max(STREAMS / nr, 1.0) if self.inner else 1.0
-                    # a task that copies B asks for what the next one copies, if that is not the same
-                    asked = self.panels and (mc == self.m or self.settled or not self.packs_b)
+                    asked = self.panels
                     fetched_a, fetched_b = (
                         size * self.k * self.itemsize / FAR_BYTES for size in (mc * far_a * again, nc * far_b)
                     )
