@@ -332,6 +332,18 @@ def test_tiles_ask_for_what_is_read_next() -> None:
             np.testing.assert_allclose(product(tw.asarray(x)).numpy(), x @ settled.T, rtol=1e-4, atol=1e-4)
 
 
+def test_merged_heads_are_copied_along_their_features() -> None:
+    """Rows of A that are made of heads far apart: a loop over heads, then vectors along each head's features."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((2, 4, 24, 32)).astype(np.float32)
+    w = rng.standard_normal((128, 40)).astype(np.float32)
+    merged = tw.jit(lambda x, w: tw.permute(x, (0, 2, 1, 3)).reshape(2, 24, 128) @ w)
+    got = merged(tw.asarray(x), tw.asarray(w)).numpy()
+    np.testing.assert_allclose(got, x.transpose(0, 2, 1, 3).reshape(2, 24, 128) @ w, rtol=1e-4, atol=1e-4)
+    text = merged.executable(tw.asarray(x), tw.asarray(w)).stage_text("kernels")
+    assert "p0h" in text and "% 32" not in text
+
+
 def test_idle_lanes_of_a_partial_vector_are_not_kept() -> None:
     executable = check([matmul(37, 10, 20, 0, dt.float32)], "host", 1)
     assert "select <" not in executable.stage_text("llvm")

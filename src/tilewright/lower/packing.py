@@ -24,6 +24,7 @@ from tilewright.kernel.ir import (
     Store,
     const,
     idiv,
+    imod,
     index,
     load,
     op,
@@ -52,6 +53,14 @@ def _blocks(total: int, lanes: int) -> Iterator[tuple[int, int, int]]:
         yield lanes, 0, total // lanes
     if rest:
         yield rest, total - rest, 1
+
+
+def _replaced(position: Affine, instead: dict[Expr, Affine]) -> Affine:
+    """A position with atoms replaced."""
+    total = Affine.of(position.constant)
+    for atom, factor in position.terms.items():
+        total += instead.get(atom, Affine({atom: 1})) * factor
+    return total
 
 
 @dataclass(slots=True)
@@ -464,9 +473,10 @@ class Packing:
         ranges: list[tuple[str, Extent]] = [(n, e) for n, e in (*outer, *lines) if e != 1]
         if not ranges:
             return body
-        vector = ranges[-1]
         positions = [a.position for a in self.reader.accesses]
         self.reader.accesses.clear()
+        body, ranges, (position, *positions) = self.in_digits(body, ranges, [position, *positions])
+        vector = ranges[-1]
 
         def score(item: tuple[str, Extent]) -> float:
             atom = var(item[0])
@@ -495,6 +505,27 @@ class Packing:
         for name, length in reversed(ranges):
             body = self.loop_variable(name, length, body)
         return body
+
+    def in_digits(
+        self, body: list[Stmt], ranges: list[tuple[str, Extent]], positions: list[Affine]
+    ) -> tuple[list[Stmt], list[tuple[str, Extent]], list[Affine]]:
+        """A copy with loops for the digits of a range, where positions have quotient and remainder of it by one number: what is
+        contiguous along the remainder can be read so."""
+        out: list[tuple[str, Extent]] = []
+        for name, length in ranges:
+            atom = var(name)
+            digits = {x for p in positions for x in p.terms if x.op in ("idiv", "imod") and x.args[0] is atom}
+            sizes = {x.args[1].attr for x in digits}
+            size = sizes.pop() if len(sizes) == 1 else 0
+            if not size or not isinstance(length, int) or length % size or len(digits) < 2:
+                out.append((name, length))
+                continue
+            high, low = self.space.loop(f"{name}h", length // size), self.space.loop(f"{name}l", size)
+            instead = {idiv(atom, size): high, imod(atom, size): low, atom: high * size + low}
+            body = [renamed(s, {x: a.expr() for x, a in instead.items()}) for s in body]
+            positions = [_replaced(p, instead) for p in positions]
+            out += [(n, e) for n, e in ((f"{name}h", length // size), (f"{name}l", size)) if e != 1]
+        return body, out, positions
 
     def transposed_squares(
         self,

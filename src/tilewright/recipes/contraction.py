@@ -344,8 +344,6 @@ class _Work:
             along_m if self.packs_a or not self.packs_b else self.m,
             along_n if here else self.n,
         )
-        if self.long:  # what follows reads the block's sums
-            limit_n = min(limit_n, room // 2 // (self.itemsize * min(limit_m, self.m)))
         return limit_m, limit_n
 
     def cheapest(self, machine: Machine) -> tuple[float, Tiling]:
@@ -387,6 +385,8 @@ class _Work:
                     else:
                         fetched_b *= waits
                     fetched = fetched_a + fetched_b
+                    if self.long:  # sums that do not stay in L2 until what follows reads them
+                        fetched += 2 * max(mc * nc * self.itemsize - machine.l2 // 4, 0) / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
                     if machine.threads > 1 < tasks:
