@@ -549,36 +549,37 @@ class Contraction(Packing):
     ) -> list[Stmt]:
         """Ask for the lines of B that follow: in a step of k, one of those that the next tile of columns reads there, while the
         first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
-        t = self.tiling
+        t, start, size = self.tiling, columns[0], self.n.size
         far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
-        if not far or self.halo is not None or self.unit > 1 or not local:
+        if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
             return []
+        if self.pack_b and self.laid_out is None and self.next_n is None:
+            return []
+        # what follows the last tile is that tile: lines outside of memory take long to be found missing
+        ahead = (
+            n_block + start + (self.next_n * t.nc if self.pack_b and self.next_n is not None else self.width)
+        )
+        last = size - self.width
+        following = self.space.atom(op("minimum", ahead.expr(), const(last)), 0, last)
         vectors = -(-self.width // t.lanes)
         each = -(-vectors // rows[1]) if isinstance(rows[1], int) else 1
         out: list[Stmt] = []
         for i in range(each):
-            vector = self.space.atom(
-                op("minimum", (rows[0] * each + i).expr(), const(vectors - 1)), 0, vectors - 1
-            )
+            number = op("minimum", (rows[0] * each + i).expr(), const(vectors - 1))
+            vector = self.space.atom(number, 0, vectors - 1)
             if self.laid_out is not None:
-                place = self.packed_column(local, (columns[0], columns[1] + 1), vector * t.lanes)
-                out.append(Prefetch(self.area_b, place.expr()))
+                assert self.laid_out.blocks is not None
+                panel = (self.base_b + (columns[1] + 1) * self.panel).expr()
+                panel = op("minimum", panel, const(self.laid_out.blocks.size - self.panel))
+                step = self.flat_k(local) * self.pitch + vector * t.lanes
+                out.append(Prefetch(self.area_b, op("add", panel, step.expr())))
                 continue
-            here = n_block + columns[0]
-            if not self.pack_b:
-                column, k = here + self.width + vector * t.lanes, self.in_piece(local)
-            elif self.next_n is None:
-                return []
-            elif self.analysis.streams("b", "k"):
+            column, k = following + vector * t.lanes, local
+            if self.pack_b and self.analysis.streams("b", "k"):
                 lines = -(-self.k // t.lanes)  # of one column
                 row, line = self.space.divmod(vector * self.k + self.flat_k(local), lines)
-                column, k = (
-                    here + self.next_n * t.nc + row,
-                    self.in_piece(self.space.unravel(line * t.lanes, self.local_k)),
-                )
-            else:
-                column, k = here + self.next_n * t.nc + vector * t.lanes, self.in_piece(local)
-            out += self.asked(batch, self.full(self.n, no, column), k)
+                column, k = following + row, self.space.unravel(line * t.lanes, self.local_k)
+            out += self.asked(batch, self.full(self.n, no, column), self.in_piece(k))
         return out
 
     def asked(self, batch: At, free: At, k: At) -> list[Stmt]:
