@@ -8,6 +8,7 @@ sum; divide).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from tilewright.core.dtype import DType
@@ -168,6 +169,8 @@ class _Emitter:
         self.builder.streamed.update(
             v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
         )
+        self.l1 = machine.l1
+        self.together = self.choose_together()
         self.side_by_side = 0 if group.reductions else _side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
 
@@ -230,22 +233,77 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            body += [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
+            row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
             if inside:
-                body += self.reduced_loops(inside, lanes)
+                row += self.reduced_loops(inside, lanes)
             for number, v in enumerate(reductions):
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 result: Expr = reg(f"acc{d}_{number}", kind)
                 if self.by_rows:
                     result = across(COMBINE[v.op], result)
-                body.append(Let(f"r{d}_{number}", cast(result, v.dtype)))
-                name = f"r{d}_{number}"
-                reader.bound[v] = lambda at, name=name, v=v: var(name, v.dtype)  # type: ignore[misc]
+                row.append(self.name_row_value(v, f"r{d}_{number}", cast(result, v.dtype)))
+            body += self.each_row(row)
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
-        body += self.store([v for v in group.outputs if v in rows])
+            body += self.row_values(rows, d + 1)
+        body += self.each_row(self.store([v for v in group.outputs if v in rows]), lanes=self.register)
         self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
+
+    # ---- several rows together ----
+
+    def choose_together(self) -> int:
+        """How many rows go through each phase before the next one: a row's result takes a chain of instructions to find (its
+        lanes combined, a logarithm), for which the next row's work does not wait then, and functions of such results take
+        vectors along the rows. 1 where a row is long beside that, or rows are few."""
+        if not self.by_rows or not self.outer or not isinstance(self.outer[-1].extent, int):
+            return 1
+        assert self.vector is not None
+        (atom,) = self.vector.at.terms
+        inside = product([d.extent for d in self.nest.dims if d.reduced])
+        moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)}
+        nbytes = inside * sum(v.dtype.itemsize for v in moving)
+        together = int(os.environ.get("B", self.register))
+        while together > 1 and (
+            together * nbytes > int(os.environ.get("LF", self.l1 // 2)) or self.outer[-1].extent < together * 2 * self.threads
+        ):
+            together //= 2
+        return together
+
+    def each_row(self, row: list[Stmt], lanes: int = 0) -> list[Stmt]:
+        """What is done for one row, for all that go together."""
+        if self.together == 1 or not row:
+            return row
+        dim, at = self.outer[-1], var("block") * self.together
+        rows = index(self.together)
+        assert isinstance(dim.extent, int)
+        if dim.extent % self.together:
+            rows = op("minimum", rows, index(dim.extent) - at)
+        body = (Let(dim.name, at + var("row")), *row)
+        return [Loop("row", index(0), rows, body, "vector" if lanes else "serial", lanes)]
+
+    def name_row_value(self, v: Value, name: str, value: Expr) -> Stmt:
+        """Let what is read of ``v`` from here on be this value, found for one row."""
+        if self.together == 1:
+            self.reader.bound[v] = lambda at: var(name, v.dtype)
+            return Let(name, value)
+        area = self.builder.area(v.dtype, self.together)
+        self.reader.bound[v] = lambda at: load(area, var("row"), v.dtype)
+        return Store(area, var("row"), value)
+
+    def row_values(self, rows: set[Value], depth: int) -> list[Stmt]:
+        """Functions of the rows' results that elements of the rows read: computed once for all rows that go together."""
+        if self.together == 1:
+            return []
+        group, stmts = self.group, list[Stmt]()
+        for v in group.members:
+            if v in group.reductions or v not in rows or self.depth[v] != depth or own_cost(v) < 4:
+                continue
+            value = self.reader.read(v, self.nest.index(v))
+            stmts += take_checks(self.reader)
+            stmts.append(self.name_row_value(v, "", value))
+        self.reader.forget()
+        return self.each_row(stmts, self.register)
 
     def adds_rows(self) -> bool:
         """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory
@@ -325,7 +383,10 @@ class _Emitter:
         """Store a value of the row in scratch."""
         dims = [d for d in self.nest.dims if d.reduced]
         position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
-        name = self.builder.area(v.dtype, product([d.extent for d in dims]))
+        size = product([d.extent for d in dims])
+        name = self.builder.area(v.dtype, size * self.together)
+        if self.together > 1:
+            position = position + var("row") * size
         value = self.reader.read(v, self.nest.index(v))
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
@@ -379,6 +440,10 @@ class _Emitter:
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
+        if self.together > 1:
+            last = self.outer[-1]
+            assert isinstance(last.extent, int)
+            self.outer[-1] = Dim("block", -(-last.extent // self.together), False)
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):
             body = (Loop(dim.name, index(0), extent(dim.extent), body),)
