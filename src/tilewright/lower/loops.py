@@ -32,9 +32,10 @@ from tilewright.kernel.ir import (
     load,
     op,
     reg,
+    substitute,
     var,
 )  # fmt: skip
-from tilewright.lower.affine import Affine
+from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.groups import Group, operation_cost, own_cost
@@ -51,6 +52,7 @@ LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 SERIAL_COST = (
     48  # of three functions like tanh one after the other, where one multiplication begins in a cycle
 )
@@ -142,10 +144,23 @@ def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machin
     return 8 if wide and all(v.op != "pow" or stored(v) for v in heights) else 4
 
 
+def combined(combine: str, total: Expr, term: Expr) -> Expr:
+    """A reduction's next value. Where a term stands for nothing, smaller or larger ones leave the value as it is: one masked
+    instruction where there are masks."""
+    if combine in ("minimum", "maximum") and term.op == "where":
+        condition, one, other = term.args
+        if other is identity(combine, term.dtype):
+            return op("where", condition, op(combine, total, one), total)
+        if one is identity(combine, term.dtype):
+            return op("where", condition, total, op(combine, total, other))
+    return op(combine, total, term)
+
+
 class _Emitter:
     """Builds the statements of one group over its chosen nest."""
 
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+        self.stored = stored
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
@@ -214,6 +229,7 @@ class _Emitter:
         last = max((self.depth[v] for v in group.members), default=0)
         rows = {v for v in group.members if self.is_row_value(v)}
         cached = self.cached_values(rows, last)
+        self.shared = self.read_by_elements(rows)
         body: list[Stmt] = []
         for d in range(last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1]
@@ -225,30 +241,57 @@ class _Emitter:
                 inside += self.keep(v, kept)
             inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
+            picks: dict[int, Expr] = {}
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-                regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+                one = self.picked(term, identity(COMBINE[v.op], kind))
+                if one is not None:
+                    picks[number] = one
+                    continue
+                regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 inside += take_checks(reader)
-                inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
+                inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
             if inside:
                 row += self.reduced_loops(inside, lanes)
             for number, v in enumerate(reductions):
+                if number in picks:
+                    continue
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 result: Expr = reg(f"acc{d}_{number}", kind)
                 if self.by_rows:
                     result = across(COMBINE[v.op], result)
                 row.append(self.name_row_value(v, f"r{d}_{number}", cast(result, v.dtype)))
             body += self.each_row(row)
+            chosen: list[Stmt] = []
+            for number, one in picks.items():
+                v = reductions[number]
+                chosen.append(self.name_row_value(v, f"r{d}_{number}", cast(one, v.dtype)))
+            body += self.each_row(chosen, self.register)
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
-            body += self.row_values(rows, d + 1)
+            body += self.row_values(d + 1)
         body += self.each_row(self.store([v for v in group.outputs if v in rows]), lanes=self.register)
         self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
+
+    def picked(self, term: Expr, start: Expr) -> Expr | None:
+        """The result of a reduction in which one element at most counts, that at a place known before the loop (a class's
+        logit): no loop is needed. None for any other."""
+        dims = [d for d in self.nest.dims if d.reduced and d.extent != 1]
+        chooses = term.op == "where" and term.args[0].op == "eq" and term.args[2] is start
+        if len(dims) != 1 or not chooses or self.reader.checks:
+            return None
+        place, size = var(dims[0].name), extent(dims[0].extent)
+        at, wanted = term.args[0].args if term.args[0].args[0] is place else term.args[0].args[::-1]
+        if at is not place or mentions(wanted, {place}):
+            return None
+        inside = op("bitand", op("ge", wanted, index(0)), op("lt", wanted, size))
+        nearest = op("maximum", op("minimum", wanted, size - 1), index(0))
+        return op("where", inside, substitute(term.args[1], {place: nearest}), start)
 
     # ---- several rows together ----
 
@@ -263,9 +306,9 @@ class _Emitter:
         inside = product([d.extent for d in self.nest.dims if d.reduced])
         moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)}
         nbytes = inside * sum(v.dtype.itemsize for v in moving)
-        together = int(os.environ.get("B", self.register))
+        together = int(os.environ.get("B", 2 * self.register))
         while together > 1 and (
-            together * nbytes > int(os.environ.get("LF", self.l1 // 2)) or self.outer[-1].extent < together * 2 * self.threads
+            together * nbytes > int(os.environ.get("LF", self.l1 * 3 // 4)) or self.outer[-1].extent < together * 2 * self.threads
         ):
             together //= 2
         return together
@@ -291,19 +334,44 @@ class _Emitter:
         self.reader.bound[v] = lambda at: load(area, var("row"), v.dtype)
         return Store(area, var("row"), value)
 
-    def row_values(self, rows: set[Value], depth: int) -> list[Stmt]:
+    def row_values(self, depth: int) -> list[Stmt]:
         """Functions of the rows' results that elements of the rows read: computed once for all rows that go together."""
         if self.together == 1:
             return []
-        group, stmts = self.group, list[Stmt]()
-        for v in group.members:
-            if v in group.reductions or v not in rows or self.depth[v] != depth or own_cost(v) < 4:
-                continue
-            value = self.reader.read(v, self.nest.index(v))
-            stmts += take_checks(self.reader)
-            stmts.append(self.name_row_value(v, "", value))
+        stmts: list[Stmt] = []
+        for v in self.group.members:
+            if self.depth[v] == depth and v in self.shared and self.row_cost(v) >= ROW_COST:
+                value = self.reader.read(v, self.nest.index(v))
+                stmts += take_checks(self.reader)
+                stmts.append(self.name_row_value(v, "", value))
         self.reader.forget()
         return self.each_row(stmts, self.register)
+
+    def read_by_elements(self, rows: set[Value]) -> set[Value]:
+        """The members with one element per row that others, of a whole row each, read."""
+        members, found, seen = self.group.members, set[Value](), set[Value]()
+        stack = [x for u in members if u not in rows for x in u.inputs]
+        while stack:
+            x = stack.pop()
+            if x in seen:
+                continue
+            seen.add(x)
+            if x in members:
+                found |= {x} & rows
+            elif not self.stored(x):
+                stack.extend(x.inputs)
+        return found - set(self.group.reductions)
+
+    def row_cost(self, v: Value) -> int:
+        """The operations between the reductions' results and a function of them."""
+        cost, stack, seen = 0, [v], set[Value]()
+        while stack:
+            x = stack.pop()
+            if x not in seen and x not in self.group.reductions and not self.stored(x):
+                seen.add(x)
+                cost += own_cost(x) if x.inputs else 0
+                stack.extend(x.inputs)
+        return cost
 
     def adds_rows(self) -> bool:
         """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory
