@@ -56,6 +56,8 @@ ROW_COST = 3  # cheap operations of a function of a row's result that is compute
 SERIAL_COST = (
     48  # of three functions like tanh one after the other, where one multiplication begins in a cycle
 )
+FUNCTION_COST = 14  # of one such function
+SLIM = ("exp", "exp2", "expm1", "sigmoid", "sinh", "cosh", "tanh", "erf")  # one chain, without a branch: few registers
 LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many vectors
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
@@ -139,7 +141,9 @@ def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machin
             heights[stack.pop()] = own_cost(v) * bool(below) + max((heights[x] for x in below), default=0)
     height, work = max(heights.values(), default=0), sum(own_cost(v) for v in heights if not stored(v))
     if height * machine.fmas < SERIAL_COST:
-        return 0
+        if machine.fmas == 1 or height < FUNCTION_COST or work > 2 * FUNCTION_COST - 4:
+            return 0
+        return 8 if all(own_cost(v) < FUNCTION_COST or v.op in SLIM or stored(v) for v in heights) else 4
     wide = machine.fmas > 1 and height * machine.fmas >= LONG_CHAIN and 2 * work <= 3 * height
     return 8 if wide and all(v.op != "pow" or stored(v) for v in heights) else 4
 
