@@ -8,7 +8,6 @@ sum; divide).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from tilewright.core.dtype import DType
@@ -38,9 +37,11 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
-from tilewright.lower.groups import Group, operation_cost, own_cost
+from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
+from tilewright.lower.together import RowsTogether, rows_together
+from tilewright.lower.work import depths, inside_of, side_by_side, work_of
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loops"]
@@ -53,99 +54,8 @@ PIECES = 64  # of a long launch for each thread: enough to share it evenly, and 
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
-SERIAL_COST = (
-    48  # of three functions like tanh one after the other, where one multiplication begins in a cycle
-)
-FUNCTION_COST = 14  # of one such function
-SLIM = ("exp", "exp2", "expm1", "sigmoid", "sinh", "cosh", "tanh", "erf")  # one chain, without a branch: few registers
-LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many vectors
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
-
-
-def work_of(stmts: list[Stmt], atom: Expr) -> int:
-    """A rough count of cheap instructions for one element of a loop over ``atom``: what is the same in every iteration is
-    computed before the loop, and what is in several expressions once."""
-    moves: dict[Expr, bool] = {}
-    stack = [s.value for s in stmts if isinstance(s, (Let, Set, Store))]
-    while stack:
-        e = stack[-1]
-        missing = [a for a in e.args if a not in moves]
-        if e in moves or not missing:
-            stack.pop()
-            moves[e] = e is atom or e.op == "reg" or any(moves[a] for a in e.args)
-        stack.extend(missing)
-    return sum(operation_cost(e.op) for e, moving in moves.items() if moving and e.args and e.dtype.is_float)
-
-
-def _depths(group: Group, inside: set[Value]) -> dict[Value, int]:
-    """How many reductions of the group lie, one after another, before each value it computes."""
-    depth: dict[Value, int] = {}
-    reductions = set(group.reductions)
-
-    def visit(root: Value) -> int:
-        stack = [root]
-        while stack:
-            v = stack[-1]
-            if v in depth:
-                stack.pop()
-                continue
-            missing = [x for x in v.inputs if x not in depth] if v in inside or v is root else []
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            if v not in inside and v is not root:
-                depth[v] = 0
-            else:
-                depth[v] = max((depth[x] for x in v.inputs), default=0) + (1 if v in reductions else 0)
-        return depth[root]
-
-    for v in group.members:
-        visit(v)
-    return depth
-
-
-def _inside(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
-    """Members and the floating values between them: what lies above a member and below another, without a store between."""
-    touches: dict[Value, bool] = {}
-    for member in group.members:
-        stack = [member]
-        while stack:
-            x = stack[-1]
-            below = () if stored(x) else x.inputs
-            missing = [y for y in below if y not in touches]
-            if x in touches or not missing:
-                touches.setdefault(x, x in group.members or any(touches[y] for y in below))
-                stack.pop()
-            else:
-                stack.extend(missing)
-    return {x for x, inside in touches.items() if inside}
-
-
-def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machine) -> int:
-    """How many vectors go side by side through the operations of a map because the longest chain of those that wait for each
-    other is so long that the next vectors' instructions do not come into the processor's view before it ends; 0 if it is short.
-
-    What is in view takes less time where more operations begin in a cycle. Several chains in one vector keep the processor
-    busy by themselves and need more registers; so does a power, whose parts are pairs of numbers.
-    """
-    heights: dict[Value, int] = {}
-    stack = list(group.members)
-    while stack:
-        v = stack[-1]
-        below = () if stored(v) else v.inputs
-        missing = [x for x in below if x not in heights]
-        stack.extend(missing)
-        if not missing:
-            heights[stack.pop()] = own_cost(v) * bool(below) + max((heights[x] for x in below), default=0)
-    height, work = max(heights.values(), default=0), sum(own_cost(v) for v in heights if not stored(v))
-    if height * machine.fmas < SERIAL_COST:
-        if machine.fmas == 1 or height < FUNCTION_COST or work > 2 * FUNCTION_COST - 4:
-            return 0
-        return 8 if all(own_cost(v) < FUNCTION_COST or v.op in SLIM or stored(v) for v in heights) else 4
-    wide = machine.fmas > 1 and height * machine.fmas >= LONG_CHAIN and 2 * work <= 3 * height
-    return 8 if wide and all(v.op != "pow" or stored(v) for v in heights) else 4
 
 
 def combined(combine: str, total: Expr, term: Expr) -> Expr:
@@ -171,8 +81,8 @@ class _Emitter:
         self.named = 0
         self.final: set[Value] = set()  # outputs written after the last read of what the group reads
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
-        inside = _inside(group, stored)
-        self.depth = _depths(group, inside)
+        inside = inside_of(group, stored)
+        self.depth = depths(group, inside)
         itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
         self.vector = None if choice is None else self.nest.dims[choice]
         if self.vector is not None:  # what is the same in all lanes takes no vector
@@ -188,9 +98,8 @@ class _Emitter:
         self.builder.streamed.update(
             v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
         )
-        self.l1 = machine.l1
-        self.together = self.choose_together()
-        self.side_by_side = 0 if group.reductions else _side_by_side(group, stored, machine)
+        self.together = self.choose_together(machine)
+        self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
 
     def in_whole_lines(self, v: Value) -> bool:
@@ -274,11 +183,11 @@ class _Emitter:
             for number, one in picks.items():
                 v = reductions[number]
                 chosen.append(self.name_row_value(v, f"r{d}_{number}", cast(one, v.dtype)))
-            body += self.each_row(chosen, self.register)
+            body += self.each_row(chosen, along=True)
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
             body += self.row_values(d + 1)
-        body += self.each_row(self.store([v for v in group.outputs if v in rows]), lanes=self.register)
+        body += self.each_row(self.store([v for v in group.outputs if v in rows]), along=True)
         self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
 
@@ -299,48 +208,34 @@ class _Emitter:
 
     # ---- several rows together ----
 
-    def choose_together(self) -> int:
-        """How many rows go through each phase before the next one: a row's result takes a chain of instructions to find (its
-        lanes combined, a logarithm), for which the next row's work does not wait then, and functions of such results take
-        vectors along the rows. 1 where a row is long beside that, or rows are few."""
+    def choose_together(self, machine: Machine) -> RowsTogether | None:
+        """The rows that go through each phase together, if several do."""
         if not self.by_rows or not self.outer or not isinstance(self.outer[-1].extent, int):
-            return 1
+            return None
         assert self.vector is not None
         (atom,) = self.vector.at.terms
-        inside = product([d.extent for d in self.nest.dims if d.reduced])
         moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)}
+        inside = product([d.extent for d in self.nest.dims if d.reduced])
         nbytes = inside * sum(v.dtype.itemsize for v in moving)
-        together = int(os.environ.get("B", 2 * self.register))
-        while together > 1 and (
-            together * nbytes > int(os.environ.get("LF", self.l1 * 3 // 4)) or self.outer[-1].extent < together * 2 * self.threads
-        ):
-            together //= 2
-        return together
+        count = rows_together(self.outer[-1].extent, nbytes, self.register, machine)
+        if count == 1:
+            return None
+        return RowsTogether(count, self.outer[-1], self.register, self.builder, self.reader)
 
-    def each_row(self, row: list[Stmt], lanes: int = 0) -> list[Stmt]:
+    def each_row(self, row: list[Stmt], along: bool = False) -> list[Stmt]:
         """What is done for one row, for all that go together."""
-        if self.together == 1 or not row:
-            return row
-        dim, at = self.outer[-1], var("block") * self.together
-        rows = index(self.together)
-        assert isinstance(dim.extent, int)
-        if dim.extent % self.together:
-            rows = op("minimum", rows, index(dim.extent) - at)
-        body = (Let(dim.name, at + var("row")), *row)
-        return [Loop("row", index(0), rows, body, "vector" if lanes else "serial", lanes)]
+        return row if self.together is None else self.together.each(row, along)
 
     def name_row_value(self, v: Value, name: str, value: Expr) -> Stmt:
         """Let what is read of ``v`` from here on be this value, found for one row."""
-        if self.together == 1:
-            self.reader.bound[v] = lambda at: var(name, v.dtype)
-            return Let(name, value)
-        area = self.builder.area(v.dtype, self.together)
-        self.reader.bound[v] = lambda at: load(area, var("row"), v.dtype)
-        return Store(area, var("row"), value)
+        if self.together is not None:
+            return self.together.name(v, value)
+        self.reader.bound[v] = lambda at: var(name, v.dtype)
+        return Let(name, value)
 
     def row_values(self, depth: int) -> list[Stmt]:
         """Functions of the rows' results that elements of the rows read: computed once for all rows that go together."""
-        if self.together == 1:
+        if self.together is None:
             return []
         stmts: list[Stmt] = []
         for v in self.group.members:
@@ -349,7 +244,7 @@ class _Emitter:
                 stmts += take_checks(self.reader)
                 stmts.append(self.name_row_value(v, "", value))
         self.reader.forget()
-        return self.each_row(stmts, self.register)
+        return self.each_row(stmts, along=True)
 
     def read_by_elements(self, rows: set[Value]) -> set[Value]:
         """The members with one element per row that others, of a whole row each, read."""
@@ -456,9 +351,9 @@ class _Emitter:
         dims = [d for d in self.nest.dims if d.reduced]
         position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
         size = product([d.extent for d in dims])
-        name = self.builder.area(v.dtype, size * self.together)
-        if self.together > 1:
-            position = position + var("row") * size
+        name = self.builder.area(v.dtype, size * (self.together.count if self.together else 1))
+        if self.together is not None:
+            position = self.together.place(position, size)
         value = self.reader.read(v, self.nest.index(v))
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
@@ -512,10 +407,8 @@ class _Emitter:
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
-        if self.together > 1:
-            last = self.outer[-1]
-            assert isinstance(last.extent, int)
-            self.outer[-1] = Dim("block", -(-last.extent // self.together), False)
+        if self.together is not None:
+            self.outer[-1] = self.together.blocks()
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):
             body = (Loop(dim.name, index(0), extent(dim.extent), body),)
