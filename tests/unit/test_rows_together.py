@@ -211,3 +211,33 @@ def test_the_first_largest_integer(target: str, dtype: DType) -> None:
     executable = compiled(target, 1, [x], outputs)
     for got, want in zip(native(executable, [array]), evaluate(outputs, {x: array}), strict=True):
         assert np.array_equal(got, want)
+
+
+@levels
+@pytest.mark.parametrize("dtype", [dt.float32, dt.float64, dt.float16], ids=str)
+@pytest.mark.parametrize("length", [256, 300, 1025])
+def test_extremes_of_long_rows_and_their_places(target: str, dtype: DType, length: int) -> None:
+    """Value and place come from one pass, unless the row's sum is NaN."""
+    rng = np.random.default_rng(length)
+    array = rng.normal(size=(40, length)).astype(dtype.numpy)
+    infinite, nan = np.inf, np.nan
+    array[1], array[2], array[3] = infinite, -infinite, nan
+    array[4, 100], array[4, 200] = infinite, -infinite  # their sum is NaN, no element is
+    array[5, -1], array[6, 0], array[7, 64:] = nan, nan, nan
+    array[8, 255], array[8, 100], array[8, 3] = nan, infinite, -infinite
+    array[9], array[9, 70] = -infinite, nan
+    array[10], array[10, 77] = -infinite, -3.0
+    array[11], array[11, 17] = 0.0, -0.0
+    array[12] = rng.integers(0, 3, length)  # the first of many
+    array[13], array[13, 0] = 2.0, 1.0
+    array[14] = np.finfo(dtype.numpy).max  # the sum overflows
+    x = input_value(dtype, array.shape)
+    outputs = [arg("argmax", x), arg("argmin", x), largest(x), make("reduce_min", [x], axes=(1,))]
+    for chosen in (outputs, outputs[:1], outputs[1:2]):
+        executable = compiled(target, 1, [x], chosen)
+        assert "sum0_" in text(executable)
+        for got, want in zip(native(executable, [array]), evaluate(chosen, {x: array}), strict=True):
+            assert np.array_equal(got, want, equal_nan=dtype.is_float)
+    if length == 300 and target == "host":
+        got = interpreted(executable, [array])[0]
+        assert np.array_equal(got, evaluate(outputs[1:2], {x: array})[0])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, is_static, product, total, upper
+from tilewright.graph.extremes import first_of
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -37,6 +38,7 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
+from tilewright.lower.extremes import FirstExtreme
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
@@ -53,6 +55,7 @@ LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
@@ -142,10 +145,11 @@ class _Emitter:
         last = max((self.depth[v] for v in group.members), default=0)
         rows = {v for v in group.members if self.is_row_value(v)}
         cached = self.cached_values(rows, last)
+        self.firsts = self.long_extremes()
         self.shared = self.read_by_elements(rows)
         body: list[Stmt] = []
         for d in range(last + 1):
-            reductions = [v for v in group.reductions if self.depth[v] == d + 1]
+            reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
             stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
@@ -155,22 +159,34 @@ class _Emitter:
             inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
             picks: dict[int, Expr] = {}
+            extremes: dict[Value, FirstExtreme] = {}
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
-                one = self.picked(term, identity(COMBINE[v.op], kind))
-                if one is not None:
-                    picks[number] = one
+                if v in self.firsts and not reader.checks:
+                    extremes[v] = self.first_extreme(v, f"{d}_{number}", term)
+                    inside += extremes[v].step()
+                    continue
+                pick = self.picked(term, identity(COMBINE[v.op], kind))
+                if pick is not None:
+                    picks[number] = pick
                     continue
                 regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
+            for one in extremes.values():
+                row += one.registers(lanes)
             if inside:
                 row += self.reduced_loops(inside, lanes)
             for number, v in enumerate(reductions):
+                if v in extremes:
+                    rest, top, first = extremes[v].finish(lanes)
+                    row += [*rest, self.name_row_value(v, f"r{d}_{number}", top)]
+                    row.append(self.name_row_value(self.firsts[v], f"r{d}_{number}f", first))
+                    continue
                 if number in picks:
                     continue
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
@@ -180,9 +196,9 @@ class _Emitter:
                 row.append(self.name_row_value(v, f"r{d}_{number}", cast(result, v.dtype)))
             body += self.each_row(row)
             chosen: list[Stmt] = []
-            for number, one in picks.items():
+            for number, pick in picks.items():
                 v = reductions[number]
-                chosen.append(self.name_row_value(v, f"r{d}_{number}", cast(one, v.dtype)))
+                chosen.append(self.name_row_value(v, f"r{d}_{number}", cast(pick, v.dtype)))
             body += self.each_row(chosen, along=True)
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
@@ -205,6 +221,19 @@ class _Emitter:
         inside = op("bitand", op("ge", wanted, index(0)), op("lt", wanted, size))
         nearest = op("maximum", op("minimum", wanted, size - 1), index(0))
         return op("where", inside, substitute(term.args[1], {place: nearest}), start)
+
+    def long_extremes(self) -> dict[Value, Value]:
+        """The maxima and minima whose first place is wanted too and that are found with it, in one pass: along long rows."""
+        if not self.by_rows or self.inner or self.vector is None or upper(self.vector.extent) < LONG_ROW:
+            return {}
+        pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
+        return {v: first for v, first in pairs if first is not None}
+
+    def first_extreme(self, v: Value, number: str, x: Expr) -> FirstExtreme:
+        """The pass over a row for a maximum or minimum and its place."""
+        assert self.vector is not None
+        place, kind = var(self.vector.name), self.firsts[v].dtype
+        return FirstExtreme(number, x, place, extent(self.vector.extent), v.op == "reduce_max", kind)
 
     # ---- several rows together ----
 
@@ -248,15 +277,16 @@ class _Emitter:
 
     def read_by_elements(self, rows: set[Value]) -> set[Value]:
         """The members with one element per row that others, of a whole row each, read."""
-        members, found, seen = self.group.members, set[Value](), set[Value]()
-        stack = [x for u in members if u not in rows for x in u.inputs]
+        found, seen = set[Value](), set[Value]()
+        wanted = {*self.group.outputs, *self.group.reductions} - set(self.firsts.values())
+        stack = [x for u in wanted if u not in rows or u in self.group.reductions for x in u.inputs]
         while stack:
             x = stack.pop()
             if x in seen:
                 continue
             seen.add(x)
-            if x in members:
-                found |= {x} & rows
+            if x in rows:
+                found.add(x)
             elif not self.stored(x):
                 stack.extend(x.inputs)
         return found - set(self.group.reductions)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tilewright.core.dtype import float32, int32, int64
+from tilewright.core.dtype import float32, int64
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
-from tilewright.core.shape import is_static, product, static, upper
+from tilewright.core.shape import is_static, product, static
+from tilewright.graph.extremes import first_extreme
 from tilewright.graph.ir import Value, constant, make, topological
 
 __all__ = ["canonicalise"]
@@ -258,50 +259,9 @@ def _scatter(v: Value) -> Value | None:
 
 
 def _arg_reduction(v: Value) -> Value:
-    """argmax(x) -> the smallest index at which x equals its maximum or is NaN: two row reductions, which vectorise.
-
-    One comparison finds both: x is not at most t, the number just below the maximum. Where that is NaN, t is infinity, which
-    only NaN is not at most; where it is -infinity, t is NaN, and the first element wins, since all are equal."""
-    (x,), axis, largest = v.inputs, v["axis"], v.op == "argmax"
-    if x.dtype.is_float and x.dtype.bits == 16:
-        x = make("cast", [x], dtype=float32)
-    best = make("reduce_max" if largest else "reduce_min", [x], axes=(axis,))
-    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-
-    def along(row: Value) -> Value:
-        return broadcast_to(make("reshape", [row], shape=kept), x.shape)
-
-    kind = int32 if upper(x.shape[axis]) < 1 << 31 else int64
-    place = make("iota", [], shape=x.shape, axis=axis, dtype=kind)
-    beyond = broadcast_to(constant((1 << (kind.bits - 1)) - 1, kind), x.shape)
-    if x.dtype.is_float:
-        loses = make("le" if largest else "ge", [x, along(_beside(best, largest))])
-        found = make("where", [loses, beyond, place])
-    else:
-        found = make("where", [make("eq", [x, along(best)]), place, beyond])
-    first = make("reduce_min", [found], axes=(axis,))
+    """argmax(x) -> two row reductions, which vectorise: the maximum, and the first index at which x is that (or NaN)."""
+    _, first = first_extreme(v.inputs[0], v["axis"], v.op == "argmax")
     return make("cast", [first], dtype=int64)
-
-
-def _beside(x: Value, below: bool) -> Value:
-    """The next number below (or above) each of x, beyond an infinity NaN; instead of NaN the infinity on the other side."""
-    kind = int32 if x.dtype.bits == 32 else int64
-    bits = make("bitcast", [x], dtype=kind)
-
-    def number(n: int) -> Value:
-        return broadcast_to(constant(n, kind), x.shape)
-
-    def real(n: float) -> Value:
-        return broadcast_to(constant(n, x.dtype), x.shape)
-
-    away, towards = ("lt", "gt") if below else ("gt", "lt")  # from 0: sizes, and so bits, grow or fall
-    step = make("sub", [
-        make("cast", [make(away, [x, real(0.0)])], dtype=kind), make("cast", [make(towards, [x, real(0.0)])], dtype=kind)
-    ])  # fmt: skip
-    tiny = number((-(1 << (kind.bits - 1)) if below else 0) + 1)
-    moved = make("where", [make("eq", [x, real(0.0)]), tiny, make("add", [bits, step])])
-    infinity = real(float("inf") if below else float("-inf"))
-    return make("where", [make("ne", [x, x]), infinity, make("bitcast", [moved], dtype=x.dtype)])
 
 
 _RULES: dict[str, Callable[[Value], Value | None]] = {
