@@ -95,7 +95,8 @@ class _Emitter:
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
-        self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
+        single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
+        self.cost = sum(max(own_cost(v), 1) for v in inside - single) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
         # the beginning of such a result is gone from the caches by the time its end is written
         self.builder.streamed.update(
