@@ -243,8 +243,12 @@ class _Emitter:
         if not self.by_rows or not self.outer or not isinstance(self.outer[-1].extent, int):
             return None
         assert self.vector is not None
-        (atom,) = self.vector.at.terms
-        moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)}
+        (along,), (across_rows,) = self.vector.at.terms, self.outer[-1].at.terms
+        moving = {
+            a.value
+            for a in self.accesses
+            if mentions_loop(a.position, along) and mentions_loop(a.position, across_rows)
+        }
         inside = product([d.extent for d in self.nest.dims if d.reduced])
         nbytes = inside * sum(v.dtype.itemsize for v in moving)
         count = rows_together(self.outer[-1].extent, nbytes, self.register, machine)
