@@ -17,7 +17,7 @@ LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many v
 FUNCTION_COST = 14  # one such function
 FEW_OPERATIONS = 10  # beside one
 # Functions of one chain, without a branch: the numbers of eight vectors find registers.
-SLIM = ("exp", "exp2", "expm1", "sigmoid", "sinh", "cosh", "tanh", "erf")
+SLIM = ("exp", "exp2", "expm1", "sigmoid", "sinh", "cosh", "erf")
 
 
 def work_of(stmts: list[Stmt], atom: Expr) -> int:
