@@ -241,3 +241,39 @@ def test_extremes_of_long_rows_and_their_places(target: str, dtype: DType, lengt
     if length == 300 and target == "host":
         got = interpreted(executable, [array])[0]
         assert np.array_equal(got, evaluate(outputs[1:2], {x: array})[0])
+
+
+# ---- sums over columns -------------------------------------------------------------------------------------
+
+
+@levels
+@pytest.mark.parametrize("rows", [3, 4, 7, 64, 85])
+def test_rows_added_several_at_a_time_are_added_in_order(target: str, rows: int) -> None:
+    array = draw((3, rows, 200))
+    x = input_value(dt.float32, array.shape)
+    y = make("reduce_sum", [x], axes=(1,))
+    executable = compiled(target, 1, [x], [y])
+    want = np.zeros((3, 200), np.float32)
+    for k in range(rows):
+        want += array[:, k]
+    assert np.array_equal(native(executable, [array])[0], want)
+
+
+# ---- vectors side by side ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(HOST.fmas == 1, reason="for targets that begin two multiplications in a cycle")
+@pytest.mark.parametrize(("name", "vectors"), [("exp", 8), ("tan", 4), ("sqrt", 2)])
+def test_vectors_of_one_function_go_side_by_side(name: str, vectors: int) -> None:
+    x = input_value(dt.float32, (1 << 15,))
+    (loop,) = (
+        line for line in text(compiled("host", 1, [x], [make(name, [x])])).splitlines() if "vector" in line
+    )
+    assert f"vector {vectors * HOST.vector_bytes // 4}:" in loop
+
+
+def test_kernels_align_their_stack() -> None:
+    """A vector that is spilled to a stack of another alignment lies in two cache lines."""
+    x = input_value(dt.float32, (1 << 15,))
+    y = build.mul(make("erf", [x]), x)
+    assert '"stackrealign"' in compiled("host", 1, [x], [y]).stage_text("llvm")

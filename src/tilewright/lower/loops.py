@@ -55,6 +55,7 @@ LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
@@ -79,6 +80,7 @@ class _Emitter:
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         self.stored = stored
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
+        self.fmas = machine.fmas
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
         self.named = 0
@@ -326,13 +328,16 @@ class _Emitter:
         return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
 
     def added_rows(self) -> tuple[Stmt, ...] | None:
-        """The work for one item of the grid where ``adds_rows``."""
+        """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
+        sums are what limits it, and several rows are added in one pass, in order."""
         assert self.vector is not None
         group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
         column = var(self.vector.name)
         lanes = 2 * self.register
         starts: list[Stmt] = []
         adds: list[Stmt] = []
+        together: list[Stmt] = []
+        passes = rows.extent // ROWS_ADDED if self.fmas > 1 and isinstance(rows.extent, int) else 0
         ends: list[Stmt] = []
         for number, v in enumerate(group.reductions):
             kind, combine = self.kind_of(v), COMBINE[v.op]
@@ -341,7 +346,12 @@ class _Emitter:
                 return None
             name = self.builder.area(kind, upper(self.vector.extent))
             starts.append(Store(name, column, identity(combine, kind)))
-            adds.append(Store(name, column, op(combine, load(name, column, kind), term)))
+            total = load(name, column, kind)
+            adds.append(Store(name, column, op(combine, total, term)))
+            for k in range(ROWS_ADDED):
+                at = var("several") * ROWS_ADDED + k
+                total = op(combine, total, substitute(term, {var(rows.name): at}))
+            together.append(Store(name, column, total))
             ends.append(Let(f"r0_{number}", cast(load(name, column, kind), v.dtype)))
         for number, v in enumerate(group.reductions):
             reader.bound[v] = lambda at, name=f"r0_{number}", v=v: var(name, v.dtype)  # type: ignore[misc]
@@ -353,8 +363,13 @@ class _Emitter:
             assert self.vector is not None
             return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
 
-        adding = Loop(rows.name, index(0), extent(rows.extent), (across_columns(adds),))
-        return across_columns(starts), adding, across_columns(ends)
+        adding: list[Stmt] = []
+        if passes:
+            adding.append(Loop("several", index(0), index(passes), (across_columns(together),)))
+        if not isinstance(rows.extent, int) or passes * ROWS_ADDED < rows.extent:
+            first = index(passes * ROWS_ADDED)
+            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns(adds),)))
+        return across_columns(starts), *adding, across_columns(ends)
 
     def is_row_value(self, v: Value) -> bool:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
