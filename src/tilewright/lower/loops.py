@@ -80,7 +80,7 @@ class _Emitter:
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         self.stored = stored
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
-        self.fmas = machine.fmas
+        self.fmas, self.width = machine.fmas, width
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
         self.named = 0
@@ -329,11 +329,11 @@ class _Emitter:
 
     def added_rows(self) -> tuple[Stmt, ...] | None:
         """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
-        sums are what limits it, and several rows are added in one pass, in order."""
+        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time."""
         assert self.vector is not None
         group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
         column = var(self.vector.name)
-        lanes = 2 * self.register
+        lanes = 2 * self.register * (max(1, LINE // self.width) if self.fmas > 1 else 1)
         starts: list[Stmt] = []
         adds: list[Stmt] = []
         together: list[Stmt] = []
