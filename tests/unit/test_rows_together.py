@@ -259,19 +259,6 @@ def test_rows_added_several_at_a_time_are_added_in_order(target: str, rows: int)
     assert np.array_equal(native(executable, [array])[0], want)
 
 
-# ---- vectors side by side ----------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(HOST.fmas == 1, reason="for targets that begin two multiplications in a cycle")
-@pytest.mark.parametrize(("name", "vectors"), [("exp", 8), ("tan", 4), ("sqrt", 2)])
-def test_vectors_of_one_function_go_side_by_side(name: str, vectors: int) -> None:
-    x = input_value(dt.float32, (1 << 15,))
-    (loop,) = (
-        line for line in text(compiled("host", 1, [x], [make(name, [x])])).splitlines() if "vector" in line
-    )
-    assert f"vector {vectors * HOST.vector_bytes // 4}:" in loop
-
-
 def test_kernels_align_their_stack() -> None:
     """A vector that is spilled to a stack of another alignment lies in two cache lines."""
     x = input_value(dt.float32, (1 << 15,))
