@@ -270,7 +270,9 @@ def test_groups_of_random_graphs_only_read_older_ones(seed: int) -> None:
 @pytest.mark.parametrize(
     ("functions", "one_fma", "two_fmas"),
     [
-        (("tanh",), 2, 2),
+        (("sqrt",), 2, 2),
+        (("tanh",), 2, 4),
+        (("exp",), 2, 8),
         (("exp", "tanh"), 2, 8),
         (("exp", "tanh", "sin", "erf"), 4, 8),
         (("pow",), 2, 4),

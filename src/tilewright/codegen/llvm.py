@@ -108,7 +108,7 @@ class _Emitter:
             "}",
             *fn.definitions.values(),
             *fn.declarations.values(),
-            f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}',
+            f'attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" "stackrealign" }}',
             *self.memory.metadata(),
         ]
         return "\n".join(parts) + "\n"

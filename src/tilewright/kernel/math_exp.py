@@ -133,4 +133,8 @@ def erf(f: Format, x: Expr) -> Expr:
     a = at_most(op("abs", x), f.const(4.0 if f.bits == 32 else 6.0))  # erf rounds to 1 there
     high, low = split_constant(f, TWO_OVER_SQRT_PI)
     g = fma(a, f.const(high), a * polynomial(f, (low, *ERF[f.bits]), a))
-    return op("copysign", _expm1_inside(f, op("neg", g)), x)
+    magic = f.const(f.magic + f.bias)
+    shifted = fma(g, f.const(-float(LOG2_E)), magic)
+    r = fma(shifted - magic, f.const(-float(LN2)), op("neg", g))
+    scale = f.exponent_field(f.to_int(shifted))
+    return op("copysign", fma(scale, _near(f, r), scale - f.const(1.0)), x)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, is_static, product, total, upper
+from tilewright.graph.extremes import first_of
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -31,14 +32,18 @@ from tilewright.kernel.ir import (
     load,
     op,
     reg,
+    substitute,
     var,
 )  # fmt: skip
-from tilewright.lower.affine import Affine
+from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
-from tilewright.lower.groups import Group, operation_cost, own_cost
+from tilewright.lower.extremes import FirstExtreme
+from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
+from tilewright.lower.together import RowsTogether, rows_together
+from tilewright.lower.work import depths, inside_of, side_by_side, work_of
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loops"]
@@ -50,109 +55,39 @@ LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
-SERIAL_COST = (
-    48  # of three functions like tanh one after the other, where one multiplication begins in a cycle
-)
-LONG_CHAIN = 56  # likewise, two such functions where two begin: twice as many vectors
+ROWS_ADDED = 4  # to a row of sums in one pass
+LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
+ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
-def work_of(stmts: list[Stmt], atom: Expr) -> int:
-    """A rough count of cheap instructions for one element of a loop over ``atom``: what is the same in every iteration is
-    computed before the loop, and what is in several expressions once."""
-    moves: dict[Expr, bool] = {}
-    stack = [s.value for s in stmts if isinstance(s, (Let, Set, Store))]
-    while stack:
-        e = stack[-1]
-        missing = [a for a in e.args if a not in moves]
-        if e in moves or not missing:
-            stack.pop()
-            moves[e] = e is atom or e.op == "reg" or any(moves[a] for a in e.args)
-        stack.extend(missing)
-    return sum(operation_cost(e.op) for e, moving in moves.items() if moving and e.args and e.dtype.is_float)
-
-
-def _depths(group: Group, inside: set[Value]) -> dict[Value, int]:
-    """How many reductions of the group lie, one after another, before each value it computes."""
-    depth: dict[Value, int] = {}
-    reductions = set(group.reductions)
-
-    def visit(root: Value) -> int:
-        stack = [root]
-        while stack:
-            v = stack[-1]
-            if v in depth:
-                stack.pop()
-                continue
-            missing = [x for x in v.inputs if x not in depth] if v in inside or v is root else []
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            if v not in inside and v is not root:
-                depth[v] = 0
-            else:
-                depth[v] = max((depth[x] for x in v.inputs), default=0) + (1 if v in reductions else 0)
-        return depth[root]
-
-    for v in group.members:
-        visit(v)
-    return depth
-
-
-def _inside(group: Group, stored: Callable[[Value], bool]) -> set[Value]:
-    """Members and the floating values between them: what lies above a member and below another, without a store between."""
-    touches: dict[Value, bool] = {}
-    for member in group.members:
-        stack = [member]
-        while stack:
-            x = stack[-1]
-            below = () if stored(x) else x.inputs
-            missing = [y for y in below if y not in touches]
-            if x in touches or not missing:
-                touches.setdefault(x, x in group.members or any(touches[y] for y in below))
-                stack.pop()
-            else:
-                stack.extend(missing)
-    return {x for x, inside in touches.items() if inside}
-
-
-def _side_by_side(group: Group, stored: Callable[[Value], bool], machine: Machine) -> int:
-    """How many vectors go side by side through the operations of a map because the longest chain of those that wait for each
-    other is so long that the next vectors' instructions do not come into the processor's view before it ends; 0 if it is short.
-
-    What is in view takes less time where more operations begin in a cycle. Several chains in one vector keep the processor
-    busy by themselves and need more registers; so does a power, whose parts are pairs of numbers.
-    """
-    heights: dict[Value, int] = {}
-    stack = list(group.members)
-    while stack:
-        v = stack[-1]
-        below = () if stored(v) else v.inputs
-        missing = [x for x in below if x not in heights]
-        stack.extend(missing)
-        if not missing:
-            heights[stack.pop()] = own_cost(v) * bool(below) + max((heights[x] for x in below), default=0)
-    height, work = max(heights.values(), default=0), sum(own_cost(v) for v in heights if not stored(v))
-    if height * machine.fmas < SERIAL_COST:
-        return 0
-    wide = machine.fmas > 1 and height * machine.fmas >= LONG_CHAIN and 2 * work <= 3 * height
-    return 8 if wide and all(v.op != "pow" or stored(v) for v in heights) else 4
+def combined(combine: str, total: Expr, term: Expr) -> Expr:
+    """A reduction's next value. Where a term stands for nothing, smaller or larger ones leave the value as it is: one masked
+    instruction where there are masks."""
+    if combine in ("minimum", "maximum") and term.op == "where":
+        condition, one, other = term.args
+        if other is identity(combine, term.dtype):
+            return op("where", condition, op(combine, total, one), total)
+        if one is identity(combine, term.dtype):
+            return op("where", condition, total, op(combine, total, other))
+    return op(combine, total, term)
 
 
 class _Emitter:
     """Builds the statements of one group over its chosen nest."""
 
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
+        self.stored = stored
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
+        self.fmas, self.width = machine.fmas, width
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
         self.named = 0
         self.final: set[Value] = set()  # outputs written after the last read of what the group reads
         self.reader = Reader(self.nest.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
-        inside = _inside(group, stored)
-        self.depth = _depths(group, inside)
+        inside = inside_of(group, stored)
+        self.depth = depths(group, inside)
         itemsize = max([a.value.dtype.itemsize for a in self.accesses] or [4])
         self.vector = None if choice is None else self.nest.dims[choice]
         if self.vector is not None:  # what is the same in all lanes takes no vector
@@ -162,13 +97,15 @@ class _Emitter:
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
-        self.cost = sum(max(own_cost(v), 1) for v in inside) + 2 * len(self.accesses)
+        single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
+        self.cost = sum(max(own_cost(v), 1) for v in inside - single) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
         # the beginning of such a result is gone from the caches by the time its end is written
         self.builder.streamed.update(
             v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
         )
-        self.side_by_side = 0 if group.reductions else _side_by_side(group, stored, machine)
+        self.together = self.choose_together(machine)
+        self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
 
     def in_whole_lines(self, v: Value) -> bool:
@@ -211,9 +148,11 @@ class _Emitter:
         last = max((self.depth[v] for v in group.members), default=0)
         rows = {v for v in group.members if self.is_row_value(v)}
         cached = self.cached_values(rows, last)
+        self.firsts = self.long_extremes()
+        self.shared = self.read_by_elements(rows)
         body: list[Stmt] = []
         for d in range(last + 1):
-            reductions = [v for v in group.reductions if self.depth[v] == d + 1]
+            reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
             stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
@@ -222,30 +161,153 @@ class _Emitter:
                 inside += self.keep(v, kept)
             inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
+            picks: dict[int, Expr] = {}
+            extremes: dict[Value, FirstExtreme] = {}
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-                regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+                if v in self.firsts and not reader.checks:
+                    extremes[v] = self.first_extreme(v, f"{d}_{number}", term)
+                    inside += extremes[v].step()
+                    continue
+                pick = self.picked(term, identity(COMBINE[v.op], kind))
+                if pick is not None:
+                    picks[number] = pick
+                    continue
+                regs.append((name, kind, identity(COMBINE[v.op], kind)))
                 inside += take_checks(reader)
-                inside.append(Set(name, op(COMBINE[v.op], reg(name, kind), term)))
+                inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            body += [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
+            row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
+            for one in extremes.values():
+                row += one.registers(lanes)
             if inside:
-                body += self.reduced_loops(inside, lanes)
+                row += self.reduced_loops(inside, lanes)
             for number, v in enumerate(reductions):
+                if v in extremes:
+                    rest, top, first = extremes[v].finish(lanes)
+                    row += [*rest, self.name_row_value(v, f"r{d}_{number}", top)]
+                    row.append(self.name_row_value(self.firsts[v], f"r{d}_{number}f", first))
+                    continue
+                if number in picks:
+                    continue
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 result: Expr = reg(f"acc{d}_{number}", kind)
                 if self.by_rows:
                     result = across(COMBINE[v.op], result)
-                body.append(Let(f"r{d}_{number}", cast(result, v.dtype)))
-                name = f"r{d}_{number}"
-                reader.bound[v] = lambda at, name=name, v=v: var(name, v.dtype)  # type: ignore[misc]
+                row.append(self.name_row_value(v, f"r{d}_{number}", cast(result, v.dtype)))
+            body += self.each_row(row)
+            chosen: list[Stmt] = []
+            for number, pick in picks.items():
+                v = reductions[number]
+                chosen.append(self.name_row_value(v, f"r{d}_{number}", cast(pick, v.dtype)))
+            body += self.each_row(chosen, along=True)
             reader.bound.update(kept)  # this phase went on with the values themselves; later ones load them
             reader.forget()
-        body += self.store([v for v in group.outputs if v in rows])
+            body += self.row_values(d + 1)
+        body += self.each_row(self.store([v for v in group.outputs if v in rows]), along=True)
         self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
         return body
+
+    def picked(self, term: Expr, start: Expr) -> Expr | None:
+        """The result of a reduction in which one element at most counts, that at a place known before the loop (a class's
+        logit): no loop is needed. None for any other."""
+        dims = [d for d in self.nest.dims if d.reduced and d.extent != 1]
+        chooses = term.op == "where" and term.args[0].op == "eq" and term.args[2] is start
+        if len(dims) != 1 or not chooses or self.reader.checks:
+            return None
+        place, size = var(dims[0].name), extent(dims[0].extent)
+        at, wanted = term.args[0].args if term.args[0].args[0] is place else term.args[0].args[::-1]
+        if at is not place or mentions(wanted, {place}):
+            return None
+        inside = op("bitand", op("ge", wanted, index(0)), op("lt", wanted, size))
+        nearest = op("maximum", op("minimum", wanted, size - 1), index(0))
+        return op("where", inside, substitute(term.args[1], {place: nearest}), start)
+
+    def long_extremes(self) -> dict[Value, Value]:
+        """The maxima and minima whose first place is wanted too and that are found with it, in one pass: along long rows."""
+        if not self.by_rows or self.inner or self.vector is None or upper(self.vector.extent) < LONG_ROW:
+            return {}
+        pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
+        return {v: first for v, first in pairs if first is not None}
+
+    def first_extreme(self, v: Value, number: str, x: Expr) -> FirstExtreme:
+        """The pass over a row for a maximum or minimum and its place."""
+        assert self.vector is not None
+        place, kind = var(self.vector.name), self.firsts[v].dtype
+        return FirstExtreme(number, x, place, extent(self.vector.extent), v.op == "reduce_max", kind)
+
+    # ---- several rows together ----
+
+    def choose_together(self, machine: Machine) -> RowsTogether | None:
+        """The rows that go through each phase together, if several do."""
+        if not self.by_rows or not self.outer or not isinstance(self.outer[-1].extent, int):
+            return None
+        assert self.vector is not None
+        (along,), (across_rows,) = self.vector.at.terms, self.outer[-1].at.terms
+        moving = {
+            a.value
+            for a in self.accesses
+            if mentions_loop(a.position, along) and mentions_loop(a.position, across_rows)
+        }
+        inside = product([d.extent for d in self.nest.dims if d.reduced])
+        nbytes = inside * sum(v.dtype.itemsize for v in moving)
+        count = rows_together(self.outer[-1].extent, nbytes, self.register, machine)
+        if count == 1:
+            return None
+        return RowsTogether(count, self.outer[-1], self.register, self.builder, self.reader)
+
+    def each_row(self, row: list[Stmt], along: bool = False) -> list[Stmt]:
+        """What is done for one row, for all that go together."""
+        return row if self.together is None else self.together.each(row, along)
+
+    def name_row_value(self, v: Value, name: str, value: Expr) -> Stmt:
+        """Let what is read of ``v`` from here on be this value, found for one row."""
+        if self.together is not None:
+            return self.together.name(v, value)
+        self.reader.bound[v] = lambda at: var(name, v.dtype)
+        return Let(name, value)
+
+    def row_values(self, depth: int) -> list[Stmt]:
+        """Functions of the rows' results that elements of the rows read: computed once for all rows that go together."""
+        if self.together is None:
+            return []
+        stmts: list[Stmt] = []
+        for v in self.group.members:
+            if self.depth[v] == depth and v in self.shared and self.row_cost(v) >= ROW_COST:
+                value = self.reader.read(v, self.nest.index(v))
+                stmts += take_checks(self.reader)
+                stmts.append(self.name_row_value(v, "", value))
+        self.reader.forget()
+        return self.each_row(stmts, along=True)
+
+    def read_by_elements(self, rows: set[Value]) -> set[Value]:
+        """The members with one element per row that others, of a whole row each, read."""
+        found, seen = set[Value](), set[Value]()
+        wanted = {*self.group.outputs, *self.group.reductions} - set(self.firsts.values())
+        stack = [x for u in wanted if u not in rows or u in self.group.reductions for x in u.inputs]
+        while stack:
+            x = stack.pop()
+            if x in seen:
+                continue
+            seen.add(x)
+            if x in rows:
+                found.add(x)
+            elif not self.stored(x):
+                stack.extend(x.inputs)
+        return found - set(self.group.reductions)
+
+    def row_cost(self, v: Value) -> int:
+        """The operations between the reductions' results and a function of them."""
+        cost, stack, seen = 0, [v], set[Value]()
+        while stack:
+            x = stack.pop()
+            if x not in seen and x not in self.group.reductions and not self.stored(x):
+                seen.add(x)
+                cost += own_cost(x) if x.inputs else 0
+                stack.extend(x.inputs)
+        return cost
 
     def adds_rows(self) -> bool:
         """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory
@@ -266,13 +328,16 @@ class _Emitter:
         return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
 
     def added_rows(self) -> tuple[Stmt, ...] | None:
-        """The work for one item of the grid where ``adds_rows``."""
+        """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
+        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time."""
         assert self.vector is not None
         group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
         column = var(self.vector.name)
-        lanes = 2 * self.register
+        lanes = 2 * self.register * (max(1, LINE // self.width) if self.fmas > 1 else 1)
         starts: list[Stmt] = []
         adds: list[Stmt] = []
+        together: list[Stmt] = []
+        passes = rows.extent // ROWS_ADDED if self.fmas > 1 and isinstance(rows.extent, int) else 0
         ends: list[Stmt] = []
         for number, v in enumerate(group.reductions):
             kind, combine = self.kind_of(v), COMBINE[v.op]
@@ -281,7 +346,12 @@ class _Emitter:
                 return None
             name = self.builder.area(kind, upper(self.vector.extent))
             starts.append(Store(name, column, identity(combine, kind)))
-            adds.append(Store(name, column, op(combine, load(name, column, kind), term)))
+            total = load(name, column, kind)
+            adds.append(Store(name, column, op(combine, total, term)))
+            for k in range(ROWS_ADDED):
+                at = var("several") * ROWS_ADDED + k
+                total = op(combine, total, substitute(term, {var(rows.name): at}))
+            together.append(Store(name, column, total))
             ends.append(Let(f"r0_{number}", cast(load(name, column, kind), v.dtype)))
         for number, v in enumerate(group.reductions):
             reader.bound[v] = lambda at, name=f"r0_{number}", v=v: var(name, v.dtype)  # type: ignore[misc]
@@ -293,8 +363,13 @@ class _Emitter:
             assert self.vector is not None
             return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
 
-        adding = Loop(rows.name, index(0), extent(rows.extent), (across_columns(adds),))
-        return across_columns(starts), adding, across_columns(ends)
+        adding: list[Stmt] = []
+        if passes:
+            adding.append(Loop("several", index(0), index(passes), (across_columns(together),)))
+        if not isinstance(rows.extent, int) or passes * ROWS_ADDED < rows.extent:
+            first = index(passes * ROWS_ADDED)
+            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns(adds),)))
+        return across_columns(starts), *adding, across_columns(ends)
 
     def is_row_value(self, v: Value) -> bool:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
@@ -325,7 +400,10 @@ class _Emitter:
         """Store a value of the row in scratch."""
         dims = [d for d in self.nest.dims if d.reduced]
         position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
-        name = self.builder.area(v.dtype, product([d.extent for d in dims]))
+        size = product([d.extent for d in dims])
+        name = self.builder.area(v.dtype, size * (self.together.count if self.together else 1))
+        if self.together is not None:
+            position = self.together.place(position, size)
         value = self.reader.read(v, self.nest.index(v))
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
@@ -379,6 +457,8 @@ class _Emitter:
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
+        if self.together is not None:
+            self.outer[-1] = self.together.blocks()
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):
             body = (Loop(dim.name, index(0), extent(dim.extent), body),)

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tilewright.core.dtype import float32, int32, int64
+from tilewright.core.dtype import float32, int64
 from tilewright.core.scalar import SCALAR_OPS, cast_numpy
-from tilewright.core.shape import is_static, product, static, upper
+from tilewright.core.shape import is_static, product, static
+from tilewright.graph.extremes import first_extreme
 from tilewright.graph.ir import Value, constant, make, topological
 
 __all__ = ["canonicalise"]
@@ -258,17 +259,8 @@ def _scatter(v: Value) -> Value | None:
 
 
 def _arg_reduction(v: Value) -> Value:
-    """argmax(x) -> the smallest index at which x equals its maximum or is NaN: two row reductions, which vectorise."""
-    (x,), axis = v.inputs, v["axis"]
-    best = make("reduce_max" if v.op == "argmax" else "reduce_min", [x], axes=(axis,))
-    kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    wins = make("eq", [x, broadcast_to(make("reshape", [best], shape=kept), x.shape)])
-    if x.dtype.is_float:
-        wins = make("bitor", [wins, make("ne", [x, x])])
-    kind = int32 if upper(x.shape[axis]) < 1 << 31 else int64
-    place = make("iota", [], shape=x.shape, axis=axis, dtype=kind)
-    beyond = broadcast_to(constant(upper(x.shape[axis]), kind), x.shape)
-    first = make("reduce_min", [make("where", [wins, place, beyond])], axes=(axis,))
+    """argmax(x) -> two row reductions, which vectorise: the maximum, and the first index at which x is that (or NaN)."""
+    _, first = first_extreme(v.inputs[0], v["axis"], v.op == "argmax")
     return make("cast", [first], dtype=int64)
 
 
