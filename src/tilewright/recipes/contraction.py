@@ -196,7 +196,8 @@ COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector in a step of k that comes from L2, beside enough arithmetic
 BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
-TALL = 0.01  # of a step more for each row beyond eight, with packed columns from L2 and two multiplications begun in a cycle
+LINE_CYCLES = 0.1  # for a vector of a packed panel, whose lines follow each other, in place of these
+TALL = 0.01  # of a step more for each row beyond eight that such vectors meet
 SUMS = 10.0  # that have to be under way for two multiplications in each cycle
 LOADS = 1.01  # of two loads in a cycle: some cross a line
 STORE_CYCLES = 1.75  # to begin, finish and store one register of a tile
@@ -209,7 +210,7 @@ L1_SHARE = 0.93  # of L1 that operands may fill: sums, results and the stack are
 ASKED = (
     0.25  # of the time for them that is left at least where tiles ask for the lines of B before they are read
 )
-MEMORY = 12  # times L2: an operand larger than that comes from memory
+MEMORY = 12  # times L2: an operand larger than that comes from memory, which nothing but asking for it hides
 STREAMS = 4  # rows that have to be read at once for memory to deliver what it can
 ROWS = 8  # of B that pass by the sums of one row of A together
 REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
@@ -307,10 +308,11 @@ class _Work:
         loads = LOADS * (mr + nr) * (slower if self.inner or self.words else 1.0)
         step = max(mr * nr * slower, loads, SUMS) / 2.0
         far = self.from_l2(mr, nr, lanes, machine)
-        # a core that multiplies once in a cycle has as many steps under way, and so twice the time for each
-        step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
-        if far and slower == 1.0 and self.packs_b and self.panels:
-            step *= 1.0 + TALL * max(mr - 8, 0)
+        if self.packs_b and self.panels and slower == 1.0:
+            step = step * (1.0 + TALL * max(mr - 8, 0) * (far > 0)) + far * LINE_CYCLES
+        else:
+            # a core that multiplies once in a cycle has as many steps under way, and so twice the time for each
+            step += far * max(LOAD_CYCLES, BUSY_CYCLES / slower * min(far / step, 1.0))
         if self.inner:
             summed = (ACROSS_CYCLES * mr + SUM_CYCLES * self.k * self.sums) * nr
             # tiles of one row are so short that the processor has the next ones in view
@@ -355,7 +357,10 @@ class _Work:
         copied_a = self.a_cycles * slower * self.packs_a
         tiles = list(self.tiles(machine, lanes))
         best, choice = float("inf"), (1, 1, self.m, self.n)
-        remote = self.n * self.k * self.pieces * self.itemsize > MEMORY * machine.l2
+        line = self.k * self.itemsize / FAR_BYTES  # the time that a row or a column takes to arrive
+        remote_a, remote_b = (
+            size * self.k * self.pieces * self.itemsize > MEMORY * machine.l2 for size in (self.m, self.n)
+        )
         for nr in dict.fromkeys(nr for _, nr in tiles):
             times = [(mr, self.time(mr, nr, lanes, machine)) for mr, other in tiles if other == nr]
             # for each size of a block of rows, what a tile's width of it takes, and the tile's rows
@@ -372,19 +377,15 @@ class _Work:
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
                     copied = nc * self.packed_k * (self.packs_b and not self.settled)
                     outside = (mc * self.k + copied) * self.itemsize > L2_SHARE * machine.l2
-                    again = 1.0 + REREAD * (columns - 1) * outside
-                    waits = max(STREAMS / nr, 1.0) if self.inner else 1.0
-                    asked = self.panels
-                    fetched_a, fetched_b = (
-                        size * self.k * self.itemsize / FAR_BYTES for size in (mc * far_a * again, nc * far_b)
-                    )
-                    if not remote:  # rows that follow each other arrive in time
+                    times = (1.0 if remote_a else ASKED) + REREAD * (columns - 1) * outside
+                    fetched_b = nc * far_b * line
+                    if not remote_b:
                         fetched_b *= ASKED
-                    elif asked:
+                    elif self.panels:
                         fetched_b = max(ASKED * fetched_b, fetched_b - columns * time)
-                    else:
-                        fetched_b *= waits
-                    fetched = fetched_a + fetched_b
+                    elif self.inner:
+                        fetched_b *= max(STREAMS / nr, 1.0)
+                    fetched = mc * far_a * line * times + fetched_b
                     if self.long:  # sums that do not stay in L2 until what follows reads them
                         fetched += 2 * max(mc * nc * self.itemsize - machine.l2 // 4, 0) / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
