@@ -387,7 +387,7 @@ class _Work:
                         fetched_b *= max(STREAMS / nr, 1.0)
                     fetched = mc * far_a * line * times + fetched_b
                     if self.long:  # sums that do not stay in L2 until what follows reads them
-                        fetched += 2 * max(mc * nc * self.itemsize - machine.l2 // 4, 0) / FAR_BYTES
+                        fetched += 2 * max(mc * nc * self.itemsize - machine.l2, 0) / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
                     cost = tasks * (START_CYCLES + work + fetched)
                     if machine.threads > 1 < tasks:
