@@ -17,6 +17,7 @@ import tilewright as tw
         "x = tw.Tensor(2.0, requires_grad=True); (x * x * 2).backward(); print(x.grad.item() + 0)",
         "from tilewright import Tensor; print(Tensor([2.0, 6.0]).sum().item())",
         "print(tw.jit(lambda x: x + x)(tw.Tensor(4.0)).item())",
+        "import numpy as np; print(tw.jit(lambda x: x.sum() * 2)(np.ones(4)).item())",  # no tensor was made before
     ],
 )
 def test_the_first_line_of_a_program(line: str) -> None:
