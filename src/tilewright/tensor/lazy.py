@@ -320,8 +320,8 @@ def traced() -> TracedValueError:
             f"{name} runs once with stand-ins for its tensors, to record what it does; they have no elements yet",
         ),
         (
-            "to choose between tensors use `tw.where(condition, a, b)`; to use a number return it from the function and"
-            " read it outside; or move the line out of the jitted function",
+            "to choose between tensors use `tw.where(condition, a, b)` or `tw.cond`; to use a number return it from the function"
+            f" and read it outside; or move the line out of {name}",
         ),
     )
     return TracedValueError(diagnostic, sources)
