@@ -131,6 +131,10 @@ class Jitted(Generic[P, R]):
         memo[id(self)] = copied
         return copied
 
+    def __reduce__(self) -> str:
+        """By name, as Python's own functions: another process has its own, and compiles it there."""
+        return str(self.__dict__.get("__qualname__", self._name))
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
