@@ -176,7 +176,10 @@ def _advice(name: str) -> str:
     if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is not None:
         return ""
     from tilewright.core.diagnostics import suggest
+    from tilewright.core.elsewhere import ELSEWHERE
 
+    if name in ELSEWHERE:
+        return f"; {ELSEWHERE[name]}"
     near = suggest(name, __all__)
     return f"; did you mean {near!r}?" if near else ""
 

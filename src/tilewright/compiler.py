@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ from tilewright.runtime.buffers import Buffer, size_class
 from tilewright.runtime.program import ArrayRef, Choice, HostStep, Launch, Loop, Program, Segment
 from tilewright.runtime.team import default_threads
 
-__all__ = ["STAGES", "Executable", "NeedsNumbers", "compile", "load_kernels"]
+__all__ = ["STAGES", "Executable", "NeedsNumbers", "Run", "compile", "load_kernels"]
 
 
 def _emitter_version() -> str:
@@ -101,6 +102,19 @@ class NeedsNumbers(Exception):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known of a run that an exception may have ended: memory of the outputs, and what the last native call returned."""
+
+    computed: list[Buffer] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every output is computed. A signal's handler raises behind the native call at the earliest."""
+        return self.codes[-1:] == [0]
 
 
 class Executable:
@@ -290,26 +304,33 @@ class Executable:
         buffers: Sequence[Buffer],
         numbers: Mapping[str, int] | None = None,
         kept: Sequence[Buffer] | None = None,
+        run: Run | None = None,
     ) -> list[Buffer]:
         """Compute every output. ``buffers[i]`` holds ``inputs[i]``; a donated input's memory may become its output's.
         ``numbers`` are those of the symbolic sizes, which their leaves among the inputs hold as well. ``kept`` is what
-        ``prepare`` gave for the same settled inputs; without it that is computed now.
+        ``prepare`` gave for the same settled inputs; without it that is computed now. ``run`` knows afterwards, also after
+        an exception, whether the outputs are computed, and where.
 
         Raises ``IndexingError`` when a gather or scatter met an index out of range.
         """
+        run = run or Run()
+        fresh: list[Buffer]
         try:
             if not self.sizes:
                 if kept is None:
                     kept = self.prepare(buffers)
                 fresh = [Buffer.of_size(size, count, dtype) for size, count, dtype in self._fresh]  # type: ignore[arg-type]
-                self.program.run([b.address for b in (*buffers, *kept, *fresh)])
+                run.computed = [buffers[k] if given else fresh[k] for given, k in self._results]
+                self.program.run([b.address for b in (*buffers, *kept, *fresh)], codes=run.codes)
             else:
                 assert numbers is not None
                 fresh = [Buffer.allocate(bind(count, numbers), dtype) for _, count, dtype in self._fresh]
-                self.program.run([b.address for b in (*buffers, *fresh)], self._grids_for(numbers))
+                run.computed = [buffers[k] if given else fresh[k] for given, k in self._results]
+                grids = self._grids_for(numbers)
+                self.program.run([b.address for b in (*buffers, *fresh)], grids, run.codes)
         except IndexingError as error:
             raise self._explained(error, buffers) from None
-        return [buffers[k] if given else fresh[k] for given, k in self._results]
+        return run.computed
 
     def fail(self, words: tuple[int, int, int, int], buffers: Sequence[Buffer]) -> None:
         """Raise what a run means that left these words in its status, as `run` does."""

@@ -6,8 +6,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -376,6 +378,35 @@ def test_an_interrupted_run_resumes_to_the_same_model(
         np.testing.assert_array_equal(array, parts[name])
     manifest = json.loads((folder / "parts" / "run_manifest.json").read_text())
     assert manifest["training"]["resumed_at"] == 2 and len(manifest["training"]["history"]) == 6
+
+
+@pytest.mark.parametrize("extra", ["", ", async_save=true"])
+def test_ctrl_c_keeps_the_checkpoint_and_says_so(
+    folder: Path, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real process and a real signal: one line for the user, exit code 130, and the same command goes on."""
+    more = f'checkpoint = checkpoint(path="ck/net"{extra})'
+    program = regression(folder, epochs=1_000_000, more=more)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "tilewright", "train", str(program)]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    checkpoint = folder / "ck" / "net.checkpoint.safetensors"
+    deadline = time.monotonic() + 100
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in said
+    found = re.fullmatch(
+        r"interrupted\ntraining was interrupted in epoch (\d+) of 1000000; (.*) holds epoch (\d+), .*\n", said
+    )
+    assert found and Path(found[2]) == checkpoint
+    saved = json.loads(load_file(checkpoint).metadata["state"])["epoch"]
+    assert 0 <= saved - int(found[3]) <= 1 and int(found[1]) - saved in (0, 1)
+    assert main(["train", str(regression(folder, epochs=saved + 2, more=more))]) == 0
+    assert f"resumed after {saved}" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

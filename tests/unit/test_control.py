@@ -549,3 +549,38 @@ def test_examples_run() -> None:
     page = Path(__file__).parents[2] / "docs" / "control-flow.md"
     failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert tried and not failed
+
+
+def _reads(*values: Any) -> Any:
+    return values[-1] * float(values[-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: tw.fori_loop(0, 3, _reads, x), r"note: `fori_loop\(_reads\)` runs once"),
+        (lambda x: tw.fori_loop(0, 3, _reads, x), r"move the line out of `fori_loop\(_reads\)`"),
+        (lambda x: tw.while_loop(lambda v: v < 3, _reads, x), r"`while_loop\(_reads\)` runs once"),
+        (lambda x: tw.scan(_reads, x, tw.ones(3)), r"`scan\(_reads\)` runs once"),
+        (lambda x: tw.cond(x > 0, _reads, _reads, x), r"`cond\(_reads\)` runs once"),
+        (lambda x: tw.switch(tw.tensor(0), [_reads], x), r"`switch\(_reads\)` runs once"),
+        (lambda x: tw.fori_loop(0, 3, lambda i, v: tw.stack([v, v]), x), "^fori_loop: a carry.*`init_val` has"),
+        (lambda x: tw.fori_loop(0, 3, lambda i, v: v > 0, x), "^fori_loop: a carry.*`init_val` has"),
+        (lambda x: tw.fori_loop(0, 3, lambda i, v: (v, v), x), "^fori_loop: .* structure than `init_val`"),
+        (lambda x: tw.fori_loop(0, 3, lambda i, v: "v", x), "^fori_loop: `carry` is a tensor"),
+        (lambda x: tw.fori_loop(0, 3, lambda i, v: v, "x"), "^fori_loop: `init_val` is a tensor"),
+        (lambda x: tw.fori_loop(0, 3, 4, x), "^fori_loop: `body_fun` is a function, got int"),
+        (lambda x: tw.while_loop(lambda v: v.sum() < 3, lambda v: (v, v), x), "^while_loop: .* structure than"),
+        (lambda x: tw.while_loop(lambda v: v.sum() < 3, lambda v: "v", x), "^while_loop: `carry` is a tensor"),
+        (lambda x: tw.while_loop(lambda v: v < 3, lambda v: tw.stack([v, v]), x), "^while_loop: a carry keeps"),
+        (lambda x: tw.while_loop(3, lambda v: v, x), "^while_loop: `cond_fun` is a function, got int"),
+        (lambda x: tw.while_loop(lambda v: v < 3, None, x), "^while_loop: `body_fun` is a function, got None"),
+        (lambda x: tw.scan("f", x, tw.ones(3)), "^scan: `f` is a function, got str"),
+        (lambda x: tw.cond(x > 0, 1, lambda v: v, x), "^cond: `true_fun` is a function, got int"),
+        (lambda x: tw.cond(x > 0, lambda v: "v", lambda v: v, x), "^cond: `the result of <lambda>` is a tensor"),
+        (lambda x: tw.switch(tw.tensor(0), lambda v: v, x), "^switch: `branches` is a list of functions"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_function_that_was_called(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises((tw.TracedValueError, TypeError, ValueError), match=message):
+        call(tw.tensor(1.0))

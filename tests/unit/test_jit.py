@@ -1,6 +1,7 @@
 """`tw.jit`: specialisation, capture by handle, write-back, gradients, leaks, errors in tracing, and the price of a call."""
 
 import copy
+import pickle
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -710,3 +711,15 @@ def test_a_copy_of_a_called_function_is_compiled_anew() -> None:
     assert other.fast(tw.tensor([1.0])).tolist() == [2.0]
     again = copy.copy(model.fast)
     assert (again(tw.tensor([1.0])).tolist(), again.traces) == ([5.0], 1)
+
+
+@tw.jit
+def _doubled(x: tw.Tensor) -> tw.Tensor:
+    return x * 2
+
+
+def test_a_jitted_function_goes_to_other_processes_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(_doubled)) is _doubled  # noqa: S301
+    local = tw.jit(lambda x: x)
+    with pytest.raises((pickle.PicklingError, AttributeError), match="<lambda>"):
+        pickle.dumps(local)

@@ -22,6 +22,7 @@ from tilewright.runtime import team as team_module
 from tilewright.runtime.profiler import profile
 from tilewright.runtime.program import ArrayRef, HostStep, KernelCheckError, Launch, Program, Segment
 from tilewright.runtime.statistics import stats
+from tilewright.runtime.target import available_cpus
 from tilewright.runtime.team import Team, get_num_threads, set_num_threads, state
 
 Array = npt.NDArray[np.int64]
@@ -404,6 +405,9 @@ def test_the_environment_bounds_the_number_of_threads() -> None:
     with settings.override(threads=1):
         set_num_threads(None)
         assert get_num_threads() == 1
+    with settings.override(threads=9999):  # an upper bound: more than there are CPUs changes nothing
+        set_num_threads(None)
+        assert get_num_threads() == min(available_cpus(), 1023)
     assert get_num_threads() >= 1
 
 

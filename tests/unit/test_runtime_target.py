@@ -154,3 +154,26 @@ def test_overrides_are_undone_and_checked() -> None:
     assert mine.spin_us == before
     with pytest.raises(SettingsError, match="no setting is called 'thread'"), mine.override(thread=1):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("threads", 0),
+        ("threads", 2.5),
+        ("threads", True),
+        ("spin_us", "soon"),
+        ("target", "mmx"),
+        ("debug", None),
+    ],
+)
+def test_a_value_given_in_code_is_held_to_the_same_rules(name: str, value: object) -> None:
+    mine = Settings()
+    before = getattr(mine, name)
+    with pytest.raises(SettingsError, match=f"setting {name}={value!r}: "), mine.override(**{name: value}):
+        pass
+    with pytest.raises(SettingsError, match=f"setting {name}={value!r}: "):
+        setattr(mine, name, value)
+    assert getattr(mine, name) == before
+    with mine.override(threads=None, cache_dir=None, cache_size="1M"):
+        assert (mine.threads, mine.cache_dir, mine.cache_size) == (None, None, 1 << 20)

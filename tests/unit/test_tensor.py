@@ -359,8 +359,11 @@ def test_deepcopy_is_independent() -> None:
 def test_tensors_are_never_pickled() -> None:
     import pickle
 
-    with pytest.raises(TypeError, match="not pickled"):
-        pickle.dumps(tw.ones(1))
+    model = tw.nn.Linear(2, 2)
+    generator = tw.random.Generator(0)
+    for item in (tw.ones(1), model, model.state_dict(), tw.optim.Adam(model.parameters()), generator):
+        with pytest.raises(TypeError, match=r"not pickled: write them to a file with `tw.save\(x, path\)`"):
+            pickle.dumps(item)
 
 
 def test_realize_keeps_nothing_alive() -> None:

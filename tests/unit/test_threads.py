@@ -1,6 +1,7 @@
 """Tensors and jitted functions in several Python threads and in a forked child, as servers and data loaders use them.
 
-What threads must not do, use the tensors that another one is tracing a function with outside of jitted functions, is not tried.
+What threads must not do, use the tensors that another one is tracing a function with outside of jitted functions, is an error
+that says so.
 """
 
 from __future__ import annotations
@@ -171,3 +172,33 @@ def test_workers_stay_off_the_callers_cpu() -> None:
                 assert os.sched_getaffinity(worker.native_id) == set(cpus) - {cpu}
     finally:
         os.sched_setaffinity(0, cpus)
+
+
+def test_using_the_tensors_of_another_threads_trace_is_an_error_that_says_so() -> None:
+    weight = tw.ones(4)
+    tracing, tried = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    @tw.jit
+    def scaled(x: tw.Tensor) -> tw.Tensor:
+        y = x * weight
+        tracing.set()
+        assert tried.wait(30)
+        return y
+
+    def other() -> None:
+        assert tracing.wait(30)
+        for use in (lambda: (weight * 2).tolist(), lambda: weight.assign(tw.zeros(4))):
+            try:
+                use()
+            except tw.TracedValueError as error:
+                said.append(str(error))
+        assert (tw.ones(4) * 2).tolist() == [2.0] * 4  # its own tensors are nobody else's concern
+        tried.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert scaled(tw.ones(4)).tolist() == [1.0] * 4
+    thread.join()
+    assert len(said) == 2 and all("another thread traces" in text and "scaled" in text for text in said)
+    assert weight.tolist() == [1.0] * 4

@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             reason = (error.strerror or str(error)).lower()
             print_error(TilewrightError(f"{error.filename}: {reason}" if error.filename else reason))
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130
 
 

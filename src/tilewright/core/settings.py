@@ -2,7 +2,7 @@
 
     TW_DEBUG       int    how much to say on stderr: 1 launches and times, 2 GFLOP/s, 3 plans, 4 kernels, 5 LLVM IR,
                           6 graphs before and after the passes, groups, 7 assembly; default 0
-    TW_THREADS     int    upper bound on the threads of a step; default: every CPU this process may use
+    TW_THREADS     int    upper bound on the threads of a step; default: every CPU this process may use, and never more
     TW_CACHE_DIR   path   compiled kernels; default $XDG_CACHE_HOME/tilewright or ~/.cache/tilewright;
                           set to nothing: no cache on disk
     TW_CACHE_SIZE  bytes  bound of that directory, with an optional K, M or G; default 512M
@@ -10,7 +10,8 @@
     TW_DETERMINISTIC  0/1  results do not depend on the number of threads, at some cost in speed; default 0
     TW_TARGET      word   compile for "avx512", "avx2", "sse" or "generic" instead of the host's features
 
-What it does not do: nothing here is read at import, and nothing is written back to the environment.
+A value given in code is held to the same rules as the variable's text; None stands for the default of `threads`, and for
+no directory. What it does not do: nothing here is read at import, and nothing is written back to the environment.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ def _parse_threads(text: str) -> int:
 
 
 def _parse_microseconds(text: str) -> float:
-    duration = float(text)
+    try:
+        duration = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of microseconds") from None
     if not 0 <= duration <= 1e6:
         raise ValueError(f"{duration:g} is not between 0 and 1000000 microseconds")
     return duration
@@ -133,11 +137,14 @@ _UNSET = object()
 class Setting(Generic[T]):
     """One row of `Settings`: a data descriptor that parses its environment variable once, at first use."""
 
-    def __init__(self, variable: str, parse: Callable[[str], T], default: Callable[[], T]) -> None:
+    def __init__(
+        self, variable: str, parse: Callable[[str], T], default: Callable[[], T], optional: bool = False
+    ) -> None:
         self.variable = variable
         self.parse = parse
         self.default = default
         self.name = variable
+        self.optional = optional  # whether None is a value
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -155,8 +162,17 @@ class Setting(Generic[T]):
         return cast(T, value)
 
     def __set__(self, instance: Settings, value: T) -> None:
-        instance.__dict__[self.name] = value
+        instance.__dict__[self.name] = self.accepted(value)
         assumptions.changed()
+
+    def accepted(self, value: object) -> T:
+        """A value given in code, as the variable's text would be understood."""
+        if value is None and self.optional:
+            return cast(T, None)
+        try:
+            return self.parse(str(value))
+        except ValueError as error:
+            raise SettingsError(f"setting {self.name}={value!r}: {error}") from None
 
     def _read(self) -> T:
         text = os.environ.get(self.variable)
@@ -178,8 +194,10 @@ class Settings:
     """
 
     debug = Setting("TW_DEBUG", _parse_debug, lambda: 0)
-    threads: Setting[int | None] = Setting("TW_THREADS", _parse_threads, lambda: None)
-    cache_dir: Setting[Path | None] = Setting("TW_CACHE_DIR", _parse_directory, _default_cache_directory)
+    threads: Setting[int | None] = Setting("TW_THREADS", _parse_threads, lambda: None, True)
+    cache_dir: Setting[Path | None] = Setting(
+        "TW_CACHE_DIR", _parse_directory, _default_cache_directory, True
+    )
     cache_size = Setting("TW_CACHE_SIZE", parse_size, lambda: 512 << 20)
     deterministic = Setting("TW_DETERMINISTIC", _parse_flag, lambda: False)
     spin_us = Setting("TW_SPIN_US", _parse_microseconds, lambda: 50.0)
@@ -199,14 +217,16 @@ class Settings:
     def override(self, **values: object) -> Iterator[Settings]:
         """Set some settings inside a `with` block and restore them after it.
 
-        Raises `SettingsError` for an unknown name. Values are typed as the attributes are, not as text.
+        Raises `SettingsError` for an unknown name, and for a value that the setting cannot take.
         """
-        for name in values:
+        accepted = {}
+        for name, value in values.items():
             if name not in self.names():
                 raise SettingsError(f"no setting is called {name!r}; known: {', '.join(self.names())}")
+            accepted[name] = vars(Settings)[name].accepted(value)
         before = {name: self.__dict__.get(name, _UNSET) for name in values}
         try:
-            self.__dict__.update(values)
+            self.__dict__.update(accepted)
             assumptions.changed()
             yield self
         finally:

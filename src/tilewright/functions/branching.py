@@ -17,7 +17,7 @@ from tilewright.core.dtype import DType
 from tilewright.core.trees import Structure, flatten, paths, unflatten
 from tilewright.functions.arguments import as_tensor, cast
 from tilewright.functions.elementwise import clip, not_equal
-from tilewright.functions.recording import shown, variable, write_back
+from tilewright.functions.recording import check_function, shown, variable, write_back
 from tilewright.graph.body import Body
 from tilewright.graph.ir import Value, input_value, topological
 from tilewright.tensor import (
@@ -60,6 +60,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     >>> switch(Tensor(1), [lambda x: x, lambda x: x * x, lambda x: -x], Tensor(3.0)).item()
     9.0
     """
+    if callable(branches):
+        raise DTypeError("switch: `branches` is a list of functions, got one function")
     branches = tuple(branches)
     if not branches:
         raise ArgumentError("switch: `branches` is empty; there is nothing to choose from")
@@ -96,6 +98,7 @@ class _Branch:
     def traced(
         cls, role: str, fun: Callable[..., Any], what: str, operands: Sequence[Any], structure: Structure
     ) -> _Branch:
+        check_function(fun, what, role)
         name = getattr(fun, "__name__", "function")
         trace = Iteration(f"{what}({name})")
         with trace:
@@ -109,7 +112,9 @@ class _Branch:
                     given.append(leaf)
             results, result_structure = flatten(fun(*unflatten(structure, given)))
             leaves = [
-                x if isinstance(x, (bool, int, float, complex)) else operand_value(as_tensor(x, what, name))
+                x
+                if isinstance(x, (bool, int, float, complex))
+                else operand_value(as_tensor(x, what, f"the result of {name}"))
                 for x in results
             ]
         return cls(f"`{role}` ({name})", stands, leaves, result_structure, trace.outside)

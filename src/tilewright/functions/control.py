@@ -18,7 +18,7 @@ from tilewright.core import dtype as dt
 from tilewright.core.trees import Structure, flatten, paths, unflatten
 from tilewright.functions.arguments import as_tensor, cast
 from tilewright.functions.creation import arange
-from tilewright.functions.recording import shown, variable, write_back
+from tilewright.functions.recording import check_function, shown, variable, write_back
 from tilewright.graph.body import Body
 from tilewright.graph.ir import Value, input_value, topological
 from tilewright.tensor import (
@@ -59,13 +59,27 @@ def scan(
     >>> total.item(), sums.tolist()
     (6.0, [1.0, 3.0, 6.0])
     """
+    check_function(f, "scan", "f")
+    return _scan(f, init, xs, length, reverse)
+
+
+def _scan(
+    f: Callable[[Any, Any], Any],
+    init: Any,
+    xs: Any,
+    length: int | None = None,
+    reverse: bool = False,
+    loop: str = "scan",
+    name: str = "init",
+) -> tuple[Any, Any]:
+    """``scan``, for the user's function ``loop``, whose first carry is called ``name``."""
     first, structure = flatten(init)
     slices, slice_structure = flatten(xs)
-    inputs = [as_tensor(t, "scan", "xs") for t in slices]
+    inputs = [as_tensor(t, loop, "xs") for t in slices]
     count = _length(inputs, length)
-    run = _Run(f, structure, slice_structure, inputs)
+    run = _Run(f, structure, slice_structure, inputs, loop, name)
     carries, made = run.settled(first)
-    return _looped(made, carries, inputs, count, reverse, structure)
+    return _looped(made, carries, inputs, count, reverse, structure, loop)
 
 
 def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
@@ -76,11 +90,17 @@ def fori_loop(lower: int, upper: int, body_fun: Callable[[Any, Any], Any], init_
     >>> fori_loop(0, 5, lambda i, total: total + i, Tensor(0)).item()
     10
     """
+    check_function(body_fun, "fori_loop", "body_fun")
     for name, bound in (("lower", lower), ("upper", upper)):
         if isinstance(bound, (bool, Tensor)) or not hasattr(bound, "__index__"):
             raise DTypeError(f"fori_loop: `{name}` is a Python integer, got {type(bound).__name__}")
     steps = arange(int(lower), max(int(upper), int(lower)))
-    last, _ = scan(lambda value, i: (body_fun(i, value), None), init_val, steps)
+
+    def step(value: Any, i: Any) -> tuple[Any, None]:
+        return body_fun(i, value), None
+
+    step.__name__ = _name(body_fun)
+    last, _ = _scan(step, init_val, steps, loop="fori_loop", name="init_val")
     return last
 
 
@@ -96,17 +116,23 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     >>> while_loop(lambda n: n < 100, lambda n: n * 2, Tensor(3)).item()
     192
     """
+    check_function(cond_fun, "while_loop", "cond_fun")
+    check_function(body_fun, "while_loop", "body_fun")
     first, structure = flatten(init_val)
 
     def step(value: Any, nothing: Any) -> tuple[Any, Any]:
         new = body_fun(value)
-        return new, cond_fun(new)
+        given = run.leaves(new)  # before `cond_fun` wonders what it got
+        run.check_shapes(flatten(value)[0], [operand_value(t) for t in given])
+        return new, cond_fun(unflatten(structure, given))
 
-    step.__name__ = getattr(body_fun, "__name__", "function")
-    carries, made = _Run(step, structure, flatten(None)[1], (), "while_loop", "init_val").settled(first)
+    step.__name__ = _name(body_fun)
+    run = _Run(step, structure, flatten(None)[1], (), "while_loop", "init_val")
+    carries, made = run.settled(first)
     start = _condition(cond_fun, unflatten(structure, carries))
     if [y.type for y in made.ys] != [start._value.type]:
-        raise DTypeError(f"while_loop: {_name(cond_fun)} gives one bool at first and then {made.ys}")
+        got = ", ".join(str(y.type) for y in made.ys) or "nothing"
+        raise DTypeError(f"while_loop: `{_name(cond_fun)}` gives one bool at first and then {got}")
     assigned = [note for note in made.outside if note.assigned]
     outputs = [*made.ys, *made.new, *(note.after for note in assigned if note.after is not None)]
     moving = [*made.stands, *(note.placeholder for note in assigned)]
@@ -188,8 +214,8 @@ class _Run:
         structure: Structure,
         slices: Structure,
         inputs: Sequence[Tensor],
-        loop: str = "scan",
-        init: str = "init",
+        loop: str,
+        init: str,
     ) -> None:
         self.f, self.structure, self.slice_structure = f, structure, slices
         self.types = [(t.dtype, t.shape[1:]) for t in inputs]
@@ -210,13 +236,27 @@ class _Run:
         self.check(carries, made.new)
         return carries, made
 
-    def check(self, carries: Sequence[Tensor], new: Sequence[Value]) -> None:
+    def leaves(self, carry: Any) -> list[Tensor]:
+        """The tensors of what the body returns as the next carry."""
+        leaves, structure = flatten(carry)
+        if structure != self.structure:
+            raise ArgumentError(
+                f"{self.loop}: `{self.name}` returns a carry with another structure than `{self.init}`:"
+                f" {shown(structure)} instead of {shown(self.structure)}"
+            )
+        return [as_tensor(t, self.loop, "carry") for t in leaves]
+
+    def check_shapes(self, carries: Sequence[Tensor], new: Sequence[Value]) -> None:
         for place, tensor, value in zip(paths(self.structure, self.init), carries, new, strict=True):
             if value.shape != tensor.shape:
                 raise ShapeError(
                     f"{self.loop}: a carry keeps its shape; `{place}` has {tensor.shape}, and `{self.name}` returns"
                     f" {value.shape} for it"
                 )
+
+    def check(self, carries: Sequence[Tensor], new: Sequence[Value]) -> None:
+        self.check_shapes(carries, new)
+        for place, tensor, value in zip(paths(self.structure, self.init), carries, new, strict=True):
             if value.dtype is not tensor.dtype:
                 raise DTypeError(
                     f"{self.loop}: a carry keeps its dtype; `{place}` has {tensor.dtype}, and `{self.name}` returns"
@@ -234,13 +274,7 @@ class _Run:
                 raise DTypeError(
                     f"scan: `{self.name}` returns a pair (carry, y), got {type(pair).__name__}; y may be None"
                 )
-            leaves, structure = flatten(pair[0])
-            if structure != self.structure:
-                raise ArgumentError(
-                    f"{self.loop}: `{self.name}` returns a carry with another structure than `{self.init}`:"
-                    f" {shown(structure)} instead of {shown(self.structure)}"
-                )
-            new = [operand_value(as_tensor(t, self.loop, "carry")) for t in leaves]
+            new = [operand_value(t) for t in self.leaves(pair[0])]
             results, y_structure = flatten(pair[1])
             ys = [operand_value(as_tensor(t, self.loop, "y")) for t in results]
         return _Made(stands, slices, new, ys, y_structure, list(trace.outside.values()))
@@ -253,6 +287,7 @@ def _looped(
     count: int,
     reverse: bool,
     structure: Structure,
+    loop: str,
 ) -> tuple[Any, Any]:
     """The loop over a recorded body, and its results as trees."""
     assigned = [note for note in made.outside if note.assigned]
@@ -271,7 +306,7 @@ def _looped(
     at = len(carries)
     for note, tensor in zip(assigned, tensors[at:], strict=False):
         alone = _own_loop(note, count)
-        write_back(note, tensor if alone is None else alone, "scan")
+        write_back(note, tensor if alone is None else alone, loop)
     last = unflatten(structure, tensors[:at])
     return last, unflatten(made.y_structure, tensors[at + len(assigned) :])
 

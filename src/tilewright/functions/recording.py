@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tilewright.core.trees import Structure
 from tilewright.graph.ir import Value
-from tilewright.tensor import Tensor, from_value, lazy, modes, no_grad
+from tilewright.tensor import DTypeError, Tensor, from_value, lazy, modes, no_grad
 from tilewright.tensor.iteration import Outside
 
-__all__ = ["shown", "variable", "write_back"]
+__all__ = ["check_function", "shown", "variable", "write_back"]
 
 
 def variable(value: Value) -> Tensor:
@@ -25,6 +25,12 @@ def write_back(note: Outside, last: Tensor, what: str) -> None:
     else:
         with no_grad():
             note.tensor.assign(last)
+
+
+def check_function(fun: object, what: str, name: str) -> None:
+    """Raise unless an argument can be called."""
+    if not callable(fun):
+        raise DTypeError(f"{what}: `{name}` is a function, got {type(fun).__name__}")
 
 
 def shown(structure: Structure) -> str:

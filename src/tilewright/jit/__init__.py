@@ -4,6 +4,7 @@
 ``variant`` what is kept of it.
 """
 
+from tilewright.functions import methods as methods  # what is traced uses the tensors' operators
 from tilewright.jit.jitted import Jitted, jit
 
 __all__ = ["Jitted", "jit"]

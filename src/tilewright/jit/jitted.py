@@ -131,6 +131,10 @@ class Jitted(Generic[P, R]):
         memo[id(self)] = copied
         return copied
 
+    def __reduce__(self) -> str:
+        """By name, as Python's own functions: another process has its own, and compiles it there."""
+        return str(self.__dict__.get("__qualname__", self._name))
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
@@ -316,16 +320,28 @@ class Jitted(Generic[P, R]):
             buffers.append(buffer)
         for size in program.sizes if numbers else ():
             buffers.append(_number(numbers[size]))
-        computed = []
-        if program.executable is not None:
-            computed = program.executable.run(buffers, numbers, variant.prepared(buffers))
-        for buffer in written:
-            buffer.version = 0  # other threads may have read the old elements since
-        outputs = [buffers[r] if r >= 0 else computed[~r] for r in program.results]
-        if arrays:  # the caller may write an array again, so no result shares its memory
-            outputs = [o if o.owned else o.copy() for o in outputs]
-        del buffers, written, computed
-        return self._deliver(variant, outputs, dynamic, bound, numbers)
+        run = compiler.Run()
+
+        def delivered() -> Any:
+            for buffer in written:
+                buffer.version = 0  # other threads may have read the old elements since
+            outputs = [buffers[r] if r >= 0 else run.computed[~r] for r in program.results]
+            if arrays:  # the caller may write an array again, so no result shares its memory
+                outputs = [o if o.owned else o.copy() for o in outputs]
+            return self._deliver(variant, outputs, dynamic, bound, numbers)
+
+        try:
+            if program.executable is None:
+                run.codes.append(0)  # nothing is computed
+            else:
+                program.executable.run(buffers, numbers, variant.prepared(buffers), run)
+            return delivered()
+        except BaseException:
+            # The handler of a signal (Ctrl-C) raises wherever Python code runs. What a complete run has written over is
+            # there: all that the call changes goes with it.
+            if run.complete:
+                delivered()
+            raise
 
     def _deliver(
         self,

@@ -115,9 +115,10 @@ def _same_type(at: Offsets) -> str:
 
 
 def _rebound(at: Offsets) -> str:
-    """`rebound(table, tensor, buffer, type)`: gives a tensor new memory; null with an exception. Its leaf stays when nobody else
-    refers to it."""
-    c = Code("internal ptr @rebound(ptr %table, ptr %tensor, ptr %buffer, ptr %type)")
+    """`rebound(table, tensor, buffer, type, kept)`: gives a tensor new memory; null with an exception. Its leaf stays when nobody
+    else refers to it. An exception that a signal's handler raises meanwhile goes into the three words `kept`, once: what a
+    run has changed is delivered as a whole."""
+    c = Code("internal ptr @rebound(ptr %table, ptr %tensor, ptr %buffer, ptr %type, ptr %kept)")
     value = c.load("%tensor", at[Tensor, "_value"])
     c.unless("eq", c.load(value, at[Value, "op"]), c.load("%table", PLAN["input"]), "shared")
     c.unless("eq", c.load(value, REFERENCES, "i32"), "1", "shared", "i32")
@@ -130,9 +131,17 @@ def _rebound(at: Offsets) -> str:
     given = c.variable("[3 x ptr]")
     for number, item in enumerate(("%tensor", "%buffer", "%type")):
         c.store(item, given, 8 * number)
-    answer = c.call("@PyObject_Vectorcall", c.load("%table", PLAN["rebind"]), given, "i64 3", "null")
+    rebind = c.load("%table", PLAN["rebind"])
+    answer = c.call("@PyObject_Vectorcall", rebind, given, "i64 3", "null")
+    interrupted = c.compare("eq", answer, "null", "ptr")
+    c.leave(c.value(f"and i1 {interrupted}, {c.compare('eq', c.load('%kept'), 'null', 'ptr')}"), "again")
     c.call("@Py_DecRef", answer, type="void")
     c.line(f"ret ptr {answer}")
+    c.block("again")
+    c.call("@PyErr_Fetch", "%kept", c.at("%kept", 8), c.at("%kept", 16), type="void")
+    second = c.call("@PyObject_Vectorcall", rebind, given, "i64 3", "null")
+    c.call("@Py_DecRef", second, type="void")
+    c.line(f"ret ptr {second}")
     return c.text()
 
 
@@ -364,17 +373,23 @@ class _Call:
     def deliver(self) -> None:
         """What the run wrote, for the captured tensors it belongs to."""
         c = self.code
+        kept = c.variable("[3 x ptr]")
         done = c.compare("eq", self.field("written"), "0")
         c.leave(done, "delivered")
+        c.store("null", kept)
         with c.each(self.held[1], self.field("operands", "ptr"), 8 * len(OPERAND)) as (_, row):
             write, tensor = c.load(row, OPERAND["write"], "i64"), c.load(row, OPERAND["source"])
             with c.when(c.compare("eq", write, str(Write.NEW))):
                 buffer = c.load(c.word(self.made[0], c.load(row, OPERAND["fresh"], "i64")))
-                answer = c.call("@rebound", self.table, tensor, buffer, c.load(row, OPERAND["type"]))
+                type = c.load(row, OPERAND["type"])
+                answer = c.call("@rebound", self.table, tensor, buffer, type, kept)
                 c.unless("ne", answer, "null", "failed")
             with c.when(c.compare("eq", write, str(Write.OVER))):
                 self.renew(self.slot(self.slot(tensor, Tensor, "_value"), Value, "buffer"))
-        c.label("delivered")
+        c.unless("ne", c.load(kept), "null", "delivered")
+        c.call("@PyErr_Restore", *[c.load(kept, 8 * n) for n in range(3)], type="void")
+        c.line("br label %failed")
+        c.block("delivered")
 
     def renew(self, buffer: str) -> None:
         """Take the version from a buffer that was written over."""

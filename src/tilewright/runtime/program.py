@@ -215,6 +215,11 @@ class _Nest:
         return inside * (self.step.count if isinstance(self.step, Loop) and self.step.condition < 0 else 1)
 
 
+def _call(codes: list[int], function: Callable[..., int], *arguments: Any) -> None:
+    """Append what a native function returns, in one step of Python: a signal's handler may raise before it, or behind it."""
+    codes.extend(map(function, *zip(arguments)))
+
+
 class _Running:
     """Around native code that runs without the GIL: fast calls of other threads stay out meanwhile."""
 
@@ -292,19 +297,24 @@ class Program:
         self._running = False
         _live_programs.add(self)
 
-    def run(self, pointers: Pointers, grids: Grids | None = None) -> None:
+    def run(self, pointers: Pointers, grids: Grids | None = None, codes: list[int] | None = None) -> None:
         """Execute every step with `pointers` in slots 1, 2, …; returns when all are complete.
 
         `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them
         must stay alive during the call. `grids` gives the segments of every step other grids than the steps
         name; a program that takes them consists of launches only. Raises what `checks` makes of a non-zero
         status, ValueError for a wrong number of pointers.
+
+        A signal's handler may raise right behind the native call. `codes` then tells whether the run had
+        ended: its last native call appends what it returned, 0 when all is complete.
         """
+        if codes is None:
+            codes = []
         if profiler.active() or settings.debug:
             with state.lock if grids is not None else nullcontext():
                 if grids is not None and grids is not self._grids:
                     self._resize(grids)
-                self._run_profiled(pointers)
+                self._run_profiled(pointers, codes)
             return
         lock = state.lock
         with lock:
@@ -313,24 +323,24 @@ class Program:
             if self._generation != state.generation:
                 self._attach()
             if self._only is not None:
-                enter = self._enter
-                code = -1 if enter is None else enter(self._entry_record.address, pointers)
-                if code < 0:
-                    code = self._enter_slowly(pointers)
-                if code:
+                if self._enter is not None:
+                    _call(codes, self._enter, self._entry_record.address, pointers)
+                if not codes or codes[0] < 0:
+                    codes.clear()
+                    self._enter_slowly(pointers, codes)
+                if codes[0]:
                     self._raise_check()
                 return
-        self._run_stages(pointers)
+        self._run_stages(pointers, codes)
 
-    def _enter_slowly(self, pointers: Pointers) -> int:
+    def _enter_slowly(self, pointers: Pointers, codes: list[int]) -> None:
         """Bind and call through Python: without builtins of JIT code, or for pointers that are no list of plain integers."""
         assert self._only is not None
         with _Running():
             self._bind(pointers)
-            code = self._only(self.entered)
+            _call(codes, self._only, self.entered)
         stats.native_calls += 1
         stats.launches += self.launch_count
-        return code
 
     def is_ready(self) -> bool:
         """Whether a native call of `entry` with `entered` is all of a run, for the threads there are now."""
@@ -355,7 +365,7 @@ class Program:
             f"{self.name}: pointers are unsigned 64-bit addresses, not {list(pointers)!r}"
         ) from None
 
-    def _run_stages(self, pointers: Pointers, records: list[_Record] | None = None) -> None:
+    def _run_stages(self, pointers: Pointers, codes: list[int], records: list[_Record] | None = None) -> None:
         """A run stage by stage: host steps in between, the team's lock free while they run."""
         with self._turn:
             if self._running:
@@ -380,11 +390,12 @@ class Program:
                             if bind:
                                 self._bind(pointers)
                                 bind = False
-                            self._run_part(stage, records)
+                            last = index + 1 == len(self._stages)
+                            self._run_part(stage, codes if last else [], records)
             finally:
                 self._running = False
 
-    def _run_part(self, stage: _Native, records: list[_Record] | None) -> None:
+    def _run_part(self, stage: _Native, codes: list[int], records: list[_Record] | None) -> None:
         assert stage.call is not None
         parts = [stage] if isinstance(stage, _Part) else stage.parts()
         tables = []
@@ -392,15 +403,17 @@ class Program:
             table = Memory(8 * offsets.PROFILE_WORDS * part.stride * max(len(part.launches), 1), zero=True)
             part.store(offsets.PROFILE, table.address)
             tables.append((part, table))
-        with _Running():
-            code = stage.call(stage.address)
-        for part, _ in tables:
-            part.store(offsets.PROFILE, 0)
+        try:
+            with _Running():
+                _call(codes, stage.call, stage.address)
+        finally:
+            for part, _ in tables:
+                part.store(offsets.PROFILE, 0)
         if records is not None:
             records.extend(tables)
         stats.native_calls += 1
         stats.launches += len(stage.launches) if isinstance(stage, _Part) else stage.launches()
-        if code:
+        if codes[0]:
             self._raise_check()
 
     def _run_host(self, step: HostStep, records: list[_Record] | None) -> None:
@@ -435,7 +448,7 @@ class Program:
 
     # Profiling
 
-    def _run_profiled(self, pointers: Pointers) -> None:
+    def _run_profiled(self, pointers: Pointers, codes: list[int]) -> None:
         records: list[_Record] = []
         with state.lock:
             if self._generation != state.generation:
@@ -444,7 +457,7 @@ class Program:
         with (
             nullcontext() if self._arena is not None else state.lock
         ):  # the shared arena is for one run at a time
-            self._run_stages(pointers, records)
+            self._run_stages(pointers, codes, records)
         ended = profiler.now()
         timings: list[profiler.LaunchTiming] = []
         for record in records:

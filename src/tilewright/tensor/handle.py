@@ -433,7 +433,10 @@ class Tensor(Methods):
         return f"Tensor({text}, dtype={self.dtype}{tail})"
 
     def __reduce__(self) -> Any:
-        raise TypeError("tensors are not pickled; save them with `tw.save` or as NumPy arrays")
+        raise TypeError(
+            "tensors are not pickled: write them to a file with `tw.save(x, path)`, or `tw.save(model.state_dict(), path)` for a"
+            " model; give `x.numpy()` to other processes, and `copy.deepcopy` makes a copy in this one"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         copied = type(self).__new__(type(self))

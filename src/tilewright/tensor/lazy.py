@@ -320,8 +320,8 @@ def traced() -> TracedValueError:
             f"{name} runs once with stand-ins for its tensors, to record what it does; they have no elements yet",
         ),
         (
-            "to choose between tensors use `tw.where(condition, a, b)`; to use a number return it from the function and"
-            " read it outside; or move the line out of the jitted function",
+            "to choose between tensors use `tw.where(condition, a, b)` or `tw.cond`; to use a number return it from the function"
+            f" and read it outside; or move the line out of {name}",
         ),
     )
     return TracedValueError(diagnostic, sources)
@@ -337,7 +337,24 @@ def check_usable(tensor: Tensor) -> None:
     elif tensor._trace is not None:
         if tensor._trace.closed:
             raise leaked(tensor)
-        raise traced()
+        raise elsewhere(tensor._trace.name)
+
+
+def elsewhere(name: str) -> TracedValueError:
+    """The error for using a tensor that another thread's trace has taken in."""
+    diagnostic, sources = located(
+        "TW301",
+        f"a tensor was used while another thread traces `{name}` with it",
+        "this needs the tensor itself",
+        (
+            f"the first call of `{name}` with arguments of a kind runs it with stand-ins for the tensors it uses",
+        ),
+        (
+            "call it once before other threads use its tensors, or let them use the tensors through jitted functions,"
+            " which wait for each other",
+        ),
+    )
+    return TracedValueError(diagnostic, sources)
 
 
 def leaked(tensor: Tensor) -> LeakedTensorError:

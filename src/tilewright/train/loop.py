@@ -178,7 +178,8 @@ class Trainer:
         """Train on rows x [N, *I] with targets y [N, ...]; `early_stop` and `metrics` look at the test rows.
 
         Raises `TrainingError` when the loss is no longer a number, `CheckpointError` for a checkpoint of
-        another run.
+        another run. Ctrl-C ends it between two steps, or after the one that runs: the model has the weights of a
+        whole step, and the exception's note says which epoch the checkpoint holds.
         """
         held_out = (x_test, y_test) if x_test is not None and y_test is not None and len(x_test) else None
         if len(x) != len(y):
@@ -189,21 +190,37 @@ class Trainer:
             raise TrainingError("early stopping watches held-out rows, and there are none; lower `split`")
         history = History()
         done = self._resume(history)
-        for epoch in range(done + 1, self.epochs + 1):
-            result = self._epoch(epoch, x, y, held_out, history)
-            history.epochs.append(result)
-            self.observer.on_epoch(result)
-            stop = self.early_stop is not None and self._watch(result)
-            if self.checkpoint is not None and (
-                epoch % self.checkpoint.every_n == 0 or epoch == self.epochs or stop
-            ):
-                self.checkpoint.save(*self._state(epoch, stop, history))
-            if stop:
-                history.stopped_early = True
-                break
-        if self.checkpoint is not None:
-            self.checkpoint.wait()
+        epoch, saved = done, history.resumed_at
+        try:
+            for epoch in range(done + 1, self.epochs + 1):
+                result = self._epoch(epoch, x, y, held_out, history)
+                history.epochs.append(result)
+                self.observer.on_epoch(result)
+                stop = self.early_stop is not None and self._watch(result)
+                if self.checkpoint is not None and (
+                    epoch % self.checkpoint.every_n == 0 or epoch == self.epochs or stop
+                ):
+                    self.checkpoint.save(*self._state(epoch, stop, history))
+                    saved = epoch
+                if stop:
+                    history.stopped_early = True
+                    break
+        except KeyboardInterrupt as error:
+            error.add_note(self._interrupted(epoch, saved))
+            raise
+        finally:  # also when it is interrupted, what is being written gets whole
+            if self.checkpoint is not None:
+                self.checkpoint.wait()
         return history
+
+    def _interrupted(self, epoch: int, saved: int | None) -> str:
+        """What is left when somebody stops the training in an epoch."""
+        where = f"training was interrupted in epoch {epoch} of {self.epochs}"
+        if saved is None or self.checkpoint is None:
+            return f"{where}; no checkpoint was saved to go on from"
+        return (
+            f"{where}; {self.checkpoint.path} holds epoch {saved}, and the same training goes on from there"
+        )
 
     def _epoch(
         self, epoch: int, x: Array, y: Array, held_out: tuple[Array, Array] | None, history: History
