@@ -177,6 +177,18 @@ def test_an_element_picked_by_its_number(target: str, shape: Shape) -> None:
     assert np.array_equal(got, want, equal_nan=True)
 
 
+def test_nothing_is_picked_from_an_empty_axis() -> None:
+    x, number = input_value(dt.float32, (0, 7)), input_value(dt.int64, (1, 1))
+    places = make("iota", [], shape=x.shape, axis=0, dtype=dt.int64)
+    chosen = build.compare("eq", places, build.broadcast(number, x.shape))
+    y = make("reduce_sum", [build.where(chosen, x, build.zeros_like(x))], axes=(0,))
+    executable = compiled("host", 1, [x, number], [y])
+    arrays = [np.zeros((0, 7), np.float32), np.zeros((1, 1), np.int64)]
+    for run in (native, interpreted):
+        (got,) = run(executable, arrays)
+        assert np.array_equal(got, np.zeros(7, np.float32))
+
+
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 3e38, -3e38, float("inf"), float("-inf"), float("nan"))
 
 

@@ -181,6 +181,24 @@ def test_what_is_not_finite_stays_where_it_belongs(what: float, where: int, alwa
         assert finite[np.arange(24) != 3].all()
 
 
+@pytest.mark.parametrize("where", ["row", "column"])
+def test_what_lies_beyond_an_odd_result_is_not_multiplied(where: str, always: None) -> None:
+    """The tiles of an odd result reach one row or column further, where the image is, but no gradient."""
+    inputs, dw = gradient((2, 16, 9, 11), 24, ((0, 0), (0, 0)))
+    rng = np.random.default_rng(7)
+    arrays = [whole(rng, v) / 4 for v in inputs]
+    arrays[0][0, 3, 8 if where == "row" else 4, 4 if where == "row" else 10] = np.inf
+    executable = compiler.compile(inputs, [dw])
+    assert "winograd filters" in labels(executable)
+    (got,) = native(executable, arrays)
+    with np.errstate(invalid="ignore"):
+        (want,) = reference.evaluate([dw], dict(zip(inputs, arrays, strict=True)))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(np.isfinite(got), finite)
+    np.testing.assert_allclose(got[finite], want[finite], rtol=1e-5)
+
+
 def test_it_is_used_where_it_pays() -> None:
     assert (
         choose_summing(MACHINE, 8, 3, 32, 32, 32) is None

@@ -75,6 +75,7 @@ SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+ASKING_ROWS = 8  # from which on tiles ask for lines: fewer compute too little while these arrive
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 
 SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
@@ -551,6 +552,7 @@ class Contraction(Packing):
         first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
         t, start, size = self.tiling, columns[0], self.n.size
         far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
+        far &= t.mc >= ASKING_ROWS
         if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
             return []
         if self.pack_b and self.laid_out is None and self.next_n is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Extent, is_static, product, total, upper
+from tilewright.core.shape import Extent, is_static, lower_bound, product, total, upper
 from tilewright.graph.extremes import first_of
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
@@ -215,7 +215,7 @@ class _Emitter:
         logit): no loop is needed. None for any other."""
         dims = [d for d in self.nest.dims if d.reduced and d.extent != 1]
         chooses = term.op == "where" and term.args[0].op == "eq" and term.args[2] is start
-        if len(dims) != 1 or not chooses or self.reader.checks:
+        if len(dims) != 1 or not chooses or self.reader.checks or lower_bound(dims[0].extent) < 1:
             return None
         place, size = var(dims[0].name), extent(dims[0].extent)
         at, wanted = term.args[0].args if term.args[0].args[0] is place else term.args[0].args[::-1]

@@ -335,6 +335,7 @@ def _move(i: Affine, mapping: dict[Expr, Affine], space: Space) -> Affine:
 def renamed(s: Stmt, names: dict[Expr, Expr]) -> Stmt:
     """A store or check with variables replaced."""
     if isinstance(s, Store):
+        assert s.mask is None
         return Store(s.buffer, substitute(s.index, names), substitute(s.value, names))
     assert isinstance(s, Check)
     return Check(substitute(s.condition, names), s.code)

@@ -374,6 +374,11 @@ class WinogradFilters:
         x = segment * (2 * t.across) + self.space.loop("e", 2 * t.across)
         a = self.gradient_at(image, self.first_f + f, y, x)
         b = self.image_at(image, self.first_c + c, y + i, x + j)
+        # an image goes on beyond the last row of an odd result, whose gradient is none there: not zero times what is not finite
+        high, wide = static(self.gradients.shape)[-2:]
+        inside = conjunction(within(self.space, y, high), within(self.space, x, wide))
+        if inside is not None:
+            b = op("where", inside, b, const(0, kind))
         total = reg("total", kind)
         body: list[Stmt] = [*take_checks(self.reader), Set("total", self.machine.accumulate(a, b, total))]
         row = self.loop("r", 2 * t.rows, [self.along("e", 2 * t.across, body)])

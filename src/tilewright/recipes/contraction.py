@@ -210,7 +210,7 @@ L1_SHARE = 0.93  # of L1 that operands may fill: sums, results and the stack are
 ASKED = (
     0.25  # of the time for them that is left at least where tiles ask for the lines of B before they are read
 )
-MEMORY = 12  # times L2: an operand larger than that comes from memory, which nothing but asking for it hides
+L3_SHARE = 0.5  # of L3, which others use as well: a larger operand comes from memory, which nothing but asking for it hides
 STREAMS = 4  # rows that have to be read at once for memory to deliver what it can
 ROWS = 8  # of B that pass by the sums of one row of A together
 REREAD = 0.25  # of such a read's time where rows follow each other: arithmetic hides the rest
@@ -359,7 +359,7 @@ class _Work:
         best, choice = float("inf"), (1, 1, self.m, self.n)
         line = self.k * self.itemsize / FAR_BYTES  # the time that a row or a column takes to arrive
         remote_a, remote_b = (
-            size * self.k * self.pieces * self.itemsize > MEMORY * machine.l2 for size in (self.m, self.n)
+            size * self.k * self.pieces * self.itemsize > L3_SHARE * machine.l3 for size in (self.m, self.n)
         )
         for nr in dict.fromkeys(nr for _, nr in tiles):
             times = [(mr, self.time(mr, nr, lanes, machine)) for mr, other in tiles if other == nr]
@@ -377,15 +377,15 @@ class _Work:
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
                     copied = nc * self.packed_k * (self.packs_b and not self.settled)
                     outside = (mc * self.k + copied) * self.itemsize > L2_SHARE * machine.l2
-                    times = (1.0 if remote_a else ASKED) + REREAD * (columns - 1) * outside
+                    reads = (1.0 if remote_a else ASKED) + REREAD * (columns - 1) * outside
                     fetched_b = nc * far_b * line
-                    if not remote_b:
-                        fetched_b *= ASKED
-                    elif self.panels:
-                        fetched_b = max(ASKED * fetched_b, fetched_b - columns * time)
-                    elif self.inner:
+                    if self.inner and remote_b:
                         fetched_b *= max(STREAMS / nr, 1.0)
-                    fetched = mc * far_a * line * times + fetched_b
+                    elif self.panels or not remote_b:
+                        # hidden by what is computed until the lines are wanted: with lanes along k that is one pass of rows
+                        meanwhile = columns * time / (-(-mc // -mr) if self.inner else 1)
+                        fetched_b = max(ASKED * fetched_b, fetched_b - meanwhile)
+                    fetched = mc * far_a * line * reads + fetched_b
                     if self.long:  # sums that do not stay in L2 until what follows reads them
                         fetched += 2 * max(mc * nc * self.itemsize - machine.l2, 0) / FAR_BYTES
                     tasks = self.outer * -(-self.m // mc) * -(-self.n // nc)
