@@ -75,6 +75,7 @@ SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+MOST_ASKING = 32  # tiles of rows for each vector of columns, up to which they do
 ASKING_ROWS = 8  # from which on tiles ask for lines: fewer compute too little while these arrive
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 
@@ -564,7 +565,10 @@ class Contraction(Packing):
         last = size - self.width
         following = self.space.atom(op("minimum", ahead.expr(), const(last)), 0, last)
         vectors = -(-self.width // t.lanes)
-        each = -(-vectors // rows[1]) if isinstance(rows[1], int) else 1
+        # tiles after the first ask again, which takes a way to the second cache: of very many, that costs more than waiting once
+        if not isinstance(rows[1], int) or rows[1] > MOST_ASKING * vectors:
+            return []
+        each = -(-vectors // rows[1])
         out: list[Stmt] = []
         for i in range(each):
             number = op("minimum", (rows[0] * each + i).expr(), const(vectors - 1))
