@@ -267,6 +267,14 @@ def test_lanes_run_along_k_where_packing_costs_more() -> None:
         assert choose(Machine(64, 32, l1, 1 << 20, 1), s).variant == "inner"
 
 
+def test_a_row_times_laid_out_weights_waits_for_the_second_cache() -> None:
+    """Sixteen vectors for sixteen products in each step: such a row is worth a second thread."""
+    row = Situation(
+        "float32", 4, 1, 1, 512, 128, "plain", "plain", False, True, 1, 1, 0, False, 128, False, settled=True
+    )
+    assert choose(Machine(64, 32, 48 << 10, 1 << 20, 2, fmas=2.0), row).nc == 256
+
+
 def test_a_core_that_waits_for_rows_copies_them_or_cuts_them_shorter() -> None:
     """With two multiplications a cycle, rows along k that stay in L1 neither whole nor beside each other are waited for."""
 

@@ -196,7 +196,7 @@ COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector in a step of k that comes from L2, beside enough arithmetic
 BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
-LINE_CYCLES = 0.1  # for a vector of a packed panel, whose lines follow each other, in place of these
+LINE_CYCLES = 0.1  # in place of these for a vector of a packed panel, whose lines follow each other, where few come in a cycle
 TALL = 0.01  # of a step more for each row beyond eight that such vectors meet
 SUMS = 10.0  # that have to be under way for two multiplications in each cycle
 LOADS = 1.01  # of two loads in a cycle: some cross a line
@@ -308,7 +308,7 @@ class _Work:
         loads = LOADS * (mr + nr) * (slower if self.inner or self.words else 1.0)
         step = max(mr * nr * slower, loads, SUMS) / 2.0
         far = self.from_l2(mr, nr, lanes, machine)
-        if self.packs_b and self.panels and slower == 1.0:
+        if self.packs_b and self.panels and slower == 1.0 and 2 * far <= step:
             step = step * (1.0 + TALL * max(mr - 8, 0) * (far > 0)) + far * LINE_CYCLES
         else:
             # a core that multiplies once in a cycle has as many steps under way, and so twice the time for each
