@@ -270,7 +270,23 @@ def test_lanes_run_along_k_where_packing_costs_more() -> None:
 def test_a_row_times_laid_out_weights_waits_for_the_second_cache() -> None:
     """Sixteen vectors for sixteen products in each step: such a row is worth a second thread."""
     row = Situation(
-        "float32", 4, 1, 1, 512, 128, "plain", "plain", False, True, 1, 1, 0, False, 128, False, settled=True
+        "float32",
+        4,
+        1,
+        1,
+        512,
+        128,
+        "plain",
+        "computed",
+        True,
+        True,
+        1,
+        1,
+        0,
+        False,
+        128,
+        False,
+        settled=True,
     )
     assert choose(Machine(64, 32, 48 << 10, 1 << 20, 2, fmas=2.0), row).nc == 256
 
