@@ -380,6 +380,11 @@ def test_an_interrupted_run_resumes_to_the_same_model(
     assert manifest["training"]["resumed_at"] == 2 and len(manifest["training"]["history"]) == 6
 
 
+def heeds_ctrl_c() -> None:
+    """In a process about to start: a shell lets its background jobs, such as a whole test run, ignore the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("extra", ["", ", async_save=true"])
 def test_ctrl_c_keeps_the_checkpoint_and_says_so(
     folder: Path, extra: str, capsys: pytest.CaptureFixture[str]
@@ -389,15 +394,19 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_so(
     program = regression(folder, epochs=1_000_000, more=more)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "tilewright", "train", str(program)]
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    checkpoint = folder / "ck" / "net.checkpoint.safetensors"
-    deadline = time.monotonic() + 100
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=heeds_ctrl_c,
+    ) as running:  # fmt: skip
+        checkpoint = folder / "ck" / "net.checkpoint.safetensors"
+        deadline = time.monotonic() + 100
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        try:
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == 130 and "Traceback" not in said
     found = re.fullmatch(
         r"interrupted\ntraining was interrupted in epoch (\d+) of 1000000; (.*) holds epoch (\d+), .*\n", said

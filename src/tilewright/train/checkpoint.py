@@ -46,6 +46,7 @@ class Checkpoint:
         self.every_n = every_n
         self.async_save = async_save
         self._writer: threading.Thread | None = None
+        self._written = threading.Event()
         self._error: Exception | None = None
 
     def check(self) -> None:
@@ -72,14 +73,18 @@ class Checkpoint:
                 save_file(arrays, self.path, metadata)
             except Exception as error:  # raised again where the run can see it
                 self._error = error
+            finally:
+                self._written.set()
 
+        self._written.clear()
         self._writer = threading.Thread(target=write, name="checkpoint")
         self._writer.start()
 
     def wait(self) -> None:
         """Return when the last checkpoint is on disk; raises the error that kept it from there."""
         if self._writer is not None:
-            self._writer.join()
+            # not by `join`: interrupted once, that takes the thread for ended
+            self._written.wait()
             self._writer = None
         error, self._error = self._error, None
         if error is not None:

@@ -28,6 +28,7 @@ from tilewright.optim.lr_scheduler import LRScheduler
 from tilewright.tensor import Tensor, autocast, no_grad
 from tilewright.train.batches import batch_sizes, epoch_order
 from tilewright.train.checkpoint import Checkpoint
+from tilewright.train.ctrl_c import ctrl_c_noted
 from tilewright.train.early_stop import EarlyStop
 from tilewright.train.scaling import LossScale
 
@@ -192,19 +193,21 @@ class Trainer:
         done = self._resume(history)
         epoch, saved = done, history.resumed_at
         try:
-            for epoch in range(done + 1, self.epochs + 1):
-                result = self._epoch(epoch, x, y, held_out, history)
-                history.epochs.append(result)
-                self.observer.on_epoch(result)
-                stop = self.early_stop is not None and self._watch(result)
-                if self.checkpoint is not None and (
-                    epoch % self.checkpoint.every_n == 0 or epoch == self.epochs or stop
-                ):
-                    self.checkpoint.save(*self._state(epoch, stop, history))
-                    saved = epoch
-                if stop:
-                    history.stopped_early = True
-                    break
+            with ctrl_c_noted() as check:
+                for epoch in range(done + 1, self.epochs + 1):
+                    result = self._epoch(epoch, x, y, held_out, history, check)
+                    history.epochs.append(result)
+                    self.observer.on_epoch(result)
+                    stop = self.early_stop is not None and self._watch(result)
+                    if self.checkpoint is not None and (
+                        epoch % self.checkpoint.every_n == 0 or epoch == self.epochs or stop
+                    ):
+                        self.checkpoint.save(*self._state(epoch, stop, history))
+                        saved = epoch
+                    if stop:
+                        history.stopped_early = True
+                        break
+                check()
         except KeyboardInterrupt as error:
             error.add_note(self._interrupted(epoch, saved))
             raise
@@ -223,7 +226,13 @@ class Trainer:
         )
 
     def _epoch(
-        self, epoch: int, x: Array, y: Array, held_out: tuple[Array, Array] | None, history: History
+        self,
+        epoch: int,
+        x: Array,
+        y: Array,
+        held_out: tuple[Array, Array] | None,
+        history: History,
+        check: Callable[[], None],
     ) -> EpochResult:
         start = time.perf_counter()
         self.model.train()
@@ -233,6 +242,7 @@ class Trainer:
         sizes = batch_sizes(len(x), self.batch, smallest=2 if self._normalizes_batches() else 1)
         lr, total, seen = float(self.optimizer.param_groups[0]["lr"]), 0.0, 0
         for step, size in enumerate(sizes, 1):
+            check()
             rows = slice(seen, seen + size)
             loss = self.train_step(from_numpy(x[rows]), from_numpy(y[rows])).item()
             total += loss * size
