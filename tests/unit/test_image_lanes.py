@@ -149,12 +149,11 @@ def test_gradients() -> None:
         check(executable, [x, w, g], outputs)
 
 
-def test_a_settled_filter_is_laid_out_once() -> None:
+def test_a_settled_filter_is_laid_out_once(always: None) -> None:
     x, w = input_value(dt.float32, (32, 16, 10, 10)), input_value(dt.float32, (6, 16, 5, 5))
     y = convolution(x, w, ((4, 4), (4, 4)))
     executable = compiler.compile([x, w], [y], settled=[1])
-    if " images " not in labels(executable):
-        pytest.skip("vectors of another length")
+    assert " images " in labels(executable)
     assert executable.preparation is not None and len(executable.schedule.steps) == 1
     arrays = [whole(np.random.default_rng(2), v) for v in (x, w)]
     (want,) = reference.evaluate([y], dict(zip((x, w), arrays, strict=True)))

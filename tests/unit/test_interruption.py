@@ -12,7 +12,10 @@ import pytest
 
 import tilewright as tw
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers that send signals")
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"),
+    reason="setitimer, which sends the signal during a call, exists on POSIX systems only",
+)
 
 
 class _Interrupted(Exception):

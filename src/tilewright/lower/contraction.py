@@ -262,6 +262,10 @@ class Contraction(Packing):
             return shorter
         return self.look(2 * LONG_K)
 
+    def cycles(self) -> float:
+        """What the cost model expects of its choice, all pieces together."""
+        return cycles(self.machine, self.situation, upper(self.pieces))
+
     def chosen(self) -> Tiling:
         """The tuned parameters for this problem, or the cost model's."""
         static = not (self.when or self.situation.least_m or self.situation.least_n)

@@ -17,10 +17,10 @@ vector's worth of images side by side every result has taps of its own:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from tilewright.core import dtype as dt
-from tilewright.core.shape import is_static, product, static, upper
+from tilewright.core.shape import is_static, product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -39,14 +39,13 @@ from tilewright.kernel.ir import (
     reg,
     var,
 )
-from tilewright.lower.affine import Affine, Space, mentions
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.affine import Affine, mentions
+from tilewright.lower.calls import Call, Temporary, take_checks
 from tilewright.lower.contraction import Contraction
 from tilewright.lower.extents import digits
 from tilewright.lower.groups import Group
 from tilewright.lower.problem import At, epilogue, epilogue_cost
-from tilewright.lower.read import Reader
-from tilewright.recipes.contraction import cycles
+from tilewright.lower.tile_nest import TileNest
 from tilewright.recipes.images import GAIN, Convolution, Panels, choose_panels
 from tilewright.recipes.machine import Machine
 
@@ -57,7 +56,7 @@ SHORT_EPILOGUE = (
 )
 
 
-class ImageLanes:
+class ImageLanes(TileNest):
     """Builds the two kernels of one convolution."""
 
     def __init__(
@@ -80,23 +79,6 @@ class ImageLanes:
     def calls(self) -> list[Call]:
         return [self.filter_call(), self.main_call()]
 
-    def start(self) -> None:
-        self.builder, self.space = Builder(), Space()
-        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
-
-    def block(self, number: Affine, size: int, total: int) -> Affine:
-        """The start of a block of a range; the last one ends with it and may overlap the one before."""
-        if total % size == 0:
-            return number * size
-        return self.space.atom(op("minimum", (number * size).expr(), const(total - size)), 0, total - size)
-
-    def loop(self, name: str, count: int, body: Sequence[Stmt], kind: str = "serial") -> list[Stmt]:
-        """A loop, or its body alone where the variable is the constant 0."""
-        return list(body) if count == 1 else [Loop(name, index(0), index(count), tuple(body), kind)]
-
-    def along(self, name: str, count: int, body: Sequence[Stmt]) -> list[Stmt]:
-        return [Loop(name, index(0), index(count), tuple(body), "vector", self.lanes)]
-
     # ---- filters ----
 
     def filter_call(self) -> Call:
@@ -111,7 +93,7 @@ class ImageLanes:
         place = ((panel * s.taps + tap) * s.channels + c) * self.mr + r
         target = self.builder.buffer(self.laid_out, "w")
         body = [*take_checks(self.reader), Store(target, place.expr(), value)]
-        inner = self.loop("c", s.channels, self.along("r", self.mr, body))
+        inner = self.loop("c", s.channels, [self.along("r", self.mr, body)])
         grid = [self.panels, s.taps]
         loops = Loop("g", LO, HI, (*digits(["t0", "t1"], grid), *inner))
         label = f"lay out {self.kind} [{s.filters}]x{[s.channels, *taps]}"
@@ -145,25 +127,15 @@ class ImageLanes:
         s, lanes = self.sizes, self.lanes
         c, image = self.space.loop("c", s.channels), self.image_of_block()
         out: list[Stmt] = []
-        for here, active, blocks in self.blocks(s.places):
+        for here, active, blocks in self.vectors_of("e", s.places):
             at = self.space.unravel(here, [size for size, *_ in s.axes])
             value = self.reader.read(self.image, (self.first + image, c, *at))
             place = (here * s.channels + c) * self.width + image
             body = [*take_checks(self.reader), Store(self.v, place.expr(), value)]
-            square = self.loop("i", lanes, self.along("e", active, body), "unroll")
+            square = self.loop("i", lanes, [self.along("e", active, body)], "unroll")
             nest = self.loop("c", s.channels, self.loop("j", self.vectors, square))
-            out += self.loop("b", blocks, nest)
+            out += self.loop("eb", blocks, nest)
         return out
-
-    def blocks(self, total: int) -> Iterator[tuple[Affine, int, int]]:
-        """Vectors of a range, whole ones and a last one: an element's index, how many elements, how many blocks. A loop
-        variable means those of the part that was asked for last."""
-        lanes, rest = self.lanes, total % self.lanes
-        if total >= lanes:
-            b = self.space.loop("b", total // lanes)
-            yield (b * lanes + self.space.loop("e", lanes), lanes, total // lanes)
-        if rest:
-            yield (self.space.loop("e", rest) + (total - rest), rest, 1)
 
     def inside(self, axis: int) -> tuple[list[Stmt], Expr, Expr, Expr]:
         """Of the taps that a place meets along an axis, those inside the image: statements that find them, where the first one
@@ -201,14 +173,15 @@ class ImageLanes:
         u = load(self.builder.buffer(self.laid_out, "r"), (from_u * s.channels + run) * self.mr + i, kind)
         v = load(self.v, (from_v * s.channels + run) * self.width + j * lanes + lane, kind)
         acc = reg("acc", kind, i, j)
-        step = self.along("v", lanes, self.tile([Set("acc", self.machine.accumulate(u, v, acc), (i, j))]))
+        update = Set("acc", self.machine.accumulate(u, v, acc), (i, j))
+        step: list[Stmt] = [self.along("v", lanes, self.tile([update]))]
         counts[last] = counts[last] * s.channels
         for d in reversed(range(len(counts))):
             step = [Loop(f"k{d}", index(0), counts[d], tuple(step))]
         results = [results for _, _, results, *_ in s.axes]
         flat = self.space.linear([self.space.loop(f"o{d}", e) for d, e in enumerate(results)], results)
         place = (i * s.results + flat.expr()) * self.width + j * lanes + lane
-        put = self.tile(self.along("v", lanes, [Store(self.r, place, acc)]))
+        put = self.tile([self.along("v", lanes, [Store(self.r, place, acc)])])
         body += [Reg("acc", kind, const(0, kind), (self.mr, self.vectors), lanes), *step, *put]
         for d, e in reversed(list(enumerate(results))):
             body = self.loop(f"o{d}", e, body)
@@ -226,7 +199,7 @@ class ImageLanes:
         if epilogue_cost(self.group, self.stored) > SHORT_EPILOGUE:
             return self.finished_apart(o, f)
         out: list[Stmt] = []
-        for here, active, blocks in self.blocks(self.sizes.results):
+        for here, active, blocks in self.vectors_of("e", self.sizes.results):
             self.reader.accesses.clear()
             body = self.put(f, image, here, self.result(o, here))
             read = [a.position for a in self.reader.accesses if a.value not in self.group.outputs]
@@ -241,12 +214,12 @@ class ImageLanes:
         pitch = (-(-s.results // self.lanes) | 1) * self.lanes
         turned = self.builder.area(self.kind, pitch * self.width)
         out: list[Stmt] = []
-        for here, active, blocks in self.blocks(s.results):
+        for here, active, blocks in self.vectors_of("e", s.results):
             place = self.image_of_block() * pitch + here
             out += self.turned([Store(turned, place.expr(), self.result(o, here))], active, blocks)
         image, place = self.space.loop("m", self.width), self.space.loop("q", s.results)
         value = load(turned, (image * pitch + place).expr(), self.kind)
-        body = self.along("q", s.results, self.put(f, self.first + image, place, value))
+        body = [self.along("q", s.results, self.put(f, self.first + image, place, value))]
         return self.loop("o", self.mr, [*out, *self.loop("m", self.width, body)])
 
     def image_of_block(self) -> Affine:
@@ -258,8 +231,8 @@ class ImageLanes:
 
     def turned(self, body: Sequence[Stmt], active: int, blocks: int) -> list[Stmt]:
         """Loops over places and images that store squares of vectors along places."""
-        square = self.loop("e", active, self.along("i", self.lanes, body), "unroll")
-        return self.loop("b", blocks, self.loop("j", self.vectors, square))
+        square = self.loop("e", active, [self.along("i", self.lanes, body)], "unroll")
+        return self.loop("eb", blocks, self.loop("j", self.vectors, square))
 
     def put(self, f: Affine, image: Affine, place: Affine, value: Expr) -> list[Stmt]:
         at: At = self.space.unravel(place, [results for _, _, results, *_ in self.sizes.axes])
@@ -298,6 +271,6 @@ def lower_images(
     if found is None:
         return None
     other = Contraction(group, stored, machine, settled=settled)
-    if found[0] * GAIN > cycles(machine, other.situation, upper(other.pieces)):
+    if found[0] * GAIN > other.cycles():
         return None
     return ImageLanes(group, stored, machine, sizes, found[1]).calls()

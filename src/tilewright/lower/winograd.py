@@ -45,12 +45,13 @@ from tilewright.kernel.ir import (
     reg,
     var,
 )
-from tilewright.lower.affine import Affine, Space
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.affine import Affine
+from tilewright.lower.calls import Call, Temporary, take_checks
 from tilewright.lower.extents import digits
 from tilewright.lower.groups import Group
 from tilewright.lower.problem import epilogue
-from tilewright.lower.read import Reader, conjunction, within
+from tilewright.lower.read import conjunction, within
+from tilewright.lower.tile_nest import TileNest
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.winograd import Blocking, choose_blocking
 
@@ -76,7 +77,7 @@ def _results(m: Sequence[Expr]) -> list[Expr]:
     return [op("add", op("add", m[0], m[1]), m[2]), op("sub", op("sub", m[1], m[2]), m[3])]
 
 
-class Winograd:
+class Winograd(TileNest):
     """Builds the two kernels of one convolution."""
 
     def __init__(
@@ -102,26 +103,6 @@ class Winograd:
 
     def calls(self) -> list[Call]:
         return [self.filter_call(), self.main_call()]
-
-    def start(self) -> None:
-        self.builder, self.space = Builder(), Space()
-        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
-
-    def block(self, name: Affine, size: int, total: int) -> Affine:
-        """The start of a block of a range; the last one ends with it and may overlap the one before."""
-        start = name * size
-        if total % size == 0:
-            return start
-        return self.space.atom(op("minimum", start.expr(), const(total - size)), 0, total - size)
-
-    def loop(self, name: str, count: int, body: Sequence[Stmt], kind: str = "serial") -> list[Stmt]:
-        """A loop, or its body alone where the variable is the constant 0."""
-        if count == 1:
-            return list(body)
-        return [Loop(name, index(0), index(count), tuple(body), kind)]
-
-    def along(self, name: str, count: int, body: Sequence[Stmt]) -> Loop:
-        return Loop(name, index(0), index(count), tuple(body), "vector", self.lanes)
 
     # ---- filters ----
 

@@ -23,11 +23,11 @@ overflowed, the task's part is computed again by the direct sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tilewright.core import dtype as dt
-from tilewright.core.shape import is_static, product, static, upper
+from tilewright.core.shape import is_static, product, static
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -48,14 +48,14 @@ from tilewright.kernel.ir import (
     reg,
     var,
 )
-from tilewright.lower.affine import Affine, Space
-from tilewright.lower.calls import Builder, Call, Temporary, take_checks
+from tilewright.lower.affine import Affine
+from tilewright.lower.calls import Call, Temporary, take_checks
 from tilewright.lower.contraction import Contraction
 from tilewright.lower.extents import digits
 from tilewright.lower.groups import Group
-from tilewright.lower.read import Reader, conjunction, within
+from tilewright.lower.read import conjunction, within
+from tilewright.lower.tile_nest import TileNest
 from tilewright.lower.winograd import columns_of_tile
-from tilewright.recipes.contraction import cycles
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.winograd import GAIN, Summing, choose_summing
 
@@ -111,7 +111,7 @@ def filter_gradient(v: Value) -> FilterGradient | None:
     return FilterGradient(g, image)
 
 
-class WinogradFilters:
+class WinogradFilters(TileNest):
     """Builds the kernels of one filter's gradient."""
 
     def __init__(
@@ -141,22 +141,8 @@ class WinogradFilters:
         flops = 2 * self.count * self.channels * TAPS * self.images * self.high * self.wide
         return [self.main_call(label, flops), self.contraction.sum_of(self.partial, self.pieces, label)]
 
-    def block(self, number: Affine, size: int, total: int) -> Affine:
-        """The start of a block of a range; the last one ends with it and may overlap the one before."""
-        if total % size == 0:
-            return number * size
-        return self.space.atom(op("minimum", (number * size).expr(), const(total - size)), 0, total - size)
-
-    def loop(self, name: str, count: int, body: Sequence[Stmt], kind: str = "serial") -> list[Stmt]:
-        """A loop, or its body alone where the variable is the constant 0."""
-        return list(body) if count == 1 else [Loop(name, index(0), index(count), tuple(body), kind)]
-
-    def along(self, name: str, count: int, body: Sequence[Stmt]) -> Loop:
-        return Loop(name, index(0), index(count), tuple(body), "vector", self.lanes)
-
     def main_call(self, label: str, flops: int) -> Call:
-        self.builder, self.space = Builder(), Space()
-        self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
+        self.start()
         t = self.summing
         grid = [self.pieces, -(-self.count // t.filters), -(-self.channels // t.channels)]
         self.piece, f, c = (self.space.loop(f"t{i}", e) for i, e in enumerate(grid))
@@ -185,16 +171,6 @@ class WinogradFilters:
 
     # ---- copies with lanes along channels and filters ----
 
-    def blocks(self, name: str, total: int) -> Iterator[tuple[Affine, int, int]]:
-        """Vectors of a range, whole ones and a last one: an element's index, how many elements, how many blocks. A loop
-        variable means those of the part that was asked for last."""
-        lanes, rest = self.lanes, total % self.lanes
-        if total >= lanes:
-            number = self.space.loop(f"{name}b", total // lanes)
-            yield (number * lanes + self.space.loop(name, lanes), lanes, total // lanes)
-        if rest:
-            yield (self.space.loop(name, rest) + (total - rest), rest, 1)
-
     def turned(
         self,
         sizes: tuple[int, int, int],
@@ -206,8 +182,8 @@ class WinogradFilters:
         lanes, rows, columns = sizes
         row = self.space.loop("r", rows)
         out: list[Stmt] = []
-        for column, active, column_blocks in self.blocks("e", columns):
-            for lane, count, lane_blocks in self.blocks("l", lanes):
+        for column, active, column_blocks in self.vectors_of("e", columns):
+            for lane, count, lane_blocks in self.vectors_of("l", lanes):
                 value = element(lane, row, column)
                 place = (row * columns + column) * pitch + lane
                 body = [*take_checks(self.reader), Store(area, place.expr(), value)]
@@ -346,7 +322,7 @@ class WinogradFilters:
         body.append(Set("odd", op("add", reg("odd", kind), odd)))
         rows: list[Stmt] = [self.along("c", t.channels, body)]
         tap = self.space.loop("k", TAPS)
-        for lane, count, blocks in self.blocks("e", t.channels):
+        for lane, count, blocks in self.vectors_of("e", t.channels):
             value = load(turned, (tap * self.wide_c + lane).expr(), kind)
             square = self.loop("k", TAPS, [self.along("e", count, [self.put(f, lane, tap, value)])], "unroll")
             rows += self.loop("eb", blocks, square)
@@ -407,6 +383,6 @@ def lower_winograd_filters(
     if found is None:
         return None
     contraction = Contraction(group, stored, machine, settled=settled)
-    if found[0] * GAIN > cycles(machine, contraction.situation, upper(contraction.pieces)):
+    if found[0] * GAIN > contraction.cycles():
         return None
     return WinogradFilters(contraction, operands, machine, found[1]).calls()
