@@ -18,7 +18,8 @@ import numpy as np
 from tilewright.codegen.llvm import emit
 from tilewright.kernel.text import parse_kernel
 from tilewright.runtime.jit import KernelLibrary, default_library
-from tilewright.runtime.program import Launch, Program, Segment
+from tilewright.runtime.program import Program
+from tilewright.runtime.steps import Launch, Segment
 from tilewright.runtime.target import Target, host_target
 from tilewright.runtime.team import set_num_threads
 

@@ -49,7 +49,8 @@ from tilewright.recipes.machine import Machine
 from tilewright.recipes.tuned import database_path, read_choices
 from tilewright.runtime import jit
 from tilewright.runtime.buffers import Buffer, size_class
-from tilewright.runtime.program import ArrayRef, Choice, HostStep, Launch, Loop, Program, Segment
+from tilewright.runtime.program import Program
+from tilewright.runtime.steps import ArrayRef, Choice, HostStep, Launch, Loop, Segment
 from tilewright.runtime.team import default_threads
 
 __all__ = ["STAGES", "Executable", "NeedsNumbers", "Run", "compile", "load_kernels"]

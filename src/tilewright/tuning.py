@@ -30,7 +30,8 @@ from tilewright.recipes.tuned import Choice, Choices, database_path, read_choice
 from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.cache import DiskCache
 from tilewright.runtime.jit import KernelLibrary
-from tilewright.runtime.program import Launch, Program, Segment
+from tilewright.runtime.program import Program
+from tilewright.runtime.steps import Launch, Segment
 from tilewright.version import __version__
 
 __all__ = ["Tuned", "store", "tune"]

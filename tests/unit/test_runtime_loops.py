@@ -12,17 +12,9 @@ import pytest
 from runtime_kernels import kernel
 
 from tilewright.runtime.profiler import profile
-from tilewright.runtime.program import (
-    ArrayRef,
-    Choice,
-    HostStep,
-    KernelCheckError,
-    Launch,
-    Loop,
-    Program,
-    Segment,
-)
+from tilewright.runtime.program import KernelCheckError, Program
 from tilewright.runtime.statistics import stats
+from tilewright.runtime.steps import ArrayRef, Choice, HostStep, Launch, Loop, Segment
 from tilewright.runtime.team import set_num_threads
 
 Array = npt.NDArray[np.int64]

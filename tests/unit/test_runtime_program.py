@@ -20,8 +20,9 @@ from tilewright.core.settings import settings
 from tilewright.runtime import offsets
 from tilewright.runtime import team as team_module
 from tilewright.runtime.profiler import profile
-from tilewright.runtime.program import ArrayRef, HostStep, KernelCheckError, Launch, Program, Segment
+from tilewright.runtime.program import KernelCheckError, Program
 from tilewright.runtime.statistics import stats
+from tilewright.runtime.steps import ArrayRef, HostStep, Launch, Segment
 from tilewright.runtime.target import available_cpus
 from tilewright.runtime.team import Team, get_num_threads, set_num_threads, state
 
@@ -617,7 +618,8 @@ import os, sys, threading, warnings
 import numpy as np
 sys.path.insert(0, {here!r})
 from runtime_kernels import kernel
-from tilewright.runtime.program import Launch, Program, Segment
+from tilewright.runtime.program import Program
+from tilewright.runtime.steps import Launch, Segment
 from tilewright.runtime.team import set_num_threads, state
 warnings.simplefilter("ignore", DeprecationWarning)
 set_num_threads(3)
@@ -674,7 +676,8 @@ import sys
 import numpy as np
 sys.path.insert(0, {here!r})
 from runtime_kernels import kernel
-from tilewright.runtime.program import Launch, Program, Segment
+from tilewright.runtime.program import Program
+from tilewright.runtime.steps import Launch, Segment
 from tilewright.runtime.team import set_num_threads
 set_num_threads(4)
 x = np.zeros(64, np.int64)
