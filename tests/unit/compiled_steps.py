@@ -7,7 +7,7 @@ shows in the results. It also takes a schedule's memory apart: which bytes every
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from tilewright.codegen import llvm as emitter
 from tilewright.compiler import Executable
 from tilewright.core.shape import static
 from tilewright.graph import reference
+from tilewright.graph.ir import Value
 from tilewright.kernel import interpret
+from tilewright.kernel.verify import verify
 from tilewright.lower.calls import Call, Place, Temporary
 from tilewright.lower.schedule import Step
 from tilewright.runtime.buffers import Buffer
@@ -173,3 +175,20 @@ def native(executable: Executable, arrays: Sequence[Array]) -> list[Array]:
 
 def equal_bits(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def check_exactly(
+    executable: Executable,
+    inputs: Sequence[Value],
+    outputs: Sequence[Value],
+    draw: Callable[[np.random.Generator, Value], Array],
+) -> None:
+    """Verify every kernel and compare with the reference bit for bit, in order and with chunks in a random order."""
+    rng = np.random.default_rng(0)
+    arrays = [draw(rng, v) for v in inputs]
+    for kernel in executable.names:
+        verify(kernel)
+    want = reference.evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
+    for results in (native(executable, arrays), run_in_random_order(executable, arrays, rng)):
+        for got, right in zip(results, want, strict=True):
+            np.testing.assert_array_equal(got, right)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compiled_steps import native, run_in_random_order
+from compiled_steps import check_exactly, native
 from test_contraction_lowering import levels
 
 from tilewright import compiler
@@ -16,7 +16,6 @@ from tilewright.core.settings import settings
 from tilewright.core.size import Size
 from tilewright.graph import build, reference
 from tilewright.graph.ir import Value, constant, input_value, make
-from tilewright.kernel.verify import verify
 from tilewright.lower import images
 from tilewright.lower.images import convolution_of_images
 from tilewright.recipes.images import Panels, choose_panels
@@ -40,14 +39,7 @@ def whole(rng: np.random.Generator, v: Value) -> np.ndarray:
 
 
 def check(executable: Executable, inputs: list[Value], outputs: list[Value]) -> None:
-    rng = np.random.default_rng(0)
-    arrays = [whole(rng, v) for v in inputs]
-    for kernel in executable.names:
-        verify(kernel)
-    want = reference.evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
-    for results in (native(executable, arrays), run_in_random_order(executable, arrays, rng)):
-        for got, right in zip(results, want, strict=True):
-            np.testing.assert_array_equal(got, right)
+    check_exactly(executable, inputs, outputs, whole)
 
 
 def labels(executable: Executable) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from compiled_steps import native, run_in_random_order
+from compiled_steps import check_exactly, native
 from test_contraction_lowering import levels
 
 from tilewright import compiler
@@ -13,7 +13,6 @@ from tilewright.core.settings import settings
 from tilewright.core.size import Size
 from tilewright.graph import reference
 from tilewright.graph.ir import Value, input_value, make, topological
-from tilewright.kernel.verify import verify
 from tilewright.lower import winograd_filters
 from tilewright.lower.winograd_filters import filter_gradient
 from tilewright.recipes.machine import Machine
@@ -54,14 +53,7 @@ def labels(executable: Executable) -> str:
 
 
 def check(executable: Executable, inputs: list[Value], outputs: list[Value]) -> None:
-    rng = np.random.default_rng(0)
-    arrays = [whole(rng, v) for v in inputs]
-    for kernel in executable.names:
-        verify(kernel)
-    want = reference.evaluate(outputs, dict(zip(inputs, arrays, strict=True)))
-    for results in (native(executable, arrays), run_in_random_order(executable, arrays, rng)):
-        for got, right in zip(results, want, strict=True):
-            np.testing.assert_array_equal(got, right)
+    check_exactly(executable, inputs, outputs, whole)
 
 
 @pytest.fixture
