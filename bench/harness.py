@@ -60,6 +60,7 @@ class Result:
     first_s: float | None = None  # building, compiling and the first run
     peak_mib: float | None = None  # of the whole process, the framework's own memory included
     share: float | None = None  # of the machine's limit
+    copy_share: float | None = None  # of the bandwidth of a large copy
     idle_share: float = 0.0  # processor time of the waiting workers meanwhile, in cores
     other_share: float = 0.0  # processor time of everything else on the machine meanwhile, in cores
     problem: str | None = None
@@ -251,6 +252,7 @@ class Harness:
                 )
                 least = max(case.flops / peak, case.nbytes / bandwidth) / 1e9
                 result.share = least / result.median
+                result.copy_share = case.nbytes / limit["copy_gbps"] / 1e9 / result.median
 
     def compare(self, case: Case, fingerprints: dict[str, list[float]], threads: int) -> None:
         """Compare with PyTorch where it takes part, else with whatever came first."""

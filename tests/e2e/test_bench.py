@@ -3,6 +3,7 @@
 What it measures is not judged here.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_a_run_writes_what_it_measured(repository: Path, tmp_path: Path) -> None
         assert result["problem"] is None
         assert 0 < result["minimum"] <= result["median"]
         assert result["share"] > 0
+        assert result["copy_share"] > 0
         assert result["samples"] >= 2
     assert all(a["agrees"] for a in content["agreements"])
     assert content["limits"]["1"]["peak_gflops"] > 1
@@ -149,3 +151,20 @@ def test_costs_are_printed_as_rows_of_a_table(repository: Path, what: str, rows:
     assert heading.endswith(f"`python -m bench.costs {what}`") and empty == ""
     assert len(lines) >= rows  # tiles are those of the instruction sets this machine has
     assert all(float(line.strip("| ").rpartition("|")[2]) > 0 for line in lines)
+
+
+def test_bandwidth_is_judged_by_a_copy_and_by_stores_past_the_caches(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that moves 0.9 of what a copy does and 0.7 of what stores past the caches do reaches the first."""
+    monkeypatch.syspath_prepend(str(repository))
+    goals = importlib.import_module("bench.goals")
+    kernel = {"suite": "kernels", "group": "memory large", "case": "add", "threads": 1}
+    ours = {**kernel, "framework": "tilewright", "median": 2.0, "share": 0.7, "copy_share": 0.9}
+    peer = {**kernel, "framework": "numpy", "median": 3.0, "share": 0.4, "copy_share": 0.6}
+    rows = goals.evaluate([{"limits": {}, "results": [ours, peer]}])
+    assert [(row.goal, row.reached) for row in rows] == [
+        ("each ratio ≥ 1.2", True),
+        ("each share of a large copy's bandwidth ≥ 0.85", True),
+        ("each share of the bandwidth past the caches ≥ 0.85", False),
+    ]
