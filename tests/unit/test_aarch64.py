@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tilewright as tw
+import tilewright.nn.functional as F
 from tilewright.codegen.llvm import emit, scratch_bytes
 from tilewright.core import dtype as dt
 from tilewright.core.shape import product, static
@@ -148,6 +150,60 @@ def test_kernels_compute_the_same_under_emulation(tmp_path: Path) -> None:
     for v, got, expected in zip(outputs, emulate(outputs, arrays, tmp_path), want, strict=True):
         assert product(v.shape) == got.size
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5, err_msg=str(v))
+
+
+def cubed(function: Callable[..., Any], *arrays: Any) -> Any:
+    """The gradients of a function's sum of cubes with respect to all its arguments."""
+    return tw.grad(lambda *a: (function(*a) ** 3).sum(), argnums=tuple(range(len(arrays))))(*arrays)
+
+
+def convolve(**options: Any) -> Callable[..., Any]:
+    return lambda x, w: F.conv2d(x, w, **options)
+
+
+def attend(q: Any, k: Any, v: Any) -> Any:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+# One case for each way to lower what the name says: a function and the shapes of its arguments.
+WAYS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
+    "3x3 convolution": (convolve(padding=1), [(2, 33, 13, 15), (17, 33, 3, 3)]),
+    "many small images": (convolve(), [(64, 6, 14, 14), (16, 6, 5, 5)]),
+    "depthwise convolution": (convolve(padding=1, groups=16), [(2, 16, 9, 9), (16, 1, 3, 3)]),
+    "strided convolution": (convolve(padding=1, stride=2), [(2, 16, 17, 16), (32, 16, 3, 3)]),
+    "attention": (attend, [(2, 3, 65, 32)] * 3),
+    "short rows": (lambda x: F.softmax(x, -1), [(37, 65)]),
+    "long rows": (lambda x: F.layer_norm(x, (1024,)), [(9, 1024)]),
+    "product with packed operands": (lambda a, b: F.gelu(a @ b.T), [(130, 513), (129, 513)]),
+}
+
+
+@needs_emulator
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_compute_is_right_under_emulation(way: str, tmp_path: Path) -> None:
+    """Forward and the gradients of all arguments."""
+    function, shapes = WAYS[way]
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(-1, 1, shape).astype(np.float32) for shape in shapes]
+    for name, whole in (("forward", function), ("backward", lambda *a: cubed(function, *a))):
+        executable = tw.jit(whole).executable(*map(tw.asarray, arrays))
+        given = dict(zip(executable.inputs, arrays, strict=True))
+        folder = tmp_path / name
+        folder.mkdir()
+        results = emulate(executable.outputs, given, folder)
+        for got, want in zip(results, evaluate(executable.outputs, given), strict=True):
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max(), err_msg=name)
+
+
+@needs_emulator
+@pytest.mark.parametrize("shape", [(9, 65), (9, 1024)])
+def test_argmax_is_right_under_emulation(shape: tuple[int, int], tmp_path: Path) -> None:
+    """The first of equal maxima, and the first NaN."""
+    x = np.random.default_rng(0).integers(0, 9, shape).astype(np.float32)
+    x[2, 40:50] = np.nan
+    executable = tw.jit(lambda x: x.argmax(1)).executable(tw.asarray(x))
+    (got,) = emulate(executable.outputs, {executable.inputs[0]: x}, tmp_path)
+    np.testing.assert_array_equal(got, x.argmax(1))
 
 
 def leaves_of(v: Value) -> list[Value]:
