@@ -40,7 +40,7 @@ from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import FirstExtreme
 from tilewright.lower.groups import Group, own_cost
-from tilewright.lower.nest import Dim, choose_nest, mentions_loop
+from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
 from tilewright.lower.work import depths, inside_of, side_by_side, work_of
@@ -111,7 +111,7 @@ class _Emitter:
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
         would be sent to memory by itself."""
-        if self.vector is None or not is_static(v.shape):
+        if self.vector is None or not is_static(v.shape) or v.op == "concat":
             return False
         rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
         return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
@@ -413,17 +413,16 @@ class _Emitter:
         one of the operands does."""
         named: list[Stmt] = []
         stores: list[Stmt] = []
-        for v in values:
-            at = self.nest.index(v)
-            value = self.reader.read(v, at)
+        places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
+        for v, x, position in places:
+            value = self.reader.read(x, self.nest.index(x))
             named += take_checks(self.reader)
-            position = self.nest.space.linear(at, v.shape).expr()
-            if len(values) > 1:
+            if len(places) > 1:
                 self.named += 1
                 name = f"o{self.named}"
                 named.append(Let(name, value))
                 value = var(name, v.dtype)
-            stores.append(Store(self.builder.buffer(v, "w"), position, value))
+            stores.append(Store(self.builder.buffer(v, "w"), position.expr(), value))
         return [*named, *stores]
 
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
