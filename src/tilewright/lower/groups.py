@@ -142,6 +142,7 @@ class Group:
     outputs: list[Value] = field(default_factory=list)
     reductions: list[Value] = field(default_factory=list)
     reason: str = ""
+    results: set[Value] = field(default_factory=set)  # members that are results of the whole graph
 
     def outer(self) -> Index:
         """The index over the dims that are not reduced."""
@@ -528,6 +529,7 @@ class _Former:
                     stack.extend(reads(x))
         for group in self.groups:
             group.outputs = [m for m in group.members if m in needed]
+            group.results = {m for m in group.outputs if m in self.outputs}
             if group.kind == "dot" and len(group.outputs) > 2:
                 self.store_fewer(group)
             if group.kind == "row":
