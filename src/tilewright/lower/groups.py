@@ -292,9 +292,6 @@ class _Former:
         if group is None:
             self.open("single", v)
             return
-        for x in v.inputs:
-            if x not in group.members:
-                self.place(group, x, group.loops)
         self.place(group, v, group.loops)
         self.depth[v] = 0
 

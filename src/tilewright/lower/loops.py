@@ -415,7 +415,7 @@ class _Emitter:
         stores: list[Stmt] = []
         places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
         for v, x, position in places:
-            value = self.reader.read(x, self.nest.index(x))
+            value = self.reader.read(x, self.nest.index(v))
             named += take_checks(self.reader)
             if len(places) > 1:
                 self.named += 1

@@ -123,7 +123,7 @@ def _accesses(group: Group, nest: Nest, stored: Callable[[Value], bool]) -> list
     for v in group.outputs:
         for x, position in written(v, nest):
             if v not in group.reductions:
-                reader.read(x, nest.index(x))
+                reader.read(x, nest.index(v))
             reader.accesses.append(Access(v, position))
     return reader.accesses
 
