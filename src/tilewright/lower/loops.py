@@ -51,6 +51,7 @@ __all__ = ["lower_loops"]
 CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+ALONE = 32  # times as much for one thread, which only begins the next piece itself
 LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
@@ -448,7 +449,7 @@ class _Emitter:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
-                chunk = max(CHUNK_COST // per_item, self.least_chunk(self.vector.extent))
+                chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
                 chunk = -(-chunk // self.lanes) * self.lanes
                 return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
@@ -471,8 +472,13 @@ class _Emitter:
                 digit = idiv(flat, product(d.extent for d in grid_dims[position + 1 :]))
                 digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
-        chunk = max(1, CHUNK_COST * upper(grid) // max(work, 1), self.least_chunk(grid))
+        chunk = max(1, self.least_cost * upper(grid) // max(work, 1), self.least_chunk(grid))
         return self.finish(body, grid, chunk, label)
+
+    @property
+    def least_cost(self) -> int:
+        """Of a piece of work."""
+        return CHUNK_COST * (ALONE if self.threads == 1 else 1)
 
     def least_chunk(self, grid: Extent) -> int:
         """Items of a piece of work that is one of a long launch's many."""
