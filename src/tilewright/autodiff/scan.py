@@ -178,12 +178,45 @@ def _product(gradient: Value | None, stored: Container[Value]) -> _Product | Non
     return _Product(v, tuple(reversed(moves)))
 
 
+def _of_carries(loop: _Loop, cotangents: Mapping[int, Value]) -> dict[int, Value]:
+    """The cotangents with those of stacked carries of which only the last is read as cotangents of the last carries: zeros
+    for all other iterations are neither stored nor added."""
+    found = dict(cotangents)
+    for j, y in enumerate(loop.ys):
+        number = len(loop.init) + j
+        if number not in found or y not in loop.new:
+            continue
+        one = _of_last(loop, found[number])
+        if one is not None:
+            del found[number]
+            k = loop.new.index(y)
+            found[k] = add(found[k], one) if k in found else one
+    return found
+
+
+def _of_last(loop: _Loop, cotangent: Value) -> Value | None:
+    """The last iteration's slice of a stack's cotangent that is zero elsewhere, as a slice leaves it."""
+    axes: Sequence[int] = range(cotangent.type.rank)
+    x = cotangent
+    if x.op == "permute":
+        axes, (x,) = x["axes"], x.inputs
+    if x.op != "pad" or x.inputs[1].op != "constant" or x.inputs[1]["value"] != 0 or any(x["interior"]):
+        return None
+    given, along = x.inputs[0], axes[0]
+    low, high = ([0] * len(axes) for _ in range(2))
+    (high if loop.reverse else low)[along] = cotangent.shape[0] - 1  # type: ignore[operator]
+    if given.shape[along] != 1 or list(x["low"]) != low or list(x["high"]) != high:
+        return None
+    return reshape(permute(given, axes), cotangent.shape[1:])
+
+
 def pulled(
     v: Value, cotangents: Mapping[int, Value], needed: Sequence[bool], pull: Pull, dependent: Dependent
 ) -> list[Value | None]:
     """The cotangents of a loop's operands (of those that are ``needed``), from those of its results by index."""
     loop = _Loop.of(v)
     assert loop.length is not None
+    cotangents = _of_carries(loop, cotangents)
     wanted = [n and leaf.dtype.is_inexact for n, leaf in zip(needed, loop.leaves, strict=True)]
     moving = loop.moving(wanted, lambda leaves: dependent([*loop.new, *loop.ys], leaves))
     path = dependent([*loop.new, *loop.ys], moving)

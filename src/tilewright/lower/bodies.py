@@ -4,7 +4,8 @@
     while_loop(c, h) {h' = f(c, h)}       ->    copy h to carry;  loop while carry 0: plan of f over [c, carry | carry]
     switch(n, x) {f(x)} {g(x)}            ->    choice by n: plan of f over [x | results], plan of g over the same
 
-Bodies are lowered and scheduled like any other graph. A new carry is written over the old one where every element is
+Bodies are lowered and scheduled like any other graph. A carry whose values before or after all iterations are results too lives in
+one stack of them: an iteration reads it there and writes the new one behind it. Another new carry is written over the old one where every element is
 read before; otherwise the two have a buffer each, and these trade places after every iteration. Where nobody knows how
 many iterations there are, the driver copies what an odd number of trades has left in the other buffer.
 """
@@ -12,6 +13,7 @@ many iterations there are, the driver copies what an odd number of trades has le
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tilewright.core import dtype as dt
 from tilewright.core.shape import static
@@ -38,22 +40,37 @@ def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     body: Body = v["body"]
     count: int | None = v["length"] if v.op == "scan" else None
     first, past = v["consts"], v["consts"] + v["carries"]
-    outputs = _distinct(body)
-    donated = {first + k: k for k in range(v["carries"])}
+    stacks = {} if count is None else _stacks(group, body, count)
+    in_stack = {j for stack in stacks.values() for j in stack.results}
+    numbers = [j for j in range(len(body.outputs)) if j not in in_stack]
+    distinct = _distinct(body)
+    outputs = [distinct[j] for j in numbers]
+    donated = {first + k: k for k in range(v["carries"]) if k not in stacks}
     settled = body.inputs[:first]
     steps = _steps(v.op, outputs, machine, lower, settled_values(settled))
     early, steps, kept = hoist(steps, settled, outputs)
     inner = schedule(steps, body.inputs, outputs, donated, kept)
 
     results: dict[int, Place] = {m["index"]: m for m in group.members}
-    for j, one in enumerate(outputs):  # results that nobody reads have a place all the same
+    for j, one in zip(numbers, outputs, strict=True):  # results that nobody reads have a place all the same
         results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count or 0)))
+    views = {
+        results[j]: (stack.place, offset)
+        for k, stack in stacks.items()
+        for j, offset in ((k, stack.last), *stack.results.items())
+        if j in results
+    }
 
     before, moved = _before(early, dict(zip(settled, map(unshaped, v.inputs[:first]), strict=True)))
     seconds: dict[int, Place] = {}  # the second buffer of a carry that has two
     slots = [LoopSlot(Temporary(dt.uint8, inner.arena_bytes), "w")]
     slots += [LoopSlot(unshaped(x), "r") for x in v.inputs[:first]]
     for k, init in enumerate(v.inputs[first:past]):
+        if k in stacks:
+            stack = stacks[k]
+            before += _copy(init, stack.place, stored, machine, stack.first // init.dtype.itemsize)
+            slots.append(LoopSlot(stack.place, "rw", stack.first, stack.stride))
+            continue
         place = results[k]
         if k not in inner.taken:  # the result is the buffer that the last iteration writes
             other: Place = Temporary(init.dtype, init.type.size)
@@ -66,13 +83,51 @@ def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     slots += [LoopSlot(moved[p], "r") for p in kept]
     swaps = []
     for o in inner.fresh:
-        if o < v["carries"]:
+        if o in stacks:
+            stack = stacks[o]
+            slots.append(LoopSlot(stack.place, "w", stack.first + stack.stride, stack.stride))
+        elif o < v["carries"]:
             swaps.append((1 + first + o, len(slots), outputs[o].type.nbytes))
             slots.append(LoopSlot(seconds[o], "rw"))
         else:
-            slots.append(_slice(results[o], "w", outputs[o], v))
+            slots.append(_slice(results[numbers[o]], "w", outputs[o], v))
     condition = -1 if count is not None else 1 + first
-    return [*before, Step([], nest=LoopCall(inner, count, slots, swaps, condition))]
+    return [*before, Step([], nest=LoopCall(inner, count, slots, swaps, condition, views))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Where a carry has all its values: bytes at which the first and the ``last`` one lie, from each to the next, and at which a
+    result that stacks some of them begins."""
+
+    place: Temporary
+    first: int
+    last: int
+    stride: int
+    results: dict[int, int]
+
+
+def _stacks(group: Group, body: Body, count: int) -> dict[int, _Stack]:
+    """The carries that live in a stack of all their values, by number. Results that need memory of their own do not take part."""
+    v = group.anchor
+    first, carries = v["consts"], v["carries"]
+    fixed = {m["index"] for m in group.members if m in group.results}
+    new = [unshaped(o) for o in body.outputs]
+    taken, found = set[int](), dict[int, _Stack]()
+    for k in range(carries):
+        leaf, one = body.inputs[first + k], new[k].type.nbytes
+        stride = -one if v["reverse"] else one
+        begin = count * one if v["reverse"] else 0
+        # the lowest of a stack's slices is that of the first iteration, or in reverse of the last
+        low = {leaf: one if v["reverse"] else 0}
+        if not is_leaf(new[k]):
+            low[new[k]] = 0 if v["reverse"] else one
+        chosen = {j: low[new[j]] for j in range(carries, len(new)) if new[j] in low and j not in taken | fixed}
+        if chosen and k not in fixed and one:
+            taken |= chosen.keys()
+            place = Temporary(leaf.dtype, (count + 1) * leaf.type.size)
+            found[k] = _Stack(place, begin, begin + count * stride, stride, chosen)
+    return found
 
 
 def lower_switch(group: Group, machine: Machine, lower: Lower) -> Step:
@@ -140,8 +195,10 @@ def _slice(place: Place, access: str, one: Value, v: Value) -> LoopSlot:
     return LoopSlot(place, access, 0, nbytes)
 
 
-def _copy(source: Value, target: Place, stored: Callable[[Value], bool], machine: Machine) -> list[Step]:
-    """Compute ``source``, which is stored or floating, into ``target``."""
+def _copy(
+    source: Value, target: Place, stored: Callable[[Value], bool], machine: Machine, at: int = 0
+) -> list[Step]:
+    """Compute ``source``, which is stored or floating, into ``target``, from its element ``at`` on."""
     value = make("mark", (source,), id=0)
     shape = static(value.shape)
     group = Group(-1, "map", value, shape, frozenset(), Space(), ())
@@ -150,6 +207,6 @@ def _copy(source: Value, target: Place, stored: Callable[[Value], bool], machine
     group.outputs = [value]
     steps = []
     for call in lower_loops(group, stored, machine):
-        call.args = [Arg(target, a.access, a.offset) if a.place is value else a for a in call.args]
+        call.args = [Arg(target, a.access, at + a.offset) if a.place is value else a for a in call.args]
         steps.append(Step([call]))
     return steps

@@ -73,6 +73,8 @@ LONG_EPILOGUE = (
 )
 SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
+LONG_ROWS = 16  # elements along k from which on rows that begin anywhere may be read in place
+MANY_ROWS = 128  # of A from which on a B that lies badly is laid out once for all tasks
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 MOST_ASKING = 32  # tiles of rows for each vector of columns, up to which they do
@@ -206,6 +208,7 @@ class Contraction(Packing):
         # lanes along k take their sums across at the end of a piece
         self.split_k(most if contiguous_k and len(self.all_k) == 1 else LONG_K)
         along_a = words is None and plain_a and look.direct("a", "free")
+        rows_a = words is None and is_static(p.k) and upper(p.k[-1]) >= LONG_ROWS and look.in_rows("a") if p.k else False
         along_b = look.streams("b", "free")
         n = self.halo_n = None if plain_b else self.overlap_along_n()
         k = self.halo_k = None if plain_b else self.overlap_along_k()
@@ -218,7 +221,7 @@ class Contraction(Packing):
             m=self.m.most,
             n=self.n.most,
             k=self.k,
-            a="along" if along_a else "plain" if plain_a else "computed",
+            a="along" if along_a else "plain" if plain_a else "rows" if rows_a else "computed",
             b="plain" if plain_b else "along" if along_b else "computed",
             inner=(contiguous_k or k is not None)
             and (p.kind.is_float or words is not None)
@@ -236,7 +239,14 @@ class Contraction(Packing):
             settled=self.settled is not None and look.made_of("b", self.settled),
             apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
             pieces=upper(self.pieces),
+            once=self.strewn(plain_b),
         )
+
+    def strewn(self, plain: bool) -> bool:
+        """Whether a step of k leads to another page of B, and to the same set of the caches, while many rows of A read it."""
+        step = self.analysis.k_step("b") * self.problem.kind.itemsize if plain else 0
+        static = is_static((*self.problem.k, self.m.size, self.n.size))
+        return step > 0 and step % PAGE == 0 and static and self.m.most >= MANY_ROWS
 
     def apart(self, flat: int) -> int:
         """Into how many pieces the k ranges before number ``flat`` cut a row of A, if these lie multiples of a page apart."""
@@ -290,7 +300,7 @@ class Contraction(Packing):
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.laid_out = None
-        if self.pack_b and s.settled:
+        if self.pack_b and (s.settled or s.once):
             self.laid_out = LaidOut(product(self.columns()))
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 

@@ -127,7 +127,8 @@ class Group:
     ``kind``: ``map`` (elementwise), ``row`` (reductions over ``reduced`` dims of ``dims`` with elementwise work around),
     ``dot`` (contraction with an epilogue), ``attention`` (its results for one set of operands), ``loop`` and ``switch`` (all
     results of one), ``single`` (one operation with a recipe of its own), ``host``.
-    ``members`` maps every value to its index over the group's loop variables ``loops``.
+    ``members`` maps every value to its index over the group's loop variables ``loops``. A concat that a map writes has that
+    of its operands.
     """
 
     number: int
@@ -141,6 +142,7 @@ class Group:
     outputs: list[Value] = field(default_factory=list)
     reductions: list[Value] = field(default_factory=list)
     reason: str = ""
+    results: set[Value] = field(default_factory=set)  # members that are results of the whole graph
 
     def outer(self) -> Index:
         """The index over the dims that are not reduced."""
@@ -184,7 +186,9 @@ class _Former:
                 self.reduction(v)
             elif v.op in ("dot", "conv"):
                 self.open("dot", v)
-            elif v.op in ("cumsum", "scatter", "concat"):
+            elif v.op == "concat":
+                self.concat(v)
+            elif v.op in ("cumsum", "scatter"):
                 self.open("single", v)
             elif v.op in ("attention", "attention_grad"):
                 self.attention(v)
@@ -281,6 +285,32 @@ class _Former:
         small = is_static(v.shape) and product(v.shape) <= SMALL_MAP
         return small or self.shares_reads(v, group)
 
+    def concat(self, v: Value) -> None:
+        """Written part by part by the map that computes its operands, where one does for those that would be stored: they are
+        never stored by themselves. Otherwise a kernel of its own."""
+        group = self.map_of_parts(v)
+        if group is None:
+            self.open("single", v)
+            return
+        self.place(group, v, group.loops)
+        self.depth[v] = 0
+
+    def map_of_parts(self, v: Value) -> Group | None:
+        """The map that computes operands of a concat, if it can compute all of them."""
+        homes = {self.home[x] for x in v.inputs if x in self.home}
+        if len(homes) != 1 or not is_static(v.shape):
+            return None
+        (group,) = homes
+        if group.kind != "map" or len(group.members) + len(v.inputs) > MAX_TOGETHER:
+            return None
+        for x in v.inputs:
+            plain = x.op in SCALAR_OPS or x.op == "cast"
+            if not plain or x.shape != group.dims or self.newest[x] > group.number:
+                return None
+            if not self._consistent(x, group.loops, group, {}):
+                return None
+        return group
+
     def repeats(self, v: Value) -> int:
         """How often readers read each element of a value: a pooled element's gradient is read by each place of its window."""
         found = 1
@@ -362,7 +392,7 @@ class _Former:
         ``nowhere`` collects what leads to no member, so that a value with many readers is followed once.
         """
         if x in group.members:
-            return group.members[x]
+            return None if x.op == "concat" else group.members[x]
         if x in nowhere:
             return None
         index = self.pushed(x, group, nowhere)
@@ -407,7 +437,7 @@ class _Former:
         if key in seen:
             return seen[key]
         if x in group.members:
-            good = group.members[x] == index
+            good = group.members[x] == index and x.op != "concat"
         elif x.op in SCALAR_OPS or x.op in ("cast", "bitcast"):
             good = all(self._consistent(y, index, group, seen) for y in x.inputs)
         elif x.op == "barrier":
@@ -449,7 +479,7 @@ class _Former:
         if not self._consistent(x, group.loops, group, {}):
             return False
         if group.kind == "map":
-            if any(index != group.loops for index in group.members.values()):
+            if any(index != group.loops or m.op == "concat" for m, index in group.members.items()):
                 return False
             group.kind, group.reduced, group.anchor = "row", axes, v
         group.reductions.append(v)
@@ -496,6 +526,7 @@ class _Former:
                     stack.extend(reads(x))
         for group in self.groups:
             group.outputs = [m for m in group.members if m in needed]
+            group.results = {m for m in group.outputs if m in self.outputs}
             if group.kind == "dot" and len(group.outputs) > 2:
                 self.store_fewer(group)
             if group.kind == "row":

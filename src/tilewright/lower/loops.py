@@ -40,7 +40,7 @@ from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import FirstExtreme
 from tilewright.lower.groups import Group, own_cost
-from tilewright.lower.nest import Dim, choose_nest, mentions_loop
+from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
 from tilewright.lower.work import depths, inside_of, side_by_side, work_of
@@ -51,6 +51,7 @@ __all__ = ["lower_loops"]
 CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
+ALONE = 32  # times as much for one thread, which only begins the next piece itself
 LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
@@ -111,7 +112,7 @@ class _Emitter:
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
         would be sent to memory by itself."""
-        if self.vector is None or not is_static(v.shape):
+        if self.vector is None or not is_static(v.shape) or v.op == "concat":
             return False
         rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
         return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
@@ -413,17 +414,16 @@ class _Emitter:
         one of the operands does."""
         named: list[Stmt] = []
         stores: list[Stmt] = []
-        for v in values:
-            at = self.nest.index(v)
-            value = self.reader.read(v, at)
+        places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
+        for v, x, position in places:
+            value = self.reader.read(x, self.nest.index(v))
             named += take_checks(self.reader)
-            position = self.nest.space.linear(at, v.shape).expr()
-            if len(values) > 1:
+            if len(places) > 1:
                 self.named += 1
                 name = f"o{self.named}"
                 named.append(Let(name, value))
                 value = var(name, v.dtype)
-            stores.append(Store(self.builder.buffer(v, "w"), position, value))
+            stores.append(Store(self.builder.buffer(v, "w"), position.expr(), value))
         return [*named, *stores]
 
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
@@ -449,7 +449,7 @@ class _Emitter:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
-                chunk = max(CHUNK_COST // per_item, self.least_chunk(self.vector.extent))
+                chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
                 chunk = -(-chunk // self.lanes) * self.lanes
                 return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
@@ -472,8 +472,13 @@ class _Emitter:
                 digit = idiv(flat, product(d.extent for d in grid_dims[position + 1 :]))
                 digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
-        chunk = max(1, CHUNK_COST * upper(grid) // max(work, 1), self.least_chunk(grid))
+        chunk = max(1, self.least_cost * upper(grid) // max(work, 1), self.least_chunk(grid))
         return self.finish(body, grid, chunk, label)
+
+    @property
+    def least_cost(self) -> int:
+        """Of a piece of work."""
+        return CHUNK_COST * (ALONE if self.threads == 1 else 1)
 
     def least_chunk(self, grid: Extent) -> int:
         """Items of a piece of work that is one of a long launch's many."""

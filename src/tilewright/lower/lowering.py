@@ -20,7 +20,7 @@ from tilewright.lower.groups import Group, is_leaf
 from tilewright.lower.images import lower_images
 from tilewright.lower.loops import lower_loops
 from tilewright.lower.read import Unsupported
-from tilewright.lower.schedule import HostCall, Step
+from tilewright.lower.schedule import HostCall, LoopCall, Step
 from tilewright.lower.single import lower_single
 from tilewright.lower.winograd import lower_winograd
 from tilewright.lower.winograd_filters import lower_winograd_filters
@@ -67,7 +67,34 @@ def lower_groups(
             for call in calls:
                 bind_sizes(call, sizes)
         steps += [Step([call]) for call in calls]
+    views = {v: place for s in steps if isinstance(s.nest, LoopCall) for v, place in s.nest.views.items()}
+    if any(v in views for s in steps if s.host is not None for v in s.host.inputs):
+        for group in groups:  # NumPy reads values that have memory of their own
+            group.results = set(group.members)
+        return lower_groups(groups, machine, sizes, settled)
+    return _located(steps, views) if views else steps
+
+
+def _located(steps: list[Step], views: Mapping[Place, tuple[Place, int]]) -> list[Step]:
+    """The steps with each result of a loop that lies inside another place read there."""
+    for step in steps:
+        for call in step.calls:
+            call.args = [_inside(a, views) for a in call.args]
+        if step.nest is not None:
+            step.nest.slots[:] = [
+                replace(s, place=views[s.place][0], offset=views[s.place][1] + s.offset)
+                if s.place in views
+                else s
+                for s in step.nest.slots
+            ]
     return steps
+
+
+def _inside(a: Arg, views: Mapping[Place, tuple[Place, int]]) -> Arg:
+    if a.place not in views:
+        return a
+    place, offset = views[a.place]
+    return Arg(place, a.access, offset // place.dtype.itemsize + a.offset)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.groups import Group
 from tilewright.lower.read import Access, Index, Reader, reduction_terms
 
-__all__ = ["Dim", "Nest", "choose_nest", "mentions_loop"]
+__all__ = ["Dim", "Nest", "choose_nest", "mentions_loop", "written"]
 
 REPEATS = (2, 4, 8)  # neighbours that read one element, or one of so many, within a vector
 
@@ -121,11 +121,23 @@ def _accesses(group: Group, nest: Nest, stored: Callable[[Value], bool]) -> list
             reader.bound.pop(v, None)
     reader.forget()
     for v in group.outputs:
-        at = nest.index(v)
-        if v not in group.reductions:
-            reader.read(v, at)
-        reader.accesses.append(Access(v, nest.space.linear(at, v.shape)))
+        for x, position in written(v, nest):
+            if v not in group.reductions:
+                reader.read(x, nest.index(v))
+            reader.accesses.append(Access(v, position))
     return reader.accesses
+
+
+def written(v: Value, nest: Nest) -> list[tuple[Value, Affine]]:
+    """What is stored for an output in one round of the loops, and where: itself, or each part of a concat."""
+    at = nest.index(v)
+    if v.op != "concat":
+        return [(v, nest.space.linear(at, v.shape))]
+    axis, start, found = v["axis"], 0, list[tuple[Value, Affine]]()
+    for x in v.inputs:
+        found.append((x, nest.space.linear([*at[:axis], at[axis] + start, *at[axis + 1 :]], v.shape)))
+        start += upper(x.shape[axis])
+    return found
 
 
 def bind_members(group: Group, nest: Nest, reader: Reader) -> None:

@@ -230,6 +230,24 @@ class Analysis:
             return not k or not k[-1].terms or positions[0].coefficient(next(iter(k[-1].terms))) == 1
         return True
 
+    def in_rows(self, which: str) -> bool:
+        """Whether an operand is a plain load and its rows, wherever they begin, are contiguous along the last k and affine along
+        the others."""
+        positions, expr, _, k, _ = self.operand(which)
+        if expr.op != "load" or len(expr.args) != 1 or len(positions) != 1 or not k or not k[-1].terms:
+            return False
+        atoms = {atom for at in k for atom in at.terms}
+        if any(atom.op != "var" and mentions(atom, atoms) for atom in positions[0].terms):
+            return False
+        return positions[0].coefficient(*k[-1].terms) == 1
+
+    def k_step(self, which: str) -> int:
+        """How far apart an operand's elements along the last of several k ranges are; 0 where that is no plain question."""
+        if not self.direct(which) or len(self.problem.k) < 2:
+            return 0
+        positions, _, _, k, _ = self.operand(which)
+        return abs(positions[0].coefficient(*k[-1].terms)) if k[-1].terms else 0
+
     def made_of(self, which: str, settled: Callable[[Value], bool]) -> bool:
         """Whether all that an operand is computed from is settled."""
         space = Space()

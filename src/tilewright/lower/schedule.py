@@ -48,13 +48,14 @@ class LoopSlot:
 class LoopCall:
     """A plan of its own that runs ``count`` times, or while the bool in slot ``condition`` is true (``count`` is None).
     ``slots`` are those of the body, its arena first; ``swaps`` are pairs of them that trade places after each iteration,
-    with their bytes."""
+    with their bytes. ``views`` are results that lie inside another place, each with the byte at which it begins."""
 
     body: Schedule
     count: int | None
     slots: list[LoopSlot]
     swaps: list[tuple[int, int, int]]
     condition: int = -1
+    views: dict[Place, tuple[Place, int]] = field(default_factory=dict)
 
     @property
     def plans(self) -> list[Schedule]:

@@ -179,7 +179,26 @@ def _slice(v: Value) -> Value | None:
         return x
     if x.op == "broadcast" and not x.inputs[0].shape:
         return make("broadcast", [x.inputs[0]], shape=v.shape)
-    return None
+    return _last_carry(v)
+
+
+def _last_carry(v: Value) -> Value | None:
+    """The last carry of a loop, where a slice takes the last iteration's of the same carry stacked: it need not be stacked."""
+    (x,) = v.inputs
+    stack, axes = (x.inputs[0], x["axes"]) if x.op == "permute" else (x, tuple(range(len(x.shape))))
+    if stack.op != "scan" or stack["index"] < stack["carries"]:
+        return None
+    outputs = stack["body"].outputs
+    carry = next((k for k in range(stack["carries"]) if outputs[k] is outputs[stack["index"]]), None)
+    along = axes.index(0)
+    begins = [0] * len(axes)
+    begins[along] = 0 if stack["reverse"] else stack["length"] - 1
+    kept = (*x.shape[:along], 1, *x.shape[along + 1 :])
+    if carry is None or list(v["start"]) != begins or v.shape != kept:
+        return None
+    last = make("scan", stack.inputs, **{**dict(stack.attrs), "index": carry})
+    one = make("reshape", [last], shape=(1, *last.shape))
+    return make("permute", [one], axes=axes) if axes != tuple(range(len(axes))) else one
 
 
 def _pad(v: Value) -> Value | None:

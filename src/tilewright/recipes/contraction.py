@@ -47,14 +47,15 @@ class Situation:
     """What the choice depends on: ``outer`` contractions ``m`` x ``n`` x ``k`` of ``element`` (k in words where elements are
     packed), of which a task computes a block.
 
-    ``a``, ``b``: how the operand can be read: ``plain`` (in place, as it is), ``along`` (in place, contiguous along n), or
-    ``computed``. ``inner``: lanes may run along k. ``whole``: an operand need not be packed to fill up its last word. ``unit``:
+    ``a``, ``b``: how the operand can be read: ``plain`` (in place, as it is), ``along`` (in place, contiguous along n), ``rows``
+    (in place, each row contiguous along k, wherever it begins), or ``computed``. ``inner``: lanes may run along k. ``whole``: an operand need not be packed to fill up its last word. ``unit``:
     blocks of n are multiples of it where B is packed (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B
     has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
     range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
     ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
     ``settled``: B is the same in every run, so that packing it costs nothing. ``apart``: pieces of A's rows along k that lie
-    multiples of a page apart, and so in the same sets of L1. ``pieces``: how many times k long the whole sum is.
+    multiples of a page apart, and so in the same sets of L1. ``pieces``: how many times k long the whole sum is. ``once``: B lies
+    so badly that it is laid out once for all tasks.
     """
 
     element: str
@@ -78,6 +79,7 @@ class Situation:
     settled: bool = False
     apart: int = 1
     pieces: int = 1
+    once: bool = False
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -90,7 +92,7 @@ class Situation:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
             f" {word}"
-            for word in ("inner", "whole", "long", "packed_inner", "settled")
+            for word in ("inner", "whole", "long", "packed_inner", "settled", "once")
             if getattr(self, word)
         )
         flags += f" apart {self.apart}" if self.apart > 1 else ""
@@ -127,7 +129,7 @@ class Situation:
         if inner:
             return (
                 self.inner
-                and (t.pack_a or self.a != "computed")
+                and (t.pack_a or self.a not in ("computed", "rows"))
                 and t.pack_b == self.packed_inner
                 and t.nr <= t.nc
             )
@@ -172,7 +174,7 @@ def neighbours(tiling: Tiling, s: Situation, machine: Machine) -> list[Tiling]:
     if s.inner:
         inner = t.variant == "columns"
         pack_b = s.packed_inner if inner else True
-        found.append(_chosen(machine, s, inner=inner, pack_a=s.a == "computed", pack_b=pack_b))
+        found.append(_chosen(machine, s, inner=inner, pack_a=s.a in ("computed", "rows"), pack_b=pack_b))
     fitting = [_narrowed(f) for f in found]
     return [f for f in dict.fromkeys(fitting) if f != tiling and s.allows(f, machine)]
 
@@ -425,11 +427,11 @@ def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
     single = s.m <= 8 and s.whole and s.b in ("plain", "along")
     # long rows far apart fill neither the caches' sets nor the address translation well
     far = s.m >= 96 and s.k * s.n * s.itemsize > 2 * machine.l2
-    laid_out = s.settled and s.m >= SHARED_ROWS and not s.least_m
+    laid_out = s.once or (s.settled and s.m >= SHARED_ROWS and not s.least_m)
     pack_b = s.packed_k > 0 or laid_out or ((far or s.b != "plain") and not single)
     # rows of A that lie together are copied or, where the next k is no page further on, read in place
     ways = [s.a == "computed"] if s.a != "along" else [False] if s.k <= 32 else [True]
-    if s.a == "along" and s.m * s.itemsize < PAGE:
+    if s.a == "rows" or (s.a == "along" and s.m * s.itemsize < PAGE):
         ways = [False, True]
     if s.a == "plain" and s.m > 8 and s.k * s.itemsize % PAGE == 0:  # few rows fit L1 together where they lie
         ways = [False, True]
@@ -443,7 +445,7 @@ def _estimate(machine: Machine, s: Situation) -> tuple[float, Tiling]:
         return 0.0, Tiling("rows", lanes, 1, ROWS, 1, _sizes(s.n, room, ROWS * lanes)[0])
     found = [work.cheapest(machine) for work in columns]
     if s.inner and (s.b != "plain" or short) and -(-s.tail // lanes) * lanes <= 1.35 * s.tail:
-        copies = (True,) if s.a == "computed" else (False, True) if s.apart > 1 else (False,)
+        copies = (True,) if s.a in ("computed", "rows") else (False, True) if s.apart > 1 else (False,)
         lanes_along_k = [_work(s, inner=True, pack_a=c, pack_b=s.packed_inner) for c in copies]
         inner = min((work.cheapest(machine) for work in lanes_along_k), key=lambda f: f[0])
         if short and 0 < s.least_m < s.m:
@@ -459,18 +461,20 @@ def _chosen(machine: Machine, s: Situation, *, inner: bool, pack_a: bool, pack_b
 
 def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
     stride = s.k * s.itemsize if s.a != "along" and not pack_a else 0
+    if s.a == "rows" and not pack_a:
+        stride = PAGE  # the rows of an axis that was moved are likely to share sets
     # windows are read element by element along n; words of bytes are put together
     if s.b != "computed":
         b_cycles = WORD_CYCLES if "int8" in s.element else COPY_CYCLES
     else:
         b_cycles = SCATTER_CYCLES if s.packed_inner and not inner else PACK_CYCLES
-    if s.settled:
+    if s.settled or s.once:
         b_cycles = 0.0
     return _Work(
         s.itemsize, s.outer, s.m, s.n, s.k, s.least_m or s.m, s.least_n or s.n, inner, pack_a, pack_b,
         packed_k=s.k if inner else s.packed_k or s.k, stride=stride,
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8", apart=s.apart,
-        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles, settled=s.settled,
+        a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles, settled=s.settled or s.once,
         pieces=s.pieces, long=s.long,
     )  # fmt: skip
