@@ -52,8 +52,8 @@ __all__ = ["lower_attention"]
 SUM_CHUNK = 1 << 14  # elements of a partial sum that a thread adds at once
 
 Finish = Callable[
-    [Expr, Expr, Expr], list[Stmt]
-]  # (key in the block, query in the panel, sum) -> what is done with it
+    [Expr, Expr, Expr, Expr], list[Stmt]
+]  # (key in the block, vector and query in the panel, sum) -> what is done with it
 
 
 class _Forward(AttentionNest):
@@ -105,10 +105,10 @@ class _Forward(AttentionNest):
             Reg("top", self.kind, self.number(float("-inf")), shape, t.lanes),
             *self.along_panel([Set("top", self.at(self.tops, self.place), (var("j"),))]),
             self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False)),
-            self.score_tiles(self.keys, self.turned, WHOLE, TILES, self.score(True)),
+            *self.masked_tiles(self.keys, self.turned, self.score(True)),
             *self.along_panel(self.rescale()),
             Reg("total", self.kind, self.number(0), shape, t.lanes),
-            Loop("kr", index(0), TILES * t.keys, tuple(self.along_panel(self.weigh()))),
+            *self.key_rows(self.weigh()),
             *self.along_panel([self.add_total()]),
             Loop("qt", index(0), index(t.panel // t.rows), tuple(self.row_tiles(self.mix_tile))),
         ]
@@ -116,13 +116,12 @@ class _Forward(AttentionNest):
     def score(self, masked: bool) -> Finish:
         """Store a score and keep the largest. A NaN is not larger: it becomes a NaN weight all the same."""
 
-        def finish(key: Expr, column: Expr, x: Expr) -> list[Stmt]:
+        def finish(key: Expr, vector: Expr, column: Expr, x: Expr) -> list[Stmt]:
             if masked:
                 x = self.masked(K0 + key, self.first_query + column, x)
-            j = var("j") if self.tiling.vectors > 1 else index(0)
-            best = reg("top", self.kind, j)
+            best = reg("top", self.kind, vector)
             larger = op("where", op("gt", x, best), x, best)
-            return [Store(self.scores, key * self.tiling.panel + column, x), Set("top", larger, (j,))]
+            return [Store(self.scores, key * self.tiling.panel + column, x), Set("top", larger, (vector,))]
 
         return finish
 
@@ -163,7 +162,7 @@ class _Forward(AttentionNest):
             t.rows, vectors,
             lambda i, s: self.at(self.scores, s * t.panel + query + i),
             lambda s, c: self.at(self.values, s * self.row + first + c),
-            TILES * t.keys,
+            self.keys_of(var("qt") * t.rows, t.rows),
             lambda i, c, x: [Store(self.mix, mixed(i, c), x)],
             lambda i, c: op("mul", self.at(self.mix, mixed(i, c)), self.at(self.decays, query + i)),
         )  # fmt: skip
@@ -255,14 +254,13 @@ class _Backward(AttentionNest):
         out: list[Stmt] = [
             *self.key_tiles(),
             self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False)),
-            self.score_tiles(self.keys, self.turned, WHOLE, TILES, self.score(True)),
+            *self.masked_tiles(self.keys, self.turned, self.score(True)),
         ]
         if self.wants_changes:
-            out.append(self.score_tiles(
-                self.values, self.g_turned, 0, TILES,
-                lambda key, column, x: [Store(self.changes, key * t.panel + column, x)],
-            ))  # fmt: skip
-        out.append(Loop("kr", index(0), TILES * t.keys, tuple(self.along_panel(self.weigh()))))
+            change = self.change()
+            out.append(self.score_tiles(self.values, self.g_turned, 0, WHOLE, change))
+            out += self.masked_tiles(self.values, self.g_turned, change)
+        out += self.key_rows(self.weigh())
         if "q" in self.results:
             out.append(Loop("qt", index(0), index(t.panel // t.rows), tuple(self.row_tiles(self.query_tile))))
         if "v" in self.results:
@@ -272,12 +270,16 @@ class _Backward(AttentionNest):
         return out
 
     def score(self, masked: bool) -> Finish:
-        def finish(key: Expr, column: Expr, x: Expr) -> list[Stmt]:
+        def finish(key: Expr, vector: Expr, column: Expr, x: Expr) -> list[Stmt]:
             if masked:
                 x = self.masked(K0 + key, self.first_query + column, x)
             return [Store(self.scores, key * self.tiling.panel + column, x)]
 
         return finish
+
+    def change(self) -> Finish:
+        """Store a product of a value with a cotangent."""
+        return lambda key, vector, column, x: [Store(self.changes, key * self.tiling.panel + column, x)]
 
     def weigh(self) -> list[Stmt]:
         """Scores become weights, and products with the cotangent become changes of scores."""
@@ -305,7 +307,7 @@ class _Backward(AttentionNest):
             t.rows, vectors,
             lambda i, s: self.at(self.changes, s * t.panel + query + i),
             lambda s, c: self.at(self.keys, s * self.row + first + c),
-            TILES * t.keys,
+            self.keys_of(var("qt") * t.rows, t.rows),
             lambda i, c, x: [Store(self.dq, summed(i, c), x)],
             lambda i, c: self.at(self.dq, summed(i, c)),
         )  # fmt: skip
@@ -341,6 +343,7 @@ class _Backward(AttentionNest):
             width,
             lambda i, c, x: [Store(target, summed(i, c), x, real(c))],
             lambda i, c: load(target, summed(i, c), self.kind, real(c), self.number(0)),
+            self.queries_before(key),
         )  # fmt: skip
 
     def sum_pieces(self, source: Value | Temporary, target: Value) -> Call:

@@ -7,6 +7,7 @@ vectors long and zero beyond the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from tilewright.core.shape import Extent, lower_bound, product, static, total
 from tilewright.graph.ir import Value
@@ -101,9 +102,10 @@ class AttentionNest:
     def unrolled(self, name: str, count: int, body: Sequence[Stmt]) -> list[Stmt]:
         return [Loop(name, index(0), index(count), tuple(body), "unroll")]
 
-    def along_panel(self, body: Sequence[Stmt]) -> list[Stmt]:
-        """The body for every query of a panel: vector ``j``, and the query's place ``panel_lane`` in the panel."""
-        return self.unrolled("j", self.tiling.vectors, [self.vector(0, self.tiling.lanes, body)])
+    def along_panel(self, body: Sequence[Stmt], first: int = 0) -> list[Stmt]:
+        """The body for every query of a panel, from vector ``first`` on: vector ``j``, and the query's place ``panel_lane``."""
+        lanes = self.vector(0, self.tiling.lanes, body)
+        return [Loop("j", index(first), index(self.tiling.vectors), (lanes,), "unroll")]
 
     @property
     def panel_lane(self) -> Expr:
@@ -225,10 +227,11 @@ class AttentionNest:
         steps: Expr | int,
         finish: Callable[[Expr, Expr, Expr], list[Stmt]],
         start: Element | None = None,
+        before: Expr | int = 0,
     ) -> list[Stmt]:
         """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
 
-        Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
+        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
         """
         i = var("i") if rows > 1 else index(0)
         j = var("j") if vectors > 1 else index(0)
@@ -246,7 +249,7 @@ class AttentionNest:
         if start is not None:
             out.append(each([Set(name, start(i, column), (i, j))]))
         step = Set(name, self.machine.accumulate(a(i, var("s")), b(var("s"), column), here), (i, j))
-        out.append(Loop("s", index(0), index(steps), (each([step]),)))
+        out.append(Loop("s", index(before), index(steps), (each([step]),)))
         out.append(each(finish(i, column, here)))
         return out
 
@@ -269,27 +272,69 @@ class AttentionNest:
         queries: str,
         first: Expr | int,
         stop: Expr | int,
-        finish: Callable[[Expr, Expr, Expr], list[Stmt]],
+        finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]],
+        past: int = 0,
     ) -> Stmt:
-        """Products of key rows with a turned panel, tiles ``first`` .. ``stop``; ``finish`` gets the key's place in the block."""
-        size, width = self.tiling.keys, self.tiling.panel
+        """Products of key rows with a turned panel, tiles ``first`` .. ``stop``, without the panel's first ``past`` vectors.
+
+        ``finish`` gets the key's place in the block, the vector's and the query's in the panel, and the sum."""
+        size, width, lanes = self.tiling.keys, self.tiling.panel, self.tiling.lanes
+        vectors = self.tiling.vectors - past
 
         def a(i: Expr, s: Expr) -> Expr:
             return self.at(keys, (var("kt") * size + i) * self.row + s)
 
         def b(s: Expr, column: Expr) -> Expr:
-            return self.at(queries, (PANEL * self.row + s) * width + column)
+            return self.at(queries, (PANEL * self.row + s) * width + past * lanes + column)
 
-        body = self.tile(
-            size, self.tiling.vectors, a, b, self.d, lambda i, c, x: finish(var("kt") * size + i, c, x)
-        )
+        def done(i: Expr, column: Expr, x: Expr) -> list[Stmt]:
+            vector = var("j") + past if vectors > 1 else index(past)
+            return finish(var("kt") * size + i, vector, column + past * lanes, x)
+
+        body = self.tile(size, vectors, a, b, self.d, done)
         return Loop("kt", index(first), index(stop), tuple(body))
+
+    def masked_tiles(
+        self, keys: str, queries: str, finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]]
+    ) -> list[Stmt]:
+        """Tiles of which the panel does not see all; vectors of queries that all come before a tile's keys are left out."""
+        bounds = [WHOLE, *self.seen()]
+        return [
+            self.score_tiles(keys, queries, first, stop, finish, past)
+            for past, (first, stop) in enumerate(pairwise(bounds))
+        ]
+
+    def seen(self) -> list[Expr]:
+        """How many tiles of keys the panel's first vectors see some of, those of each number of vectors; causality alone tells
+        them apart."""
+        return [*(var(f"seen{j}") for j in range(self.tiling.vectors - 1) if self.causal), TILES]
+
+    def key_rows(self, body: Sequence[Stmt]) -> list[Stmt]:
+        """The body for every key row ``kr`` and every query that may see some key of the row's tile."""
+        bounds = [index(0), *self.seen()]
+        size = self.tiling.keys
+        return [
+            Loop("kr", first * size, stop * size, tuple(self.along_panel(body, past)))
+            for past, (first, stop) in enumerate(pairwise(bounds))
+        ]
+
+    def keys_of(self, query: Expr, rows: int) -> Expr:
+        """How many keys of the block ``rows`` queries from ``query`` of the panel on meet: with causality those before them."""
+        met = TILES * self.tiling.keys
+        if not self.causal:
+            return met
+        return op("minimum", met, most(self.first_query + query + rows - K0, 0))
+
+    def queries_before(self, key: Expr) -> Expr:
+        """How many queries of the panel come before ``key`` of the block, and with causality do not see it."""
+        return most(K0 + key - self.first_query, 0) if self.causal else index(0)
 
     def masked(self, key: Expr, query: Expr, score: Expr) -> Expr:
         """A score, or minus infinity where the key is none or comes after the query."""
-        inside = op("lt", key, index(self.s))
-        seen = op("bitand", inside, op("le", key, query)) if self.causal else inside
-        return op("where", seen, score, self.number(float("-inf")))
+        inside = op("lt", key, index(self.s)) if self.s % self.tiling.keys else None
+        earlier = op("le", key, query) if self.causal else None
+        seen = op("bitand", inside, earlier) if inside and earlier else inside or earlier
+        return op("where", seen, score, self.number(float("-inf"))) if seen else score
 
     @property
     def first_query(self) -> Expr:
@@ -298,11 +343,16 @@ class AttentionNest:
     def key_tiles(self) -> list[Stmt]:
         """How many tiles of the block of keys the panel meets, and how many it sees whole."""
         size, first = self.tiling.keys, self.first_query
-        seen = least(KEND, first + self.tiling.panel) if self.causal else KEND
-        whole = least(KEND, first + 1) if self.causal else KEND
+
+        def before(queries: int) -> Expr:
+            """Keys of the block that the last one of the panel's first queries sees."""
+            return most((least(KEND, first + queries) if self.causal else KEND) - K0, 0)
+
+        tiles = [block_count(before((j + 1) * self.tiling.lanes), size) for j in range(self.tiling.vectors)]
         return [
-            Let("tiles", block_count(most(seen - K0, 0), size)),
-            Let("whole", idiv(most(whole - K0, 0), size)),
+            *(Let(f"seen{j}", count) for j, count in enumerate(tiles[:-1]) if self.causal),
+            Let("tiles", tiles[-1]),
+            Let("whole", idiv(before(1), size)),
         ]
 
     def blocks_of_keys(
