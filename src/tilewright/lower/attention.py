@@ -62,6 +62,9 @@ class _Forward(AttentionNest):
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         super().__init__(group, stored, machine)
         t = self.tiling
+        # all keys in one block: what a panel of queries sums is finished at once, and its mix goes straight to memory
+        self.single = self.s <= t.block
+        self.direct = self.single and self.t % t.rows == 0 and self.row == self.d and "mix" in self.results
         self.turned, self.mix = self.area(t.queries * self.row), self.area(t.queries * self.row)
         self.keys, self.values = self.area(t.block * self.row), self.area(t.block * self.row)
         self.scores, self.decays = self.area(t.block * t.panel), self.area(t.panel)
@@ -73,45 +76,76 @@ class _Forward(AttentionNest):
         digits, head, number, grid = self.decode(-(-self.t // t.queries))
         task: list[Stmt] = [
             *self.block_of_queries(number.expr()),
-            *self.clear_padding([(self.values, t.block), (self.mix, t.queries)]),
-            # the place of the mix is free until it is cleared
-            *self.copy_rows(self.query, head, Q0, QEND, self.mix, t.panel, self.scale),
-            *self.turn(self.mix, self.turned),
-            self.fill(self.tops, t.queries, self.number(float("-inf"))),
-            self.fill(self.totals, t.queries, self.number(0)),
-            self.fill(self.mix, t.queries * self.row, self.number(0)),
-            *self.blocks_of_keys(head, self.keys, self.values, self.panel()),
-            *self.write_rows(
-                "mix",
-                head,
-                lambda n, c: op("div", self.at(self.mix, n * self.row + c), self.at(self.totals, n)),
-            ),
+            *self.clear_padding([(self.values, t.block)]),
+            *self.turned_queries(head),
         ]
+        if not self.single:
+            task += [
+                self.fill(self.tops, t.queries, self.number(float("-inf"))),
+                self.fill(self.totals, t.queries, self.number(0)),
+                self.fill(self.mix, t.queries * self.row, self.number(0)),
+            ]
+        task += self.blocks_of_keys(head, self.keys, self.values, self.panel(head))
         if "lse" in self.results:
             position = self.space.loop("n", self.t)
             here = position.expr() - Q0
             done = op("add", self.at(self.tops, here), op("log", self.at(self.totals, here)))
             store = self.result("lse", head, (position,), done)
             task.append(self.vector(Q0, QEND, [store], "n" if self.t > 1 else "n1"))
+        if not self.direct and "mix" in self.results:
+            task.append(self.fill(self.totals, t.queries, self.inverse(self.at(self.totals, var("v")))))
+            task += self.write_rows(
+                "mix",
+                head,
+                lambda n, c: op("mul", self.at(self.mix, n * self.row + c), self.at(self.totals, n)),
+            )
         flops = 4 * product(self.heads) * self.t * self.s * self.d // (2 if self.causal else 1)
         return [self.builder.call((Loop("g", LO, HI, (*digits, *task)),), grid, 1, self.label, flops)]
 
-    def panel(self) -> list[Stmt]:
+    def inverse(self, total: Expr) -> Expr:
+        """What a query's mix is multiplied by at the end, instead of a division of each feature. Totals are at least 1."""
+        return op("div", self.number(1), total)
+
+    def turned_queries(self, head: Sequence[Affine]) -> list[Stmt]:
+        """The block of queries times the scale, turned."""
+        t = self.tiling
+        if self.t % t.panel:
+            # the place of the mix is free until its sums begin
+            copied = self.copy_rows(self.query, head, Q0, QEND, self.mix, t.panel, self.scale)
+            return [*copied, *self.turn(self.turned, lambda n, c: self.at(self.mix, n * self.row + c))]
+
+        def element(n: Expr, c: Expr) -> Expr:
+            at = self.space.atom(Q0 + n, 0, self.t - 1), self.space.atom(c, 0, self.d - 1)
+            return self.scaled(self.reader.read(self.query, (*head, *at)), self.scale)
+
+        return self.turn(self.turned, element)
+
+    def panel(self, head: Sequence[Affine]) -> list[Stmt]:
         """One panel of queries meets one block of keys."""
         t = self.tiling
         shape = (t.vectors,)
-        return [
+        out: list[Stmt] = [
             *self.key_tiles(),
             Reg("top", self.kind, self.number(float("-inf")), shape, t.lanes),
-            *self.along_panel([Set("top", self.at(self.tops, self.place), (var("j"),))]),
+        ]
+        if not self.single:
+            out += self.along_panel([Set("top", self.at(self.tops, self.place), (var("j"),))])
+        out += [
             self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False)),
             *self.masked_tiles(self.keys, self.turned, self.score(True)),
-            *self.along_panel(self.rescale()),
+        ]
+        if not self.single:
+            out += self.along_panel(self.rescale())
+        out += [
             Reg("total", self.kind, self.number(0), shape, t.lanes),
             *self.key_rows(self.weigh()),
-            *self.along_panel([self.add_total()]),
-            Loop("qt", index(0), index(t.panel // t.rows), tuple(self.row_tiles(self.mix_tile))),
+            *self.along_panel(self.finished() if self.single else [self.add_total()]),
         ]
+        count = index(t.panel // t.rows)
+        if self.direct and self.t % t.panel:
+            count = idiv(least(QEND - self.first_query, t.panel), t.rows)
+        tile = self.finished_tile(head) if self.direct else self.mix_tile
+        return [*out, Loop("qt", index(0), count, tuple(self.row_tiles(tile)))]
 
     def score(self, masked: bool) -> Finish:
         """Store a score and keep the largest. A NaN is not larger: it becomes a NaN weight all the same."""
@@ -150,6 +184,38 @@ class _Forward(AttentionNest):
             self.totals, self.place, self.machine.accumulate(before, decay, reg("total", self.kind, var("j")))
         )
 
+    def finished(self) -> list[Stmt]:
+        """The statistics of queries that have met all keys."""
+        top, total = reg("top", self.kind, var("j")), reg("total", self.kind, var("j"))
+        out: list[Stmt] = []
+        if "lse" in self.results:
+            out.append(Store(self.tops, self.place, top))
+        if "lse" in self.results or not self.direct:
+            out.append(Store(self.totals, self.place, total))
+        if self.direct:
+            out.append(Store(self.decays, self.panel_lane, self.inverse(total)))
+        return out
+
+    def finished_tile(self, head: Sequence[Affine]) -> Callable[[int, Expr], list[Stmt]]:
+        """``mix[query, feature] = sum over keys of weight[key, query] value[key, feature] / total[query]`` in memory."""
+        t = self.tiling
+        query = var("qt") * t.rows
+
+        def done(i: Expr, c: Expr, x: Expr, first: Expr) -> list[Stmt]:
+            at = self.space.atom(self.first_query + query + i, 0, self.t - 1)
+            feature = self.space.atom(first + c, 0, self.d - 1)
+            return [
+                self.result("mix", head, (at, feature), op("mul", x, self.at(self.decays, query + i)))
+            ]
+
+        return lambda vectors, first: self.tile(
+            t.rows, vectors,
+            lambda i, s: self.at(self.scores, s * t.panel + query + i),
+            lambda s, c: self.at(self.values, s * self.row + first + c),
+            self.keys_of(query, t.rows),
+            lambda i, c, x: done(i, c, x, first),
+        )  # fmt: skip
+
     def mix_tile(self, vectors: int, first: Expr) -> list[Stmt]:
         """``mix[query, feature] = mix * decay[query] + sum over keys of weight[key, query] value[key, feature]``."""
         t = self.tiling
@@ -164,7 +230,9 @@ class _Forward(AttentionNest):
             lambda s, c: self.at(self.values, s * self.row + first + c),
             self.keys_of(var("qt") * t.rows, t.rows),
             lambda i, c, x: [Store(self.mix, mixed(i, c), x)],
-            lambda i, c: op("mul", self.at(self.mix, mixed(i, c)), self.at(self.decays, query + i)),
+            None
+            if self.single
+            else lambda i, c: op("mul", self.at(self.mix, mixed(i, c)), self.at(self.decays, query + i)),
         )  # fmt: skip
 
 
@@ -232,9 +300,9 @@ class _Backward(AttentionNest):
         return [
             *self.block_of_queries(var("qb")),
             *self.copy_rows(self.query, head, Q0, QEND, self.rows, t.panel, self.scale),
-            *self.turn(self.rows, self.turned),
+            *self.turn(self.turned, lambda n, c: self.at(self.rows, n * self.row + c)),
             *self.copy_rows(self.g, head, Q0, QEND, self.g_rows, t.panel),
-            *self.turn(self.g_rows, self.g_turned),
+            *self.turn(self.g_turned, lambda n, c: self.at(self.g_rows, n * self.row + c)),
             *self.copy_numbers(self.lse, head, Q0, QEND, self.lses, float("inf")),
             *self.copy_numbers(self.delta, head, Q0, QEND, self.deltas, 0.0),
             self.fill(self.dq, t.queries * self.row, self.number(0)),

@@ -6,7 +6,7 @@ vectors long and zero beyond the features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from tilewright.core.shape import Extent, lower_bound, product, static, total
@@ -57,6 +57,15 @@ def most(a: Expr, b: Expr | int) -> Expr:
 def block_count(n: Expr, size: int) -> Expr:
     """How many blocks of ``size`` hold ``n`` elements."""
     return idiv(n + (size - 1), size)
+
+
+def lane_blocks(count: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Blocks of a range of lanes, whole ones and a last one: their size, where the first begins, how many there are."""
+    rest = count % lanes
+    if count >= lanes:
+        yield lanes, 0, count // lanes
+    if rest:
+        yield rest, count - rest, 1
 
 
 class AttentionNest:
@@ -163,43 +172,20 @@ class AttentionNest:
             for area, rows in areas
         ]  # fmt: skip
 
-    def turn(self, rows: str, turned: str) -> list[Stmt]:
-        """``rows[query][self.row]`` as ``turned[panel][feature][query of the panel]``.
-
-        A square of lanes x lanes elements in a line is transposed by taking every second or fourth element a few times: each
-        pass rotates the digits of an element's place by one or two bits. Such reads are shuffles of whole vectors.
-        """
-        t = self.tiling
-        lanes, square = t.lanes, t.lanes * t.lanes
-        across = self.row // lanes  # squares along the features
-        source, target = self.area(t.vectors * across * square), self.area(t.vectors * across * square)
-        bits = lanes.bit_length() - 1
-        steps = [4] * (bits // 2) + [2] * (bits % 2) or [1]
-        number = var("j") * across + var("f")
-        row, place = var("p") * t.panel + var("j") * lanes + var("n"), var("f") * lanes + var("c")
-        line = Store(
-            source, number * square + var("n") * lanes + var("c"), self.at(rows, row * self.row + place)
-        )
-        copied: list[Stmt] = [Loop("n", index(0), index(lanes), (self.vector(0, lanes, [line], "c"),))]
-        body = self.squares(across, copied)
-        for step in steps[:-1]:
-            here = var("b") * square
-            taken = self.at(source, here + var("v") * step + var("r"))
-            store = Store(target, here + var("r") * (square // step) + var("v"), taken)
-            inner = self.vector(0, square // step, self.unrolled("r", step, [store]))
-            body.append(Loop("b", index(0), index(t.vectors * across), (inner,)))
-            source, target = target, source
-        step = steps[-1]
-        taken = self.at(source, number * square + (var("n") * lanes + var("v")) * step + var("r"))
-        feature = var("f") * lanes + var("r") * (lanes // step) + var("n")
-        store = Store(turned, (var("p") * self.row + feature) * t.panel + var("j") * lanes + var("v"), taken)
-        last = self.vector(0, lanes, self.unrolled("r", step, [store]))
-        body += self.squares(across, [Loop("n", index(0), index(lanes // step), (last,))])
-        return [Loop("p", index(0), self.panels, tuple(body))]
-
-    def squares(self, across: int, body: Sequence[Stmt]) -> list[Stmt]:
-        inner = Loop("f", index(0), index(across), tuple(body))
-        return [Loop("j", index(0), index(self.tiling.vectors), (inner,))]
+    def turn(self, turned: str, element: Element) -> list[Stmt]:
+        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes in
+        registers."""
+        t, out = self.tiling, list[Stmt]()
+        for active, first, blocks in lane_blocks(self.d, t.lanes):
+            feature = var("f") * t.lanes + first + var("c")
+            row = var("j") * t.lanes + var("n")
+            value = element(PANEL * t.panel + row, feature)
+            checks = take_checks(self.reader)
+            store = Store(turned, (PANEL * self.row + feature) * t.panel + row, value)
+            square = self.unrolled("n", t.lanes, [self.vector(0, active, [*checks, store], "c")])
+            across = Loop("f", index(0), index(blocks), tuple(square))
+            out.append(Loop("j", index(0), index(t.vectors), (across,)))
+        return [Loop("p", index(0), self.panels, tuple(out))]
 
     def copy_numbers(
         self, x: Value, head: Sequence[Affine], first: Expr, stop: Expr, area: str, rest: float
@@ -333,8 +319,10 @@ class AttentionNest:
         """A score, or minus infinity where the key is none or comes after the query."""
         inside = op("lt", key, index(self.s)) if self.s % self.tiling.keys else None
         earlier = op("le", key, query) if self.causal else None
-        seen = op("bitand", inside, earlier) if inside and earlier else inside or earlier
-        return op("where", seen, score, self.number(float("-inf"))) if seen else score
+        for seen in (inside, earlier):
+            if seen is not None:
+                score = op("where", seen, score, self.number(float("-inf")))
+        return score
 
     @property
     def first_query(self) -> Expr:
