@@ -89,6 +89,8 @@ class AttentionNest:
         )
         lanes = self.tiling.lanes
         self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
+        # all keys in one block: what a panel of queries sums over keys is finished at once
+        self.single = self.s <= self.tiling.block
         self.tiles = 0  # register tiles so far: each has a name of its own
         self.builder, self.space = Builder(), Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
@@ -250,6 +252,43 @@ class AttentionNest:
             out += tile(total % width, index(total // width * width * self.tiling.lanes))
         return out
 
+    # ---- sums over keys ----
+
+    def finishes(self, name: str) -> bool:
+        """Whether tiles of sums over keys of result ``name`` go from registers to memory."""
+        whole = self.t % self.tiling.rows == 0 and self.row == self.d
+        return self.single and whole and name in self.results
+
+    def query_tiles(self, tile: Callable[[int, Expr], list[Stmt]]) -> Stmt:
+        """Tiles of the panel's queries, number ``qt``; those without any are left out where tiles are whole."""
+        t = self.tiling
+        count = index(t.panel // t.rows)
+        if self.t % t.panel and self.t % t.rows == 0:
+            count = idiv(least(QEND - self.first_query, t.panel), t.rows)
+        return Loop("qt", index(0), count, tuple(self.row_tiles(tile)))
+
+    def sums_in_memory(
+        self, name: str, head: Sequence[Affine], left: str, right: str, finish: Callable[[Expr, Expr], Expr]
+    ) -> Callable[[int, Expr], list[Stmt]]:
+        """``result[query, feature] = finish(query, sum over keys of left[key, query] right[key, feature])`` in memory."""
+        t, query = self.tiling, var("qt") * self.tiling.rows
+
+        def done(i: Expr, c: Expr, x: Expr) -> list[Stmt]:
+            at = self.space.atom(self.first_query + query + i, 0, self.t - 1)
+            return [self.result(name, head, (at, self.space.atom(c, 0, self.d - 1)), finish(query + i, x))]
+
+        return lambda vectors, first: self.tile(
+            t.rows, vectors,
+            lambda i, s: self.at(left, self.score_at(s, query + i)),
+            lambda s, c: self.at(right, s * self.row + first + c),
+            self.keys_of(query, t.rows),
+            lambda i, c, x: done(i, first + c, x),
+        )  # fmt: skip
+
+    def score_at(self, key: Expr, column: Expr) -> Expr:
+        """The place of a key's score with a query of the panel."""
+        return key * self.tiling.panel + column
+
     # ---- scores ----
 
     def score_tiles(
@@ -311,10 +350,6 @@ class AttentionNest:
             return met
         return op("minimum", met, most(self.first_query + query + rows - K0, 0))
 
-    def queries_before(self, key: Expr) -> Expr:
-        """How many queries of the panel come before ``key`` of the block, and with causality do not see it."""
-        return most(K0 + key - self.first_query, 0) if self.causal else index(0)
-
     def masked(self, key: Expr, query: Expr, score: Expr) -> Expr:
         """A score, or minus infinity where the key is none or comes after the query."""
         inside = op("lt", key, index(self.s)) if self.s % self.tiling.keys else None
@@ -344,9 +379,14 @@ class AttentionNest:
         ]
 
     def blocks_of_keys(
-        self, head: Sequence[Affine], keys: str, values: str, panel: Sequence[Stmt]
+        self,
+        head: Sequence[Affine],
+        keys: str,
+        values: str,
+        panel: Sequence[Stmt],
+        after: Sequence[Stmt] = (),
     ) -> list[Stmt]:
-        """Every block of keys, copied once, with every panel of the block of queries that sees some of it."""
+        """Every block of keys, copied once, with every panel of the block of queries that sees some of it; then ``after``."""
         t = self.tiling
         last = least(QEND, self.s) if self.causal else index(self.s)
         met = (If(op("lt", K0, self.first_query + t.panel), tuple(panel)),) if self.causal else tuple(panel)
@@ -356,6 +396,7 @@ class AttentionNest:
             *self.copy_rows(self.key, head, K0, KEND, keys, t.keys),
             *self.copy_rows(self.value, head, K0, KEND, values, t.keys),
             Loop("p", index(0), self.panels, met),
+            *after,
         ]
         return [Loop("kb", index(0), block_count(last, t.block), tuple(body))]
 
