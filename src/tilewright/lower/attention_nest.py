@@ -6,7 +6,8 @@ vectors long and zero beyond the features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from tilewright.core.shape import Extent, lower_bound, product, static, total
 from tilewright.graph.ir import Value
@@ -58,6 +59,15 @@ def block_count(n: Expr, size: int) -> Expr:
     return idiv(n + (size - 1), size)
 
 
+def lane_blocks(count: int, lanes: int) -> Iterator[tuple[int, int, int]]:
+    """Blocks of a range of lanes, whole ones and a last one: their size, where the first begins, how many there are."""
+    rest = count % lanes
+    if count >= lanes:
+        yield lanes, 0, count // lanes
+    if rest:
+        yield rest, count - rest, 1
+
+
 class AttentionNest:
     """What the forward and the backward nest share: sizes, tiling, copies into scratch, register tiles."""
 
@@ -79,6 +89,8 @@ class AttentionNest:
         )
         lanes = self.tiling.lanes
         self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
+        # all keys in one block: what a panel of queries sums over keys is finished at once
+        self.single = self.s <= self.tiling.block
         self.tiles = 0  # register tiles so far: each has a name of its own
         self.builder, self.space = Builder(), Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
@@ -101,9 +113,10 @@ class AttentionNest:
     def unrolled(self, name: str, count: int, body: Sequence[Stmt]) -> list[Stmt]:
         return [Loop(name, index(0), index(count), tuple(body), "unroll")]
 
-    def along_panel(self, body: Sequence[Stmt]) -> list[Stmt]:
-        """The body for every query of a panel: vector ``j``, and the query's place ``panel_lane`` in the panel."""
-        return self.unrolled("j", self.tiling.vectors, [self.vector(0, self.tiling.lanes, body)])
+    def along_panel(self, body: Sequence[Stmt], first: int = 0) -> list[Stmt]:
+        """The body for every query of a panel, from vector ``first`` on: vector ``j``, and the query's place ``panel_lane``."""
+        lanes = self.vector(0, self.tiling.lanes, body)
+        return [Loop("j", index(first), index(self.tiling.vectors), (lanes,), "unroll")]
 
     @property
     def panel_lane(self) -> Expr:
@@ -161,43 +174,20 @@ class AttentionNest:
             for area, rows in areas
         ]  # fmt: skip
 
-    def turn(self, rows: str, turned: str) -> list[Stmt]:
-        """``rows[query][self.row]`` as ``turned[panel][feature][query of the panel]``.
-
-        A square of lanes x lanes elements in a line is transposed by taking every second or fourth element a few times: each
-        pass rotates the digits of an element's place by one or two bits. Such reads are shuffles of whole vectors.
-        """
-        t = self.tiling
-        lanes, square = t.lanes, t.lanes * t.lanes
-        across = self.row // lanes  # squares along the features
-        source, target = self.area(t.vectors * across * square), self.area(t.vectors * across * square)
-        bits = lanes.bit_length() - 1
-        steps = [4] * (bits // 2) + [2] * (bits % 2) or [1]
-        number = var("j") * across + var("f")
-        row, place = var("p") * t.panel + var("j") * lanes + var("n"), var("f") * lanes + var("c")
-        line = Store(
-            source, number * square + var("n") * lanes + var("c"), self.at(rows, row * self.row + place)
-        )
-        copied: list[Stmt] = [Loop("n", index(0), index(lanes), (self.vector(0, lanes, [line], "c"),))]
-        body = self.squares(across, copied)
-        for step in steps[:-1]:
-            here = var("b") * square
-            taken = self.at(source, here + var("v") * step + var("r"))
-            store = Store(target, here + var("r") * (square // step) + var("v"), taken)
-            inner = self.vector(0, square // step, self.unrolled("r", step, [store]))
-            body.append(Loop("b", index(0), index(t.vectors * across), (inner,)))
-            source, target = target, source
-        step = steps[-1]
-        taken = self.at(source, number * square + (var("n") * lanes + var("v")) * step + var("r"))
-        feature = var("f") * lanes + var("r") * (lanes // step) + var("n")
-        store = Store(turned, (var("p") * self.row + feature) * t.panel + var("j") * lanes + var("v"), taken)
-        last = self.vector(0, lanes, self.unrolled("r", step, [store]))
-        body += self.squares(across, [Loop("n", index(0), index(lanes // step), (last,))])
-        return [Loop("p", index(0), self.panels, tuple(body))]
-
-    def squares(self, across: int, body: Sequence[Stmt]) -> list[Stmt]:
-        inner = Loop("f", index(0), index(across), tuple(body))
-        return [Loop("j", index(0), index(self.tiling.vectors), (inner,))]
+    def turn(self, turned: str, element: Element) -> list[Stmt]:
+        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes in
+        registers."""
+        t, out = self.tiling, list[Stmt]()
+        for active, first, blocks in lane_blocks(self.d, t.lanes):
+            feature = var("f") * t.lanes + first + var("c")
+            row = var("j") * t.lanes + var("n")
+            value = element(PANEL * t.panel + row, feature)
+            checks = take_checks(self.reader)
+            store = Store(turned, (PANEL * self.row + feature) * t.panel + row, value)
+            square = self.unrolled("n", t.lanes, [self.vector(0, active, [*checks, store], "c")])
+            across = Loop("f", index(0), index(blocks), tuple(square))
+            out.append(Loop("j", index(0), index(t.vectors), (across,)))
+        return [Loop("p", index(0), self.panels, tuple(out))]
 
     def copy_numbers(
         self, x: Value, head: Sequence[Affine], first: Expr, stop: Expr, area: str, rest: float
@@ -225,10 +215,11 @@ class AttentionNest:
         steps: Expr | int,
         finish: Callable[[Expr, Expr, Expr], list[Stmt]],
         start: Element | None = None,
+        before: Expr | int = 0,
     ) -> list[Stmt]:
         """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
 
-        Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
+        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
         """
         i = var("i") if rows > 1 else index(0)
         j = var("j") if vectors > 1 else index(0)
@@ -246,7 +237,7 @@ class AttentionNest:
         if start is not None:
             out.append(each([Set(name, start(i, column), (i, j))]))
         step = Set(name, self.machine.accumulate(a(i, var("s")), b(var("s"), column), here), (i, j))
-        out.append(Loop("s", index(0), index(steps), (each([step]),)))
+        out.append(Loop("s", index(before), index(steps), (each([step]),)))
         out.append(each(finish(i, column, here)))
         return out
 
@@ -261,6 +252,43 @@ class AttentionNest:
             out += tile(total % width, index(total // width * width * self.tiling.lanes))
         return out
 
+    # ---- sums over keys ----
+
+    def finishes(self, name: str) -> bool:
+        """Whether tiles of sums over keys of result ``name`` go from registers to memory."""
+        whole = self.t % self.tiling.rows == 0 and self.row == self.d
+        return self.single and whole and name in self.results
+
+    def query_tiles(self, tile: Callable[[int, Expr], list[Stmt]]) -> Stmt:
+        """Tiles of the panel's queries, number ``qt``; those without any are left out where tiles are whole."""
+        t = self.tiling
+        count = index(t.panel // t.rows)
+        if self.t % t.panel and self.t % t.rows == 0:
+            count = idiv(least(QEND - self.first_query, t.panel), t.rows)
+        return Loop("qt", index(0), count, tuple(self.row_tiles(tile)))
+
+    def sums_in_memory(
+        self, name: str, head: Sequence[Affine], left: str, right: str, finish: Callable[[Expr, Expr], Expr]
+    ) -> Callable[[int, Expr], list[Stmt]]:
+        """``result[query, feature] = finish(query, sum over keys of left[key, query] right[key, feature])`` in memory."""
+        t, query = self.tiling, var("qt") * self.tiling.rows
+
+        def done(i: Expr, c: Expr, x: Expr) -> list[Stmt]:
+            at = self.space.atom(self.first_query + query + i, 0, self.t - 1)
+            return [self.result(name, head, (at, self.space.atom(c, 0, self.d - 1)), finish(query + i, x))]
+
+        return lambda vectors, first: self.tile(
+            t.rows, vectors,
+            lambda i, s: self.at(left, self.score_at(s, query + i)),
+            lambda s, c: self.at(right, s * self.row + first + c),
+            self.keys_of(query, t.rows),
+            lambda i, c, x: done(i, first + c, x),
+        )  # fmt: skip
+
+    def score_at(self, key: Expr, column: Expr) -> Expr:
+        """The place of a key's score with a query of the panel."""
+        return key * self.tiling.panel + column
+
     # ---- scores ----
 
     def score_tiles(
@@ -269,27 +297,67 @@ class AttentionNest:
         queries: str,
         first: Expr | int,
         stop: Expr | int,
-        finish: Callable[[Expr, Expr, Expr], list[Stmt]],
+        finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]],
+        past: int = 0,
     ) -> Stmt:
-        """Products of key rows with a turned panel, tiles ``first`` .. ``stop``; ``finish`` gets the key's place in the block."""
-        size, width = self.tiling.keys, self.tiling.panel
+        """Products of key rows with a turned panel, tiles ``first`` .. ``stop``, without the panel's first ``past`` vectors.
+
+        ``finish`` gets the key's place in the block, the vector's and the query's in the panel, and the sum."""
+        size, width, lanes = self.tiling.keys, self.tiling.panel, self.tiling.lanes
+        vectors = self.tiling.vectors - past
 
         def a(i: Expr, s: Expr) -> Expr:
             return self.at(keys, (var("kt") * size + i) * self.row + s)
 
         def b(s: Expr, column: Expr) -> Expr:
-            return self.at(queries, (PANEL * self.row + s) * width + column)
+            return self.at(queries, (PANEL * self.row + s) * width + past * lanes + column)
 
-        body = self.tile(
-            size, self.tiling.vectors, a, b, self.d, lambda i, c, x: finish(var("kt") * size + i, c, x)
-        )
+        def done(i: Expr, column: Expr, x: Expr) -> list[Stmt]:
+            vector = var("j") + past if vectors > 1 else index(past)
+            return finish(var("kt") * size + i, vector, column + past * lanes, x)
+
+        body = self.tile(size, vectors, a, b, self.d, done)
         return Loop("kt", index(first), index(stop), tuple(body))
+
+    def masked_tiles(
+        self, keys: str, queries: str, finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]]
+    ) -> list[Stmt]:
+        """Tiles of which the panel does not see all; vectors of queries that all come before a tile's keys are left out."""
+        bounds = [WHOLE, *self.seen()]
+        return [
+            self.score_tiles(keys, queries, first, stop, finish, past)
+            for past, (first, stop) in enumerate(pairwise(bounds))
+        ]
+
+    def seen(self) -> list[Expr]:
+        """How many tiles of keys the panel's first vectors see some of, those of each number of vectors; causality alone tells
+        them apart."""
+        return [*(var(f"seen{j}") for j in range(self.tiling.vectors - 1) if self.causal), TILES]
+
+    def key_rows(self, body: Sequence[Stmt]) -> list[Stmt]:
+        """The body for every key row ``kr`` and every query that may see some key of the row's tile."""
+        bounds = [index(0), *self.seen()]
+        size = self.tiling.keys
+        return [
+            Loop("kr", first * size, stop * size, tuple(self.along_panel(body, past)))
+            for past, (first, stop) in enumerate(pairwise(bounds))
+        ]
+
+    def keys_of(self, query: Expr, rows: int) -> Expr:
+        """How many keys of the block ``rows`` queries from ``query`` of the panel on meet: with causality those before them."""
+        met = TILES * self.tiling.keys
+        if not self.causal:
+            return met
+        return op("minimum", met, most(self.first_query + query + rows - K0, 0))
 
     def masked(self, key: Expr, query: Expr, score: Expr) -> Expr:
         """A score, or minus infinity where the key is none or comes after the query."""
-        inside = op("lt", key, index(self.s))
-        seen = op("bitand", inside, op("le", key, query)) if self.causal else inside
-        return op("where", seen, score, self.number(float("-inf")))
+        inside = op("lt", key, index(self.s)) if self.s % self.tiling.keys else None
+        earlier = op("le", key, query) if self.causal else None
+        for seen in (inside, earlier):
+            if seen is not None:
+                score = op("where", seen, score, self.number(float("-inf")))
+        return score
 
     @property
     def first_query(self) -> Expr:
@@ -298,17 +366,27 @@ class AttentionNest:
     def key_tiles(self) -> list[Stmt]:
         """How many tiles of the block of keys the panel meets, and how many it sees whole."""
         size, first = self.tiling.keys, self.first_query
-        seen = least(KEND, first + self.tiling.panel) if self.causal else KEND
-        whole = least(KEND, first + 1) if self.causal else KEND
+
+        def before(queries: int) -> Expr:
+            """Keys of the block that the last one of the panel's first queries sees."""
+            return most((least(KEND, first + queries) if self.causal else KEND) - K0, 0)
+
+        tiles = [block_count(before((j + 1) * self.tiling.lanes), size) for j in range(self.tiling.vectors)]
         return [
-            Let("tiles", block_count(most(seen - K0, 0), size)),
-            Let("whole", idiv(most(whole - K0, 0), size)),
+            *(Let(f"seen{j}", count) for j, count in enumerate(tiles[:-1]) if self.causal),
+            Let("tiles", tiles[-1]),
+            Let("whole", idiv(before(1), size)),
         ]
 
     def blocks_of_keys(
-        self, head: Sequence[Affine], keys: str, values: str, panel: Sequence[Stmt]
+        self,
+        head: Sequence[Affine],
+        keys: str,
+        values: str,
+        panel: Sequence[Stmt],
+        after: Sequence[Stmt] = (),
     ) -> list[Stmt]:
-        """Every block of keys, copied once, with every panel of the block of queries that sees some of it."""
+        """Every block of keys, copied once, with every panel of the block of queries that sees some of it; then ``after``."""
         t = self.tiling
         last = least(QEND, self.s) if self.causal else index(self.s)
         met = (If(op("lt", K0, self.first_query + t.panel), tuple(panel)),) if self.causal else tuple(panel)
@@ -318,6 +396,7 @@ class AttentionNest:
             *self.copy_rows(self.key, head, K0, KEND, keys, t.keys),
             *self.copy_rows(self.value, head, K0, KEND, values, t.keys),
             Loop("p", index(0), self.panels, met),
+            *after,
         ]
         return [Loop("kb", index(0), block_count(last, t.block), tuple(body))]
 

@@ -81,7 +81,7 @@ def choose_attention_tiling(
         panels -= 1
     shared = machine.threads > 1 and 10.0 * heads * queries * keys * features > SMALL_FLOPS
     return AttentionTiling(
-        lanes, key_tile, vectors, _divisor(panel, registers // width), _divisor(key_tile, registers // width), width,
+        lanes, key_tile, vectors, _divisor(panel, min(registers // width, lanes)), _divisor(key_tile, registers // width), width,
         panels, min(block, -(-keys // key_tile) * key_tile),
         max(1, -(-2 * machine.threads // max(heads, 1))) if shared else 1,
     )  # fmt: skip
