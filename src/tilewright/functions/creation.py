@@ -14,6 +14,7 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import plain
 from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     TensorLike,
@@ -265,7 +266,8 @@ def linspace(
     """
     if is_symbolic(num):
         num = int(num)  # is refused: the distance of neighbours is a number
-    if not isinstance(num, int) or num < 0:
+    num = plain(num)
+    if isinstance(num, bool) or not isinstance(num, int) or num < 0:
         raise ArgumentError(f"linspace: `num` is a non-negative integer, got {num!r}")
     kind = dt.float32 if dtype is None else dtype_of(dtype, "linspace")
     steps = num - 1 if endpoint else num
@@ -337,7 +339,10 @@ def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Te
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
     if num_classes == -1:
         num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
-    if not is_symbolic(num_classes) and (not isinstance(num_classes, int) or num_classes < 0):
+    num_classes = plain(num_classes)
+    if not is_symbolic(num_classes) and (
+        isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0
+    ):
         raise ArgumentError(f"one_hot: `num_classes` is a non-negative integer, got {num_classes!r}")
     shape = (*x.shape, num_classes)
     classes = iota(shape, x.ndim, dt.int64)

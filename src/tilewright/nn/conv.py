@@ -10,6 +10,7 @@ import math
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import integer
 from tilewright.nn import functional as F
 from tilewright.nn import init
 from tilewright.nn.module import Module
@@ -32,9 +33,12 @@ Sizes = int | tuple[int, ...]
 
 def per_axis(name: str, value: Sizes, axes: int) -> tuple[int, ...]:
     """One number for each spatial axis; a single number stands for all."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    try:
+        sizes = tuple(map(integer, value if isinstance(value, (tuple, list)) else (value,) * axes))
+    except TypeError:
+        sizes = ()
     if len(sizes) != axes:
-        raise ValueError(f"{name}: expected one number or {axes}, got {value!r}")
+        raise ValueError(f"{name}: expected one integer or {axes}, got {value!r}")
     return sizes
 
 

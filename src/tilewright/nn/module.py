@@ -17,6 +17,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.diagnostics import TilewrightError, join_names, suggest
 from tilewright.core.dtype import DType
+from tilewright.core.integers import plain
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor import Tensor, modes, no_grad
 from tilewright.tensor.hooks import HookHandle
@@ -202,7 +203,7 @@ class Module:
                 raise TypeError(f"{type(self).__name__}.{name} is a buffer; assign a Tensor or None")
             self._buffers[name] = value
         else:
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, plain(value))
 
     def __getattr__(self, name: str) -> Any:  # only when normal lookup found nothing
         for table in ("_parameters", "_buffers", "_modules"):

@@ -11,6 +11,7 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.functions.arguments import shape_of
 from tilewright.nn import functional as F
 from tilewright.nn import init
 from tilewright.nn.module import Module
@@ -127,7 +128,7 @@ class LayerNorm(Module):
         dtype: DType = dt.float32,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = shape_of(normalized_shape, type(self).__name__, "normalized_shape")
         self.normalized_shape = shape
         self.eps = eps
         self.elementwise_affine = elementwise_affine
@@ -169,7 +170,7 @@ class RMSNorm(Module):
         dtype: DType = dt.float32,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = shape_of(normalized_shape, type(self).__name__, "normalized_shape")
         self.normalized_shape = shape
         self.eps = eps
         self.elementwise_affine = elementwise_affine

@@ -14,6 +14,7 @@ from typing import Any
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import integer
 from tilewright.functions.control import scan
 from tilewright.functions.creation import zeros
 from tilewright.functions.elementwise import tanh
@@ -91,6 +92,10 @@ class _Recurrent(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
+        try:
+            num_layers = integer(num_layers)
+        except TypeError:
+            raise ValueError(f"{name}: the number of layers is an integer, got {num_layers!r}") from None
         if min(input_size, hidden_size, num_layers) < 1:
             raise ValueError(f"{name}: sizes and the number of layers are at least 1")
         if not 0 <= dropout <= 1:

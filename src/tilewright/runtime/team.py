@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from tilewright.core import assumptions
+from tilewright.core.integers import integer
 from tilewright.core.settings import settings
 from tilewright.runtime import driver, entering, offsets
 from tilewright.runtime.buffers import pool
@@ -298,13 +299,17 @@ def set_num_threads(count: int | None) -> None:
 
     Waits for a run in progress. Raises ValueError for a count below 1 or above 1023.
     """
-    if count is not None and not (isinstance(count, int) and 1 <= count < offsets.THREAD_LIMIT):
+    try:
+        number = None if count is None else integer(count)
+    except TypeError:
+        number = 0
+    if number is not None and not 1 <= number < offsets.THREAD_LIMIT:
         raise ValueError(
             f"the number of threads is an integer from 1 to {offsets.THREAD_LIMIT - 1}, not {count!r}"
         )
     with state.lock:
-        state.wanted = count
-        size = count or default_threads()
+        state.wanted = number
+        size = number or default_threads()
         if state.current is not None and state.current.size != size:
             state.replace(None)
 
