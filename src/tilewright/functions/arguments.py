@@ -32,8 +32,8 @@ from tilewright.tensor import (
 )
 
 __all__ = [
-    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "concrete",
-    "count_of", "dtype_of", "extent",
+    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "check_device", "common_type",
+    "concrete", "count_of", "dtype_of", "extent",
     "filled", "float_tensor", "inexact", "is_scalar", "is_symbolic", "pair", "shape_of", "together",
 ]  # fmt: skip
 
@@ -70,6 +70,14 @@ def dtype_of(dtype: Any, function: str) -> DType:
         near = suggest(dtype, dt.BY_NAME) if isinstance(dtype, str) else None
         hint = f"; did you mean {near!r}?" if near else ""
         raise DTypeError(f"{function}: {error}{hint}") from None
+
+
+def check_device(device: Any, function: str) -> None:
+    """Raise ``ArgumentError`` unless ``device`` is None or the only device there is."""
+    if device is not None and str(device) != "cpu":
+        raise ArgumentError(
+            f"{function}: `device` is 'cpu' or None, got {str(device)!r}; there is no GPU support, everything runs on the CPU"
+        )
 
 
 def axis_of(axis: Any, rank: int, function: str, name: str = "axis") -> int:

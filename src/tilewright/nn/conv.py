@@ -11,6 +11,7 @@ import math
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
 from tilewright.core.integers import integer
+from tilewright.functions.arguments import check_device
 from tilewright.nn import functional as F
 from tilewright.nn import init
 from tilewright.nn.module import Module
@@ -130,6 +131,7 @@ class Conv1d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
         )
@@ -161,6 +163,7 @@ class Conv2d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
         )
@@ -194,6 +197,7 @@ class ConvTranspose2d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         extra = per_axis("ConvTranspose2d: output_padding", output_padding, 2)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
