@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import tilewright as tw
 from tilewright.lower.schedule import may_fail
 from tilewright.runtime import builtin
+from tilewright.runtime.buffers import Buffer, pool
 from tilewright.train.ctrl_c import ctrl_c_noted
 
 pytestmark = pytest.mark.skipif(
@@ -232,3 +234,42 @@ def test_short_loops_are_not_asked() -> None:
     (nest,) = [s.nest for s in executable.schedule.steps if s.nest is not None]
     assert not nest.stops  # type: ignore[union-attr]
     assert not any(may_fail(executable.schedule.steps))
+
+
+@needs_builtins
+def test_no_python_code_runs_where_memory_is_given_back() -> None:
+    """A signal's handler raises between two steps of Python code: in a destructor that would be printed, and lost."""
+    (tw.ones(3) + 1).realize()  # there is native code
+    seen: list[str] = []
+
+    def note(frame: Any, event: str, _: Any) -> Any:
+        if event == "call":
+            seen.append(frame.f_code.co_qualname)
+        return note
+
+    blocks = [Buffer.of_size(size, size, np.dtype(np.uint8)) for size in (1024, 1024, 1 << 22)]
+    held = pool.held_bytes
+    sys.setprofile(note)
+    try:
+        blocks.clear()
+    finally:
+        sys.setprofile(None)
+    assert seen == []
+    assert pool.held_bytes == held + 2048 + (1 << 22)
+    for _ in range(2):  # the same memory again, and what is in the way stays what it is
+        with pytest.raises(_Interrupted):
+            block = Buffer.of_size(1024, 1024, np.dtype(np.uint8))
+            assert block.nbytes == 1024 and pool.held_bytes == held + 1024 + (1 << 22)
+            raise _Interrupted
+        del block
+    assert pool.held_bytes == held + 2048 + (1 << 22)
+
+
+@needs_builtins
+def test_no_ctrl_c_is_lost_in_a_loop_of_python_code() -> None:
+    """Many small buffers come and go, so that most of the time is spent where one goes."""
+    (tw.ones(3) + 1).realize()
+    for _ in range(30):
+        with ctrl_c(0.003):
+            while True:
+                Buffer.of_size(1024, 1024, np.dtype(np.uint8))

@@ -21,7 +21,7 @@ from typing import Any
 from tilewright.core import assumptions
 from tilewright.core.integers import integer
 from tilewright.core.settings import settings
-from tilewright.runtime import driver, entering, offsets
+from tilewright.runtime import driver, entering, offsets, pooling
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
@@ -53,6 +53,7 @@ class Driver:
         self.run_serial = _Run(table["run_serial"])
         self.sequence = _Run(table["sequence"])
         self.enter = entering.function()
+        pooling.install()
         self.worker = _Worker(table["worker"])
         self.retire = _Retire(table["retire"])
         self.pause_ns = self._measure_pause(_Pauses(table["pauses"]))
