@@ -175,13 +175,9 @@ def _advice(name: str) -> str:
     # names that tools and `from tilewright import submodule` ask for before they look elsewhere
     if name.startswith("_") or importlib.util.find_spec(f"{__name__}.{name}") is not None:
         return ""
-    from tilewright.core.diagnostics import suggest
-    from tilewright.core.elsewhere import ELSEWHERE
+    from tilewright.core.elsewhere import advice
 
-    if name in ELSEWHERE:
-        return f"; {ELSEWHERE[name]}"
-    near = suggest(name, __all__)
-    return f"; did you mean {near!r}?" if near else ""
+    return advice(__name__, name, __all__)
 
 
 class _Front(ModuleType):

@@ -244,7 +244,7 @@ class Executable:
             inside = [[self._native_step(s, body, addresses) for s in body.steps] for body in nest.plans]
             if isinstance(nest, SwitchCall):
                 return Choice(inside, [slot[:2] for slot in slots], nest.selector)
-            return Loop(inside[0], nest.count or 0, slots, nest.swaps, nest.condition)
+            return Loop(inside[0], nest.count or 0, slots, nest.swaps, nest.condition, nest.stops)
         segments = []
         for call in step.calls:
             args = []

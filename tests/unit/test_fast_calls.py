@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright import nn, optim
+from tilewright import compiler, nn, optim
 from tilewright.core.settings import settings
 from tilewright.jit import Jitted
 from tilewright.jit.plan import NO_PLAN
@@ -30,6 +30,7 @@ from tilewright.runtime import builtin
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.profiler import profile
 from tilewright.runtime.statistics import stats
+from tilewright.runtime.target import host_target
 from tilewright.runtime.team import set_num_threads
 
 pytestmark = pytest.mark.skipif(
@@ -603,3 +604,42 @@ def test_a_plan_is_made_anew_when_the_runtime_lock_is_another() -> None:
             os._exit(0 if good else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert fast(f, x).numpy()[5] == 2 and f._plan is plan
+
+
+@pytest.mark.parametrize("how", ["jit", "eager", "backward"])
+def test_settings_that_change_compilation_reach_what_was_compiled_before(how: str) -> None:
+    """What was compiled for another instruction set is another program."""
+    x = tw.tensor(np.linspace(0, 1, 1000, dtype=np.float32), requires_grad=how == "backward")
+    size = {"jit": 2.0, "eager": 3.0, "backward": 4.0}[how]  # programs of their own
+    jitted = tw.jit(lambda x: (x * size).sin().sum())
+
+    def compute() -> float:
+        if how == "jit":
+            return float(jitted(x).item())
+        result = (x * size).sin().sum()
+        if how == "backward":
+            x.grad = None
+            result.backward()
+        return float(result.item())
+
+    compiled: list[str] = []
+    original = compiler.Executable.__init__
+
+    def noted(self: compiler.Executable, *args: Any) -> None:
+        original(self, *args)
+        compiled.append(self.library.target.name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler.Executable, "__init__", noted)
+        for _ in range(3):
+            first = compute()
+        usual = host_target().name
+        compiled.clear()
+        with settings.override(target="generic"):
+            for _ in range(3):
+                assert compute() == pytest.approx(first, rel=1e-5)
+            assert compiled and set(compiled) == {host_target().name}
+            assert compiled[0] != usual
+        compiled.clear()
+        assert compute() == first
+        assert not compiled  # the old program again

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import tilewright as tw
-from tilewright.core.elsewhere import ELSEWHERE
+from tilewright.core.elsewhere import ABSENT_FROM_MODULES, ABSENT_FROM_TENSORS, ELSEWHERE
 
 
 @pytest.mark.parametrize(
@@ -40,12 +42,73 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
 
 
 def test_names_of_other_libraries_get_what_there_is_instead() -> None:
-    assert not set(ELSEWHERE) & set(dir(tw))
-    for name, text in ELSEWHERE.items():
-        with pytest.raises(AttributeError, match=f"has no attribute '{name}'; {re.escape(text)}$"):
-            getattr(tw, name)
-        for path in re.findall(r"`tw\.([\w.]+)`", text):
-            assert functools.reduce(getattr, path.split("."), tw) is not None
+    """And what is named instead is there."""
+    x, layer = tw.tensor([1.0]), tw.nn.Linear(2, 3)
+    tables: list[tuple[object, dict[str, str]]] = [
+        *((importlib.import_module(module), table) for module, table in ELSEWHERE.items()),
+        (x, ABSENT_FROM_TENSORS),
+        (layer, ABSENT_FROM_MODULES),
+    ]
+    for owner, table in tables:
+        for name, text in table.items():
+            assert not hasattr(owner, name)
+            with pytest.raises(AttributeError, match=f"has no attribute '{name}'; {re.escape(text)}$"):
+                getattr(owner, name)
+            for path in re.findall(r"`tw\.([\w.]+)", text):
+                assert functools.reduce(getattr, path.split("."), tw) is not None
+            for path in re.findall(r"`x\.(\w+)", text):
+                assert hasattr(x, path)
+
+
+@pytest.mark.parametrize(
+    "name", ["random", "nn", "nn.functional", "optim", "metrics", "io", "special", "signal"]
+)
+def test_names_with_a_slip_get_the_nearest(name: str) -> None:
+    module = importlib.import_module(f"tilewright.{name}")
+    for meant in module.__all__:
+        if len(meant) > 5 and not hasattr(module, meant + "s"):
+            with pytest.raises(AttributeError, match="did you mean"):
+                getattr(module, meant + "s")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda device: tw.tensor([1.0], device=device),
+        lambda device: tw.zeros(3, device=device),
+        lambda device: tw.arange(3, device=device),
+        lambda device: tw.full((2,), 1.0, device=device),
+        lambda device: tw.linspace(0, 1, 3, device=device),
+        lambda device: tw.eye(3, device=device),
+        lambda device: tw.ones_like(tw.zeros(2), device=device),
+        lambda device: tw.randn(3, device=device),
+        lambda device: tw.random.randint(0, 3, (2,), device=device),
+        lambda device: tw.zeros(2).to(device),
+        lambda device: tw.zeros(2).to(device=device, dtype="float64"),
+        lambda device: tw.nn.Linear(2, 3, device=device),
+        lambda device: tw.nn.LSTM(2, 3, device=device),
+        lambda device: tw.nn.Linear(2, 3).to(device),
+    ],
+)
+def test_there_is_one_device(call: Callable[[str], object]) -> None:
+    call("cpu")
+    with pytest.raises(ValueError, match=r"'cuda:0'.*there is no GPU support"):
+        call("cuda:0")
+
+
+def test_conversions_as_in_pytorch() -> None:
+    x = tw.tensor([1.5])
+    assert x.to("cpu", tw.float64).dtype is x.to(dtype="float64").dtype is tw.float64
+    assert x.to(tw.zeros(2, dtype="int64")).tolist() == [1]
+    assert x.to("float64", False).dtype is tw.float64
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.ckpt", "a.PKL"])
+def test_pickles_are_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(tw.io.FileFormatError, match=r"pickle.*never done here; use \.safetensors"):
+        tw.load(name)
+    with pytest.raises(tw.io.FileFormatError, match=r"safetensors\.torch\.save_file"):
+        tw.save({"a": tw.zeros(2)}, name)
 
 
 def test_completion_lists_the_public_names_alone() -> None:

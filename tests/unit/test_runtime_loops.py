@@ -3,6 +3,8 @@ errors inside, on any number of threads."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from runtime_kernels import kernel
 
+from tilewright.runtime import builtin
 from tilewright.runtime.profiler import profile
 from tilewright.runtime.program import KernelCheckError, Program
 from tilewright.runtime.statistics import stats
@@ -185,3 +188,23 @@ def test_thousands_of_short_iterations_run_every_chunk_once() -> None:
     program.run(addresses(x))
     program.run(addresses(x))
     np.testing.assert_array_equal(x, 20000)
+
+
+@pytest.mark.skipif(
+    not builtin.available(), reason="loops ask through a builtin of JIT code, which CPython on Linux has"
+)
+def test_loops_that_stop_are_stopped_between_two_iterations() -> None:
+    """Also the inner one of two; a loop that does not stop takes no notice."""
+    x = np.zeros(256, np.int64)
+    body = [launch("increment", 1, 1, 256, 32)]
+    inner = Loop(body, 2**40, [(0, 0, 0), (1, 0, 0)], stops=True)
+    outer = Loop([inner], 2, [(0, 0, 0), (1, 0, 0)])
+    for loop in (inner, outer):
+        timer = threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            Program([loop, *body], slots=2).run(addresses(x))
+        timer.join()
+        assert x[0] > 0 and np.all(x == x[0])
+    program = Program([Loop(body, 1000, [(0, 0, 0), (1, 0, 0)])], slots=2)
+    program.run(addresses(x))

@@ -12,6 +12,7 @@ import tilewright.nn.functional as F
 from tilewright import nn, optim
 from tilewright.compiler import Executable
 from tilewright.interop.safetensors import load_tensors, save_file
+from tilewright.kernel.verify import verify
 from tilewright.runtime.buffers import CHANGES, Buffer, stamp
 
 ROWS, WIDE, NARROW = 16, 70, 33
@@ -335,3 +336,23 @@ def test_while_loop_and_nested_loops() -> None:
     np.testing.assert_allclose(call(x, w).numpy(), want, rtol=1e-4, atol=1e-5)
     top = [line for line in plan(call, x, w).splitlines() if "lay out" in line]
     assert len(top) == 1 and not top[0].startswith("     ")
+
+
+@pytest.mark.parametrize("element", ["int8", "uint8", "bfloat16", "float32"])
+def test_what_lays_out_declares_what_it_reads(element: str) -> None:
+    """The sums of packed columns of bytes are of what the same call has stored before."""
+    rng = np.random.default_rng(0)
+    w = tw.tensor(rng.integers(0, 100, (300, NARROW)).astype(np.int8)).astype(element)
+    x = tw.tensor(rng.integers(0, 100, (64, 300)).astype(np.int8)).astype(element)
+    call = tw.jit(lambda x: tw.matmul(x, w))
+    found = call.executable(x)
+    assert found is not None and found.preparation is not None
+    for kernel in found.names:
+        verify(kernel)
+    for step in found.preparation.steps:
+        for c in step.calls:
+            assert [a.access for a in c.args] == [b.access for b in c.kernel.buffers]
+    wanted = tw.matmul(x.astype("float64"), w.astype("float64")).astype(element)
+    if element in ("int8", "uint8"):
+        wanted = tw.tensor((x.numpy().astype(np.int64) @ w.numpy().astype(np.int64)).astype(element))
+    np.testing.assert_allclose(call(x).astype("float64").numpy(), wanted.astype("float64").numpy(), rtol=1e-2)

@@ -9,19 +9,13 @@ from typing import Any
 
 from tilewright.core import dtype as dt
 from tilewright.functions import creation
-from tilewright.functions.arguments import TensorLike
-from tilewright.tensor import ArgumentError, Tensor, apply
+from tilewright.functions.arguments import TensorLike, check_device
+from tilewright.tensor import Tensor, apply
 
 __all__ = [
-    "arange", "asarray", "check_device", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace",
+    "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace",
     "ones", "ones_like", "zeros", "zeros_like",
 ]  # fmt: skip
-
-
-def check_device(device: Any, function: str) -> None:
-    """Raise ``ArgumentError`` unless ``device`` is None or the only device there is."""
-    if device is not None and device != "cpu":
-        raise ArgumentError(f"{function}: `device` is 'cpu' or None, got {device!r}")
 
 
 def arange(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilewright.array_api.creation import check_device
 from tilewright.core import dtype as dt
 from tilewright.functions import fft as transforms
+from tilewright.functions.arguments import check_device
 from tilewright.functions.fft import (
     fft,
     fft2,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilewright.array_api.creation import check_device
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.functions.arguments import check_device
 from tilewright.functions.types import isdtype
 
 __all__ = ["Info", "__array_namespace_info__"]

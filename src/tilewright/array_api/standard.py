@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tilewright.array_api.creation import check_device
 from tilewright.functions import movement, types
-from tilewright.functions.arguments import TensorLike
+from tilewright.functions.arguments import TensorLike, check_device
 from tilewright.tensor import Tensor
 
 __all__ = ["astype", "permute_dims", "reshape"]

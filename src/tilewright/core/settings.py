@@ -134,6 +134,20 @@ def _parse_flag(text: str) -> bool:
 _UNSET = object()
 
 
+class _Compilation:
+    """The settings on which the result of compilation depends, by value: what was compiled under others is another program.
+
+    Computed at first use and kept as a plain attribute until a setting changes, since every call that Python runs asks.
+    """
+
+    names = ("target", "threads", "deterministic")
+
+    def __get__(self, instance: Settings, owner: type) -> tuple[object, ...]:
+        values = tuple(getattr(instance, name) for name in self.names)
+        instance.__dict__["compilation"] = values
+        return values
+
+
 class Setting(Generic[T]):
     """One row of `Settings`: a data descriptor that parses its environment variable once, at first use."""
 
@@ -163,7 +177,7 @@ class Setting(Generic[T]):
 
     def __set__(self, instance: Settings, value: T) -> None:
         instance.__dict__[self.name] = self.accepted(value)
-        assumptions.changed()
+        instance.renew()
 
     def accepted(self, value: object) -> T:
         """A value given in code, as the variable's text would be understood."""
@@ -202,6 +216,7 @@ class Settings:
     deterministic = Setting("TW_DETERMINISTIC", _parse_flag, lambda: False)
     spin_us = Setting("TW_SPIN_US", _parse_microseconds, lambda: 50.0)
     target = Setting("TW_TARGET", _parse_target, lambda: "host")
+    compilation = _Compilation()
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -211,6 +226,11 @@ class Settings:
     def reload(self) -> None:
         """Forget values read so far and overrides: each setting is read again when next used."""
         self.__dict__.clear()
+        self.renew()
+
+    def renew(self) -> None:
+        """A setting may have another value: what was concluded from it is asked for again."""
+        self.__dict__.pop("compilation", None)
         assumptions.changed()
 
     @contextmanager
@@ -227,7 +247,7 @@ class Settings:
         before = {name: self.__dict__.get(name, _UNSET) for name in values}
         try:
             self.__dict__.update(accepted)
-            assumptions.changed()
+            self.renew()
             yield self
         finally:
             for name, value in before.items():
@@ -235,7 +255,7 @@ class Settings:
                     self.__dict__.pop(name, None)
                 else:
                     self.__dict__[name] = value
-            assumptions.changed()
+            self.renew()
 
     def __repr__(self) -> str:
         return "Settings(" + ", ".join(f"{name}={getattr(self, name)!r}" for name in self.names()) + ")"

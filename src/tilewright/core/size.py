@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tilewright.core.diagnostics import TilewrightError
+from tilewright.core.integers import plain
 
 __all__ = ["Size", "SymbolicSizeError", "bind", "narrowed", "parse_size", "spell"]
 
@@ -64,6 +65,7 @@ class Size:
     def __init__(self, name: str, low: int, high: int) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             raise SizeError(f"a size is named by an identifier such as 'batch', not {name!r}")
+        low, high = plain(low), plain(high)
         for bound in (low, high):
             if isinstance(bound, bool) or not isinstance(bound, int):
                 raise SizeError(f"the bounds of size {name!r} are integers, got {bound!r}")

@@ -5,7 +5,6 @@ Every error names the function, the argument and what would be right.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.diagnostics import suggest
 from tilewright.core.dtype import DType
+from tilewright.core.integers import integer
 from tilewright.core.shape import Extent, broadcast_shapes
 from tilewright.core.size import Size
 from tilewright.graph.ir import Value, constant, make
@@ -32,8 +32,8 @@ from tilewright.tensor import (
 )
 
 __all__ = [
-    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "common_type", "concrete",
-    "count_of", "dtype_of", "extent",
+    "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "check_device", "common_type",
+    "concrete", "count_of", "dtype_of", "extent",
     "filled", "float_tensor", "inexact", "is_scalar", "is_symbolic", "pair", "shape_of", "together",
 ]  # fmt: skip
 
@@ -72,10 +72,18 @@ def dtype_of(dtype: Any, function: str) -> DType:
         raise DTypeError(f"{function}: {error}{hint}") from None
 
 
+def check_device(device: Any, function: str) -> None:
+    """Raise ``ArgumentError`` unless ``device`` is None or the only device there is."""
+    if device is not None and str(device) != "cpu":
+        raise ArgumentError(
+            f"{function}: `device` is 'cpu' or None, got {str(device)!r}; there is no GPU support, everything runs on the CPU"
+        )
+
+
 def axis_of(axis: Any, rank: int, function: str, name: str = "axis") -> int:
     """A non-negative axis below ``rank``."""
     try:
-        index = operator.index(axis)
+        index = integer(axis)
     except TypeError:
         raise DTypeError(f"{function}: `{name}` is an integer, got {type(axis).__name__}") from None
     if not rank:
@@ -116,7 +124,7 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
 
 def extent(size: Any) -> int:
     """An integer, or a symbolic size of a function that is being traced, which goes for one."""
-    return size if isinstance(size, Size) else operator.index(size)  # type: ignore[return-value]
+    return size if isinstance(size, Size) else integer(size)  # type: ignore[return-value]
 
 
 def is_symbolic(size: object) -> bool:
@@ -136,7 +144,7 @@ def count_of(shape: Sequence[Extent], dtype: DType) -> Any:
 def pair(x: Any, count: int, function: str, name: str) -> tuple[int, ...]:
     """``count`` integers: one number for all, or one for each."""
     items = tuple(x) if isinstance(x, (tuple, list)) else (x,) * count
-    if len(items) != count or not all(isinstance(i, (int, np.integer)) for i in items):
+    if len(items) != count or not all(isinstance(i, (int, np.integer)) and i is not True for i in items):
         raise ArgumentError(f"{function}: `{name}` is one integer or {count} of them, got {x!r}")
     return tuple(int(i) for i in items)
 

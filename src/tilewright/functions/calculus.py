@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -124,6 +125,7 @@ def unwrap(
     [0, -1, 1]
     """
     x = as_tensor(p, "unwrap", "p")
+    period = plain(period)
     if not (x.dtype.is_integer and isinstance(period, int)):
         x = float_tensor(x, "unwrap", "p")
     at = axis_of(axis, x.ndim, "unwrap")

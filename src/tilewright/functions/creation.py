@@ -14,11 +14,13 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import plain
 from tilewright.core.size import Size
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
     cast,
+    check_device,
     concrete,
     dtype_of,
     filled,
@@ -49,7 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False, *, device: Any = None) -> Tensor:
     """A tensor with a copy of ``data``: numbers, nested sequences, a NumPy array or a tensor.
 
     Python floats become float32, integers int64, bools bool; arrays keep their type. Raises ``DTypeError`` for what is not
@@ -58,16 +60,20 @@ def tensor(data: TensorLike, dtype: Any = None, requires_grad: bool = False) -> 
     >>> tensor([[1, 2], [3, 4]]).dtype
     int64
     """
+    if device is not None:
+        check_device(device, "tensor")
     return Tensor(data, None if dtype is None else dtype_of(dtype, "tensor"), requires_grad)
 
 
-def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None) -> Tensor:
+def asarray(obj: TensorLike, dtype: Any = None, copy: bool | None = None, *, device: Any = None) -> Tensor:
     """``obj`` as a tensor: itself when it is one, else over a read-only NumPy array's memory or a copy of the elements.
 
     Tensors are computed when they are read, so an array that may still be written to is copied: a buffer that is filled again
     for every batch must not change results that are pending. ``copy=False`` shares its memory all the same (``from_numpy``
     does, too) and raises ``ArgumentError`` where that is not possible; ``copy=True`` always copies.
     """
+    if device is not None:
+        check_device(device, "asarray")
     kind = None if dtype is None else dtype_of(dtype, "asarray")
     if isinstance(obj, Tensor):
         if kind is not None and kind is not obj.dtype:
@@ -154,8 +160,12 @@ def _made(value: Any, requires_grad: bool) -> Tensor:
     return out
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    shape: Any, fill_value: Any, dtype: Any = None, requires_grad: bool = False, *, device: Any = None
+) -> Tensor:
     """A tensor of one repeated number, or of a tensor's elements broadcast to the shape."""
+    if device is not None:
+        check_device(device, "full")
     sizes = shape_of(shape, "full")
     if not is_scalar(fill_value):
         value = as_tensor(fill_value, "full", "fill_value")
@@ -167,18 +177,24 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, requires_grad: bool = F
     return out
 
 
-def zeros(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False) -> Tensor:
+def zeros(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A tensor of zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    if device is not None:
+        check_device(device, "zeros")
     return _made(filled(0, dtype_of(dtype, "zeros"), _sizes(shape, "zeros")), requires_grad)
 
 
-def ones(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False) -> Tensor:
+def ones(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A tensor of ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    if device is not None:
+        check_device(device, "ones")
     return _made(filled(1, dtype_of(dtype, "ones"), _sizes(shape, "ones")), requires_grad)
 
 
-def empty(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False) -> Tensor:
+def empty(*shape: Any, dtype: Any = dt.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A tensor whose elements do not matter; they are zeros."""
+    if device is not None:
+        check_device(device, "empty")
     return _made(filled(0, dtype_of(dtype, "empty"), _sizes(shape, "empty")), requires_grad)
 
 
@@ -191,23 +207,31 @@ def _like(x: TensorLike, number: Any, dtype: Any, function: str) -> Tensor:
     return from_constant(number, x.dtype if dtype is None else dtype_of(dtype, function), x.shape, function)
 
 
-def zeros_like(x: TensorLike, dtype: Any = None) -> Tensor:
+def zeros_like(x: TensorLike, dtype: Any = None, *, device: Any = None) -> Tensor:
     """Zeros in the shape and type of x."""
+    if device is not None:
+        check_device(device, "zeros_like")
     return _like(x, 0, dtype, "zeros_like")
 
 
-def ones_like(x: TensorLike, dtype: Any = None) -> Tensor:
+def ones_like(x: TensorLike, dtype: Any = None, *, device: Any = None) -> Tensor:
     """Ones in the shape and type of x."""
+    if device is not None:
+        check_device(device, "ones_like")
     return _like(x, 1, dtype, "ones_like")
 
 
-def empty_like(x: TensorLike, dtype: Any = None) -> Tensor:
+def empty_like(x: TensorLike, dtype: Any = None, *, device: Any = None) -> Tensor:
     """A tensor in the shape and type of x whose elements do not matter; they are zeros."""
+    if device is not None:
+        check_device(device, "empty_like")
     return _like(x, 0, dtype, "empty_like")
 
 
-def full_like(x: TensorLike, fill_value: Any, dtype: Any = None) -> Tensor:
+def full_like(x: TensorLike, fill_value: Any, dtype: Any = None, *, device: Any = None) -> Tensor:
     """One number (or a tensor's elements, broadcast) in the shape and type of x."""
+    if device is not None:
+        check_device(device, "full_like")
     if is_scalar(fill_value):
         return _like(x, fill_value, dtype, "full_like")
     x = as_tensor(x, "full_like")
@@ -222,12 +246,14 @@ def iota(shape: tuple[int, ...], axis: int = 0, dtype: DType = dt.int64) -> Tens
     return from_value(make("iota", (), shape=shape, axis=axis, dtype=dtype))
 
 
-def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
+def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, device: Any = None) -> Tensor:
     """Numbers from ``start`` (0 when only one is given) up to, not including, ``stop``.
 
     >>> arange(2, 8, 2).tolist()
     [2, 4, 6]
     """
+    if device is not None:
+        check_device(device, "arange")
     if stop is None:
         start, stop = 0, start
     if step == 0:
@@ -255,6 +281,8 @@ def linspace(
     endpoint: bool = True,
     retstep: bool = False,
     dtype: Any = None,
+    *,
+    device: Any = None,
 ) -> Any:
     """``num`` numbers at equal distances from ``start`` to ``stop``, which is the last one when ``endpoint``.
 
@@ -263,9 +291,12 @@ def linspace(
     >>> linspace(0, 1, 3).tolist()
     [0.0, 0.5, 1.0]
     """
+    if device is not None:
+        check_device(device, "linspace")
     if is_symbolic(num):
         num = int(num)  # is refused: the distance of neighbours is a number
-    if not isinstance(num, int) or num < 0:
+    num = plain(num)
+    if isinstance(num, bool) or not isinstance(num, int) or num < 0:
         raise ArgumentError(f"linspace: `num` is a non-negative integer, got {num!r}")
     kind = dt.float32 if dtype is None else dtype_of(dtype, "linspace")
     steps = num - 1 if endpoint else num
@@ -279,8 +310,12 @@ def linspace(
     return (cast(out, kind), step) if retstep else cast(out, kind)
 
 
-def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = dt.float32) -> Tensor:
+def eye(
+    n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = dt.float32, *, device: Any = None
+) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere: [n_rows, n_cols]."""
+    if device is not None:
+        check_device(device, "eye")
     shape = shape_of((n_rows, n_rows if n_cols is None else n_cols), "eye")
     k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     return cast(equal(add(iota(shape, 0), k), iota(shape, 1)), dtype_of(dtype, "eye"))
@@ -337,7 +372,10 @@ def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Te
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
     if num_classes == -1:
         num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
-    if not is_symbolic(num_classes) and (not isinstance(num_classes, int) or num_classes < 0):
+    num_classes = plain(num_classes)
+    if not is_symbolic(num_classes) and (
+        isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0
+    ):
         raise ArgumentError(f"one_hot: `num_classes` is a non-negative integer, got {num_classes!r}")
     shape = (*x.shape, num_classes)
     classes = iota(shape, x.ndim, dt.int64)

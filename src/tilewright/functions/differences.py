@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -102,7 +103,8 @@ def diff(
     """
     out = as_tensor(x, "diff")
     at = axis_of(axis, out.ndim, "diff")
-    if not isinstance(n, int) or n < 0:
+    n = plain(n)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise ArgumentError(f"diff: `n` is a non-negative integer, got {n!r}")
     parts = [
         as_tensor(p, "diff", name)

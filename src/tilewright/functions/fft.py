@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import Axes, TensorLike, axes_of, axis_of, cast, dtype_of, float_tensor
 from tilewright.functions.creation import iota
 from tilewright.functions.custom import custom_vjp
@@ -270,7 +271,8 @@ def rfftfreq(n: int, d: float = 1.0, dtype: Any = dt.float32) -> Tensor:
 
 
 def _frequencies(n: int, d: float, dtype: Any, function: str) -> dt.DType:
-    if not isinstance(n, int) or n < 1:
+    n = plain(n)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ArgumentError(f"{function}: `n` is a positive integer, got {n!r}")
     if d == 0:
         raise ArgumentError(f"{function}: samples are not 0 apart (`d`)")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -285,7 +286,7 @@ def _equal_parts(x: TensorLike, indices_or_sections: Any, axis: int, function: s
     x = as_tensor(x, function)
     if x.ndim <= axis:
         raise ShapeError(f"{function}: needs more than {axis} axes, got shape {x.shape}")
-    if isinstance(indices_or_sections, int) and (
+    if isinstance(plain(indices_or_sections), int) and (
         indices_or_sections < 1 or x.shape[axis] % indices_or_sections
     ):
         raise ShapeError(

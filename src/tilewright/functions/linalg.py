@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -134,6 +135,7 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def tensordot(x1: TensorLike, x2: TensorLike, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
     """Contraction over the last ``axes`` axes of x1 with the first of x2, or over the pairs of axes given."""
     a, b = as_tensor(x1, "tensordot", "x1"), as_tensor(x2, "tensordot", "x2")
+    axes = plain(axes)
     if isinstance(axes, int):
         if not 0 <= axes <= min(a.ndim, b.ndim):
             raise ShapeError(f"tensordot: `axes` {axes} is more than shapes {a.shape} and {b.shape} have")
@@ -149,7 +151,7 @@ def tensordot(x1: TensorLike, x2: TensorLike, axes: int | tuple[Sequence[int], S
 
 
 def _listed(x: int | Sequence[int]) -> Sequence[int]:
-    return (x,) if isinstance(x, int) else x
+    return x if isinstance(x, Sequence) else (x,)
 
 
 @composite

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import TensorLike, as_tensor, broadcast_to_shape
 from tilewright.functions.creation import eye, zeros
 from tilewright.functions.custom import custom_vjp
@@ -18,7 +19,8 @@ __all__ = ["matrix_exp", "matrix_power"]
 def matrix_power(x: TensorLike, n: int) -> Tensor:
     """Square matrices multiplied ``n`` times, by repeated squaring; the inverse for negative n, the identity for 0."""
     x = as_tensor(x, "matrix_power")
-    if not isinstance(n, int):
+    n = plain(n)
+    if isinstance(n, bool) or not isinstance(n, int):
         raise DTypeError(f"matrix_power: `n` is an integer, got {type(n).__name__}")
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeError(f"matrix_power: `x` has square matrices in its last two axes, got shape {x.shape}")

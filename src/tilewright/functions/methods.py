@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tilewright.core.dtype import DType
+from tilewright.core.elsewhere import ABSENT_FROM_TENSORS, Absent
 from tilewright.functions import (
     activations,
     arithmetic,
@@ -382,6 +383,8 @@ def _install() -> None:
         setattr(Tensor, name, property(reader))
     for name, kind in _CONVERSIONS.items():
         setattr(Tensor, name, _converter(kind))
+    for name, instead in ABSENT_FROM_TENSORS.items():
+        setattr(Tensor, name, Absent(name, instead))
 
 
 def add(name: str, method: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     Axes,
     TensorLike,
@@ -28,7 +29,7 @@ from tilewright.functions.arguments import (
     tensors_of,
 )
 from tilewright.functions.elementwise import minimum, subtract
-from tilewright.tensor import ArgumentError, AxisError, ShapeError, Tensor, apply
+from tilewright.tensor import ArgumentError, AxisError, DTypeError, ShapeError, Tensor, apply
 
 __all__ = [
     "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
@@ -44,7 +45,12 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
     """
     x = as_tensor(x, "reshape")
     wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    sizes = [extent(d) for d in wanted]
+    try:
+        sizes = [extent(d) for d in wanted]
+    except TypeError:
+        raise DTypeError(
+            f"reshape: `shape` is an integer or a sequence of integers, got {wanted!r}"
+        ) from None
     if sizes.count(-1) == 1:
         known = math.prod(d for d in sizes if d != -1)
         if known <= 0 or x.size % known:
@@ -244,7 +250,8 @@ def split(x: TensorLike, size: int | Sequence[int], axis: int = 0) -> tuple[Tens
                 f"split: sizes {tuple(sizes)} do not add up to {length}, the size of axis {axis}"
             )
     else:
-        if not isinstance(size, int) or size < 1:
+        size = plain(size)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ArgumentError(f"split: `size` is a positive integer or a sequence of sizes, got {size!r}")
         sizes = [min(size, length - i) for i in range(0, length, size)]
     lead, pieces, start = (slice(None),) * at, [], 0
@@ -265,7 +272,7 @@ def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor
     """Elements moved on by ``shift`` along axes; those that leave at the end come in at the start."""
     x = out = as_tensor(x, "roll")
     if axis is None:
-        if not isinstance(shift, int):
+        if not isinstance(plain(shift), int):
             raise ArgumentError("roll: several shifts need as many axes in `axis`")
         return reshape(roll(reshape(x, (x.size,)), shift, 0), x.shape)
     axes = [axis_of(a, x.ndim, "roll") for a in _as_list(axis)]
@@ -310,6 +317,7 @@ def repeat(
         source, axis = reshape(source, (source.size,)), 0
     x = source
     at = axis_of(axis, x.ndim, "repeat")
+    repeats = plain(repeats)
     if isinstance(repeats, int):
         if repeats < 0:
             raise ArgumentError(f"repeat: `repeats` is not negative, got {repeats}")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
-from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, count_of, float_tensor
+from tilewright.functions.arguments import Axes, TensorLike, as_tensor, cast, count_of, float_tensor, shape_of
 from tilewright.functions.elementwise import abs as absolute
 from tilewright.functions.elementwise import add, divide, maximum, multiply, pow, rsqrt, subtract
 from tilewright.functions.movement import reshape
@@ -35,7 +35,7 @@ def _moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _trailing(x: Tensor, normalized_shape: int | Sequence[int], function: str) -> tuple[int, ...]:
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = shape_of(normalized_shape, function, "normalized_shape")
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(f"{function}: `normalized_shape` {shape} is not how shape {x.shape} ends")
     return tuple(range(x.ndim - len(shape), x.ndim))

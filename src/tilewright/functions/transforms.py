@@ -8,7 +8,7 @@ in any order. Arguments and results may be trees (lists, tuples, dicts, ... of t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tilewright.autodiff.custom import substitute
 from tilewright.autodiff.jvp import jvp as push_forward
 from tilewright.autodiff.vjp import vjp as pull_back
 from tilewright.core import dtype as dt
+from tilewright.core.integers import integer
 from tilewright.core.trees import Structure, flatten, map_leaves, unflatten
 from tilewright.functions.arguments import as_tensor
 from tilewright.functions.creation import zeros_like
@@ -207,7 +208,7 @@ def value_and_grad(
     >>> value_and_grad(lambda x: (x ** 2).sum())(Tensor([1.0, 2.0]))[1].tolist()
     [2.0, 4.0]
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    single, numbers = argument_numbers(argnums, "grad")
 
     @functools.wraps(function)
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -239,7 +240,7 @@ def value_and_grad(
         trees = [part.tree_of([next(tensors) for _ in part.marks]) for part in parts]
         return (
             (primal, *result[1:]) if has_aux else primal,
-            trees[0] if isinstance(argnums, int) else tuple(trees),
+            trees[0] if single else tuple(trees),
         )
 
     return differentiated
@@ -450,13 +451,21 @@ def _check_real(tensors: Sequence[Tensor], holomorphic: bool, what: str) -> None
             raise DTypeError(f"{what}: got a tensor of {tensor.dtype}; {hint}")
 
 
+def argument_numbers(argnums: Any, what: str) -> tuple[bool, tuple[int, ...]]:
+    """Whether one argument is named, and the numbers of all that are."""
+    single = not isinstance(argnums, Iterable)
+    try:
+        return single, tuple(map(integer, (argnums,) if single else argnums))
+    except TypeError:
+        raise DTypeError(f"{what}: `argnums` is an integer or a sequence of them, got {argnums!r}") from None
+
+
 class _Jacobian:
     """What both modes share: the marked arguments, the function's results, and the assembly of the blocks."""
 
     def __init__(self, fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, holomorphic: bool,
                  what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # fmt: skip
-        self.single = isinstance(argnums, int)
-        numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+        self.single, numbers = argument_numbers(argnums, what)
         for number in numbers:
             if not -len(args) <= number < len(args):
                 raise GradientError(

@@ -13,7 +13,7 @@ from tilewright.core.dtype import DType
 from tilewright.functions.arguments import TensorLike, as_tensor, cast, common_type, dtype_of, is_scalar
 from tilewright.tensor import ArgumentError, DTypeError, Tensor, apply
 
-__all__ = ["astype", "bitcast", "can_cast", "finfo", "iinfo", "isdtype", "result_type"]
+__all__ = ["astype", "bitcast", "can_cast", "finfo", "iinfo", "isdtype", "result_type", "to"]
 
 _KINDS = {
     "bool": "b",
@@ -35,13 +35,27 @@ def astype(x: TensorLike, dtype: Any, copy: bool = True) -> Tensor:
     return source.clone() if source.dtype is kind else cast(source, kind)
 
 
-def to(x: TensorLike, target: Any, copy: bool = True) -> Tensor:
-    """x in another element type, like ``astype``; or on the device "cpu", the only one, where it is already."""
-    if isinstance(target, str) and target not in dt.BY_NAME:
-        if target != "cpu":
-            raise ArgumentError(f"to: no device or data type is called {target!r}; the device is 'cpu'")
-        return as_tensor(x, "to")
-    return astype(x, target, copy)
+def to(x: TensorLike, *targets: Any, dtype: Any = None, device: Any = None, copy: bool = True) -> Tensor:
+    """x in another element type, like ``astype``; or on the device "cpu", the only one, where it is already.
+
+    ``targets`` are what PyTorch takes there: a type, the device, both, or a tensor whose type is meant.
+
+    >>> to(Tensor([1.5]), "cpu", "int64").tolist()
+    [1]
+    """
+    source = as_tensor(x, "to")
+    for target in targets:
+        if isinstance(target, Tensor):
+            dtype = target.dtype
+        elif str(target) == "cpu" or (isinstance(target, str) and target not in dt.BY_NAME):
+            device = target
+        elif not isinstance(target, bool):  # PyTorch's `non_blocking` and `copy`
+            dtype = target
+    if device is not None and str(device) != "cpu":
+        raise ArgumentError(
+            f"to: no device or data type is called {str(device)!r}; the device is 'cpu': there is no GPU support"
+        )
+    return source if dtype is None else astype(source, dtype, copy)
 
 
 def bitcast(x: TensorLike, dtype: Any) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tilewright.autodiff.batching import batch, spread_over
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.core.trees import Structure, flatten, unflatten
 from tilewright.functions.arguments import as_tensor, axis_of
 from tilewright.functions.movement import moveaxis, reshape
@@ -106,8 +107,7 @@ def _numbered(trace: StandIns, stands: dict[Value, Value], size: int, randomness
 def _argument_axes(in_axes: Any, structure: Structure) -> list[int | None]:
     """The axis of every leaf of ``(args, kwargs)``."""
     positional, keywords = structure.children
-    if isinstance(in_axes, list):
-        in_axes = tuple(in_axes)
+    in_axes = tuple(in_axes) if isinstance(in_axes, list) else plain(in_axes)
     if not (in_axes is None or isinstance(in_axes, (int, tuple))):
         raise DTypeError(
             f"vmap: `in_axes` is an integer, None or a sequence of them, got {type(in_axes).__name__}"
@@ -117,6 +117,7 @@ def _argument_axes(in_axes: Any, structure: Structure) -> list[int | None]:
 
 def _spread(axes: Any, structure: Structure, name: str) -> list[int | None]:
     """A tree of axes, or one axis for a whole subtree, as one axis per leaf."""
+    axes = plain(axes)
     if structure.kind == "leaf":
         if axes is not None and (isinstance(axes, bool) or not isinstance(axes, int)):
             raise DTypeError(f"vmap: `{name}` has {axes!r} where a tensor needs an integer or None")

@@ -16,9 +16,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.core.diagnostics import printable, suggest
+from tilewright.core.elsewhere import FILES, advising
 from tilewright.core.files import FileFormatError, FileWriteError, MissingFileError
 from tilewright.interop import safetensors
 from tilewright.io.image import read_image, write_image
@@ -59,6 +60,10 @@ def _format(path: str | os.PathLike[str], function: str) -> Format:
     suffix = Path(path).suffix.lower()
     if suffix in FORMATS:
         return FORMATS[suffix]
+    if suffix in FILES:
+        raise FileFormatError(
+            f"{function}: {printable(str(path))}: {FILES[suffix]}; known: {', '.join(FORMATS)}"
+        )
     near = suggest(suffix, FORMATS) if suffix else None
     hint = f"did you mean {near!r}? " if near else ""
     shown = f"the extension {printable(suffix)!r} is not known" if suffix else "it has no extension"
@@ -95,3 +100,7 @@ def save(data: Any, path: str | os.PathLike[str], **options: Any) -> None:
     ``FileFormatError`` for what the format cannot hold and ``FileWriteError`` when the disk refuses.
     """
     _format(path, "save").save(data, path, **options)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -208,7 +208,7 @@ class Jitted(Generic[P, R]):
         """What selects a trace, and the tensors and arrays among the leaves. No key: gradients flow in from outside.
 
         ``shapes`` are those with symbolic sizes, None for a leaf without any."""
-        key: list[Any] = [structure, modes.grad, modes.products, settings.deterministic]
+        key: list[Any] = [structure, modes.grad, modes.products, settings.compilation]
         dynamic: list[Any] = []
         for position, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):

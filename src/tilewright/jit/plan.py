@@ -40,7 +40,7 @@ _BY_VALUE = (int, float, complex, str, bytes, bool, type(None))
 class Plan:
     """Native tables of a call, and what they refer to."""
 
-    __slots__ = ("address", "deterministic", "executable", "keep", "lock", "memory")
+    __slots__ = ("address", "compilation", "executable", "keep", "lock", "memory")
 
     def __init__(
         self, fields: dict[str, int], keep: Any = None, executable: Executable | None = None
@@ -49,7 +49,7 @@ class Plan:
         self.address = self.memory.address
         self.keep = keep
         self.executable = executable
-        self.deterministic = settings.deterministic
+        self.compilation = None if executable is None else settings.compilation
         self.lock: tuple[Any, ...] = (None,)  # the runtime's, with its methods
 
     def store(self, name: str, word: int) -> None:
@@ -63,7 +63,7 @@ class Plan:
         program = self.executable.program
         if not program.is_ready() or settings.debug or profiler.active():
             return
-        if settings.deterministic is not self.deterministic:
+        if settings.compilation != self.compilation:
             return
         if self.lock[0] is not state.lock:  # a forked child has one of its own
             self.lock = state.lock, state.lock.acquire, state.lock.release

@@ -431,6 +431,8 @@ class Packing:
         if laid_out is None:
             self.area_sums, self.base_sums = self.builder.area(kind, t.nc), Affine.of(0)
         else:
+            assert laid_out.blocks is not None
+            self.builder.buffer(laid_out.blocks, "r")  # the sums are of what lies there by then
             laid_out.sums = Temporary(kind, laid_out.count * t.nc)
             self.area_sums = self.builder.buffer(laid_out.sums, "w")
             self.base_sums = laid_out.number * t.nc

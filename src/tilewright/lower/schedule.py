@@ -8,6 +8,7 @@ at the end would keep all operands until then.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ __all__ = [
     "schedule",
 ]  # fmt: skip
 
+LONG_SECONDS = 0.25
+_FLOPS, _BYTES, _LAUNCHES = 1e11, 1e10, 5e6  # of one core in a second, roughly
 HELD_BYTES = 1 << 20  # intermediate values that one call keeps for this long are worth a launch of its own
 
 
@@ -60,6 +63,11 @@ class LoopCall:
     @property
     def plans(self) -> list[Schedule]:
         return [self.body]
+
+    @property
+    def stops(self) -> bool:
+        """Whether Ctrl-C may end it between two iterations: it takes long enough for somebody to press that."""
+        return _seconds(self) > LONG_SECONDS
 
 
 @dataclass(slots=True)
@@ -127,6 +135,30 @@ class Schedule:
     fresh: list[int] = field(
         default_factory=list
     )  # output numbers that get memory of their own, in slot order
+
+
+def _seconds(nest: LoopCall | SwitchCall) -> float:
+    """About how long a loop or a choice takes; for ever, where nobody knows how many iterations there are."""
+    if isinstance(nest, LoopCall) and nest.count is None:
+        return math.inf
+    longest = 0.0
+    for plan in nest.plans:
+        seconds = 0.0
+        for s in plan.steps:
+            if s.nest is not None:
+                seconds += _seconds(s.nest)
+                continue
+            moved = sum(nbytes(p) for p in {*s.reads(), *s.writes()})
+            seconds += sum(c.flops for c in s.calls) / _FLOPS + moved / _BYTES + 1 / _LAUNCHES
+        longest = max(longest, seconds)
+    return longest * (nest.count or 0) if isinstance(nest, LoopCall) else longest
+
+
+def _stops(nest: LoopCall | SwitchCall) -> bool:
+    """Whether a run may end inside."""
+    if isinstance(nest, LoopCall) and nest.stops:
+        return True
+    return any(_stops(s.nest) for plan in nest.plans for s in plan.steps if s.nest is not None)
 
 
 def _awaited(steps: Sequence[Step], outputs: Sequence[Value]) -> set[Place]:
@@ -248,8 +280,8 @@ def has_checks(kernel: Kernel) -> bool:
 
 
 def may_fail(steps: Sequence[Step]) -> list[bool]:
-    """Which steps may end the run with an error: a bounds check, unless an earlier step has made the same, or anything the
-    reference does."""
+    """Which steps may end the run: a bounds check, unless an earlier step has made the same, a long loop, by Ctrl-C, or anything
+    the reference does."""
     checking: dict[int, bool] = {}
     made: set[tuple[Value, int]] = set()
     out = []
@@ -259,7 +291,7 @@ def may_fail(steps: Sequence[Step]) -> list[bool]:
             if id(kernel) not in checking:
                 checking[id(kernel)] = has_checks(kernel)
         if s.nest is not None:
-            fails = any(checking[id(k)] for k in s.kernels())
+            fails = _stops(s.nest) or any(checking[id(k)] for k in s.kernels())
         for c in s.calls:
             fails = fails or (
                 checking[id(c.kernel)] and (c.checked is None or not made.issuperset(c.checked))

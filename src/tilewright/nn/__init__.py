@@ -3,6 +3,9 @@
 `nn.functional` holds the stateless functions, `nn.init` the initial values, `nn.utils` gradient clipping.
 """
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.nn import functional, init, utils
 from tilewright.nn.activations import (
     ELU,
@@ -111,3 +114,6 @@ __all__ = [
     "init",
     "utils",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.functions.arguments import check_device
 from tilewright.functions.creation import iota
 from tilewright.functions.elementwise import where
 from tilewright.nn import functional as F
@@ -46,6 +47,7 @@ class MultiheadAttention(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: width {embed_dim} does not divide into {num_heads} heads")
@@ -171,6 +173,7 @@ class TransformerEncoderLayer(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         if isinstance(activation, str) and activation not in ("relu", "gelu"):
             raise ValueError(

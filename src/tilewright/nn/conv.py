@@ -10,6 +10,8 @@ import math
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import integer
+from tilewright.functions.arguments import check_device
 from tilewright.nn import functional as F
 from tilewright.nn import init
 from tilewright.nn.module import Module
@@ -32,9 +34,12 @@ Sizes = int | tuple[int, ...]
 
 def per_axis(name: str, value: Sizes, axes: int) -> tuple[int, ...]:
     """One number for each spatial axis; a single number stands for all."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    try:
+        sizes = tuple(map(integer, value if isinstance(value, (tuple, list)) else (value,) * axes))
+    except TypeError:
+        sizes = ()
     if len(sizes) != axes:
-        raise ValueError(f"{name}: expected one number or {axes}, got {value!r}")
+        raise ValueError(f"{name}: expected one integer or {axes}, got {value!r}")
     return sizes
 
 
@@ -126,6 +131,7 @@ class Conv1d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
         )
@@ -157,6 +163,7 @@ class Conv2d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
         )
@@ -190,6 +197,7 @@ class ConvTranspose2d(_Convolution):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         extra = per_axis("ConvTranspose2d: output_padding", output_padding, 2)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype

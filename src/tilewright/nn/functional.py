@@ -8,7 +8,9 @@ Functions that PyTorch calls with `dim` take `dim` here; the rest is passed on a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from tilewright.core.elsewhere import advising
 from tilewright.functions import activations as _activations
 from tilewright.functions import normalization as _normalization
 from tilewright.functions import padding as _padding
@@ -201,3 +203,6 @@ def scaled_dot_product_attention(
 
 
 _spell_all(globals())  # PyTorch's `dim` beside `axis`
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

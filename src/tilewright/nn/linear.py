@@ -9,6 +9,7 @@ import math
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.functions.arguments import check_device
 from tilewright.functions.creation import zeros
 from tilewright.nn import functional as F
 from tilewright.nn import init
@@ -37,6 +38,7 @@ class Linear(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -78,6 +80,7 @@ class Embedding(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:

@@ -17,6 +17,8 @@ import numpy as np
 from tilewright.core import dtype as dt
 from tilewright.core.diagnostics import TilewrightError, join_names, suggest
 from tilewright.core.dtype import DType
+from tilewright.core.elsewhere import ABSENT_FROM_MODULES
+from tilewright.core.integers import plain
 from tilewright.nn.parameter import Parameter
 from tilewright.tensor import Tensor, modes, no_grad
 from tilewright.tensor.hooks import HookHandle
@@ -202,7 +204,7 @@ class Module:
                 raise TypeError(f"{type(self).__name__}.{name} is a buffer; assign a Tensor or None")
             self._buffers[name] = value
         else:
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, plain(value))
 
     def __getattr__(self, name: str) -> Any:  # only when normal lookup found nothing
         for table in ("_parameters", "_buffers", "_modules"):
@@ -210,7 +212,10 @@ class Module:
             if entries is not None and name in entries:
                 self._used()
                 return entries[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        instead = ABSENT_FROM_MODULES.get(name)
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{f'; {instead}' if instead else ''}"
+        )
 
     def __delattr__(self, name: str) -> None:
         self._changed()
@@ -455,7 +460,9 @@ class Module:
         """
         for word in (target, device):
             if isinstance(word, str) and word not in dt.BY_NAME and word != "cpu":
-                raise ValueError(f"no device or data type is called {word!r}; the device is 'cpu'")
+                raise ValueError(
+                    f"no device or data type is called {word!r}; the device is 'cpu': there is no GPU support"
+                )
         if target is not None and target != "cpu":
             dtype = target
         if dtype is None:
@@ -473,6 +480,10 @@ class Module:
                         else:
                             module._buffers[name] = value
                         module._changed()
+        return self
+
+    def cpu(self: Self) -> Self:
+        """The module itself: it is on the CPU already."""
         return self
 
     def float(self: Self) -> Self:

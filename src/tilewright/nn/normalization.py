@@ -11,6 +11,7 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.functions.arguments import check_device, shape_of
 from tilewright.nn import functional as F
 from tilewright.nn import init
 from tilewright.nn.module import Module
@@ -46,6 +47,7 @@ class _BatchNorm(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         self.num_features = num_features
         self.eps = eps
@@ -126,8 +128,9 @@ class LayerNorm(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = shape_of(normalized_shape, type(self).__name__, "normalized_shape")
         self.normalized_shape = shape
         self.eps = eps
         self.elementwise_affine = elementwise_affine
@@ -168,8 +171,9 @@ class RMSNorm(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        shape = shape_of(normalized_shape, type(self).__name__, "normalized_shape")
         self.normalized_shape = shape
         self.eps = eps
         self.elementwise_affine = elementwise_affine
@@ -206,6 +210,7 @@ class GroupNorm(Module):
         device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:
+        check_device(device, type(self).__name__)
         super().__init__()
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"GroupNorm: {num_channels} channels do not divide into {num_groups} groups")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tilewright.core.dtype import DType
+from tilewright.core.integers import plain
 from tilewright.functions.creation import zeros
 from tilewright.tensor import Tensor
 
@@ -35,7 +36,8 @@ def empty_parameter(shape: Sequence[int], dtype: DType) -> Parameter:
 
     Raises `ValueError` for a negative size.
     """
-    for size in shape:
+    sizes = tuple(map(plain, shape))
+    for size in sizes:
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise ValueError(f"a layer's sizes are non-negative integers, got {size!r}")
-    return Parameter(zeros(tuple(shape), dtype=dtype))
+    return Parameter(zeros(sizes, dtype=dtype))

@@ -14,6 +14,8 @@ from typing import Any
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.integers import integer
+from tilewright.functions.arguments import check_device
 from tilewright.functions.control import scan
 from tilewright.functions.creation import zeros
 from tilewright.functions.elementwise import tanh
@@ -91,6 +93,10 @@ class _Recurrent(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
+        try:
+            num_layers = integer(num_layers)
+        except TypeError:
+            raise ValueError(f"{name}: the number of layers is an integer, got {num_layers!r}") from None
         if min(input_size, hidden_size, num_layers) < 1:
             raise ValueError(f"{name}: sizes and the number of layers are at least 1")
         if not 0 <= dropout <= 1:
@@ -207,6 +213,7 @@ class RNN(_Recurrent):
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
         device: str | None = None, dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         sizes = (input_size, hidden_size, num_layers)
@@ -235,6 +242,7 @@ class LSTM(_Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *,
         device: str | None = None, dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype)
 
@@ -261,6 +269,7 @@ class GRU(_Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, *,
         device: str | None = None, dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         sizes = (input_size, hidden_size, num_layers)
         super().__init__("gru", *sizes, bias, batch_first, dropout, bidirectional, 0, dtype)
 
@@ -313,6 +322,7 @@ class RNNCell(_Cell):
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", *,
         device: str | None = None, dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNNCell: nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         super().__init__(nonlinearity, input_size, hidden_size, bias, dtype)
@@ -329,6 +339,7 @@ class LSTMCell(_Cell):
         self, input_size: int, hidden_size: int, bias: bool = True, *, device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         super().__init__("lstm", input_size, hidden_size, bias, dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -343,6 +354,7 @@ class GRUCell(_Cell):
         self, input_size: int, hidden_size: int, bias: bool = True, *, device: str | None = None,
         dtype: DType = dt.float32,
     ) -> None:  # fmt: skip
+        check_device(device, type(self).__name__)
         super().__init__("gru", input_size, hidden_size, bias, dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:

@@ -7,6 +7,9 @@ distributions, ``arrangement`` what puts given things in a random order. docs/ra
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.random.arrangement import categorical, choice, permutation
 from tilewright.random.continuous import (
     cauchy,
@@ -31,3 +34,6 @@ __all__ = [
     "multivariate_normal", "normal", "orthogonal", "permutation", "poisson", "rademacher", "rand", "randint", "randn", "split",
     "truncated_normal", "uniform",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

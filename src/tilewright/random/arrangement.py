@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     as_tensor,
     axis_of,
@@ -45,6 +46,7 @@ def permutation(
     >>> sorted(permutation(4).tolist())
     [0, 1, 2, 3]
     """
+    x = plain(x)
     if is_symbolic(x) or (isinstance(x, int) and not isinstance(x, bool)):
         if x < 0:
             raise ArgumentError(f"permutation: the number of integers is not negative, got {x}")
@@ -104,6 +106,7 @@ def choice(
 
     ``p`` holds the probabilities (they are divided by their sum); without ``replace`` nothing is chosen twice.
     """
+    a = plain(a)
     source = None if isinstance(a, int) else as_tensor(a, "choice", "a")
     place = 0 if source is None else axis_of(axis, source.ndim, "choice")
     count = int(a) if source is None else source.shape[place]

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from tilewright.core import dtype as dt
-from tilewright.functions.arguments import as_tensor, cast, is_scalar, shape_of
+from tilewright.functions.arguments import as_tensor, cast, check_device, is_scalar, shape_of
 from tilewright.functions.decompositions import cholesky, qr
 from tilewright.functions.elementwise import (
     add,
@@ -59,17 +59,24 @@ def normal(
     generator: Generator | None = None,
     *,
     key: Tensor | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of the normal distribution."""
+    check_device(device, "normal")
     positive("normal", "std", std, zero=True)
     draw = Draw("normal", {"mean": mean, "std": std}, shape, dtype, generator, key)
     return draw.placed(standard_normal(draw.key, draw.shape, draw.wide), *draw.parameters)
 
 
 def randn(
-    *shape: Any, dtype: Any = dt.float32, generator: Generator | None = None, key: Tensor | None = None
+    *shape: Any,
+    dtype: Any = dt.float32,
+    generator: Generator | None = None,
+    key: Tensor | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers of the standard normal distribution: ``randn(2, 3)`` or ``randn((2, 3))``."""
+    check_device(device, "randn")
     return normal(0.0, 1.0, _sizes(shape, "randn"), dtype, generator, key=key)
 
 

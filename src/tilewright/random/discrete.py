@@ -13,7 +13,15 @@ import numpy as np
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.functions.arguments import as_tensor, broadcast_to_shape, cast, dtype_of, is_scalar, shape_of
+from tilewright.functions.arguments import (
+    as_tensor,
+    broadcast_to_shape,
+    cast,
+    check_device,
+    dtype_of,
+    is_scalar,
+    shape_of,
+)
 from tilewright.functions.control import fori_loop
 from tilewright.functions.creation import zeros
 from tilewright.functions.elementwise import (
@@ -62,6 +70,7 @@ def randint(
     generator: Generator | None = None,
     *,
     key: Tensor | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Integers uniform in [low, high); with one bound, in [0, low). The bounds are integers or integer tensors.
 
@@ -69,6 +78,7 @@ def randint(
     uint64 let ``high`` be 2**64. No integer is more likely than another by more than 2^-32 of itself (2^-64 in
     ranges above 2^32).
     """
+    check_device(device, "randint")
     if isinstance(high, tuple | list):
         if shape != ():
             raise ArgumentError(f"randint: `high` is an integer, got {high}")

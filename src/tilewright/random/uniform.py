@@ -15,6 +15,7 @@ from tilewright.functions.arguments import (
     as_tensor,
     broadcast_to_shape,
     cast,
+    check_device,
     common_shape,
     dtype_of,
     is_scalar,
@@ -147,12 +148,14 @@ def uniform(
     generator: Generator | None = None,
     *,
     key: Tensor | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers uniform in [low, high): never ``high``, in no type. Numbers or tensors bound them.
 
     >>> uniform(-1.0, 1.0, (2, 3)).shape
     (2, 3)
     """
+    check_device(device, "uniform")
     if is_scalar(low) and is_scalar(high) and not low <= high:
         raise ArgumentError(f"uniform: `low` is at most `high`, got {low!r} and {high!r}")
     draw = Draw("uniform", {"low": low, "high": high}, shape, dtype, generator, key)
@@ -184,7 +187,12 @@ def _sizes(shape: tuple[Any, ...], function: str) -> tuple[int, ...]:
 
 
 def rand(
-    *shape: Any, dtype: Any = dt.float32, generator: Generator | None = None, key: Tensor | None = None
+    *shape: Any,
+    dtype: Any = dt.float32,
+    generator: Generator | None = None,
+    key: Tensor | None = None,
+    device: Any = None,
 ) -> Tensor:
     """Numbers uniform in [0, 1): ``rand(2, 3)`` or ``rand((2, 3))``."""
+    check_device(device, "rand")
     return uniform(0.0, 1.0, _sizes(shape, "rand"), dtype, generator, key=key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from tilewright.runtime import builtin
+from tilewright.runtime import builtin, pooling
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.builtin import HEADER, TYPE, Code
 from tilewright.runtime.memory import Memory
@@ -28,6 +28,7 @@ def shelf(size: int) -> int:
     known = _shelves.get(size)
     if known is None:
         capacity = 0 if size > _LARGEST else max(2, min(32, _LIMIT // size))
+        pooling.install()
         give, take = pool.give, pool.take_size
         memory = builtin.table([0, capacity, id(give), id(take), id(size), *[0] * capacity])
         builtin.keep_for_ever(give, take, size, memory)
@@ -74,7 +75,7 @@ def _free_source() -> str:
     c.store(memory, c.word(c.at(home, _ITEMS), count))
     c.store(c.value(f"add i64 {count}, 1"), home, _COUNT, "i64")
     c.line("br label %free")
-    c.block("full")  # the pool is Python code, which must not meet an exception on its way through the caller
+    c.block("full")  # what the pool does must not meet an exception on its way through the caller
     pending = [c.variable("ptr") for _ in range(3)]
     c.call("@PyErr_Fetch", *pending, type="void")
     answer = c.call("@PyObject_CallOneArg", c.load(home, _GIVE), memory)

@@ -7,6 +7,7 @@ shape or strides, no device, and no operations.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import mmap
@@ -57,12 +58,22 @@ class MemoryPool:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.limit = _default_limit() if limit is None else limit
-        self.held_bytes = 0
-        self._free: dict[int, list[Memory]] = {}
+        self.bound = ctypes.c_int64(_default_limit() if limit is None else limit)
+        self.held = ctypes.c_int64(0)  # native code adds to it (`pooling`)
+        self.free: dict[int, list[Memory]] = {}
         # Reentrant: a destructor that gives memory back may run while the same thread takes some.
         self._lock = threading.RLock()
         self.fronts: list[Callable[[], None]] = []  # empty what keeps memory in front of the pool
+
+    @property
+    def limit(self) -> int:
+        """Bytes it holds at most."""
+        return self.bound.value
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes it holds."""
+        return self.held.value
 
     def take(self, nbytes: int) -> Memory:
         """A block of at least `nbytes`, reused or new; contents undefined. Raises MemoryError."""
@@ -71,11 +82,16 @@ class MemoryPool:
     def take_size(self, size: int) -> Memory:
         """`take` for what `size_class` gave."""
         with self._lock:
-            blocks = self._free.get(size)
+            blocks = self.free.get(size)
             if blocks:
-                self.held_bytes -= size
+                found = blocks.pop()
+                self.held.value -= size
                 stats.buffers_reused += 1
-                return blocks.pop()
+                return found
+        return self.make(size)
+
+    def make(self, size: int) -> Memory:
+        """A new block. Raises MemoryError."""
         try:
             return Memory(size)
         except MemoryError:
@@ -88,18 +104,14 @@ class MemoryPool:
             if self.held_bytes + block.nbytes > self.limit:
                 self.clear()
             if block.nbytes <= self.limit:
-                self.held_bytes += block.nbytes
-                blocks = self._free.get(block.nbytes)
-                if blocks is None:
-                    self._free[block.nbytes] = [block]
-                else:
-                    blocks.append(block)
+                self.held.value += block.nbytes
+                self.free.setdefault(block.nbytes, []).append(block)
 
     def clear(self) -> None:
         """Return everything held to the system."""
         with self._lock:
-            self._free.clear()
-            self.held_bytes = 0
+            self.held.value = 0
+            self.free.clear()
         for empty in self.fronts:
             empty()
 
@@ -113,7 +125,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class PoolBlock:
-    """Owns one block from the pool; gives it back when nobody refers to the block any more."""
+    """Owns one block from the pool; gives it back when nobody refers to the block any more.
+
+    Where there is native code, the destructor is a builtin (`pooling`): nothing interrupts that.
+    """
 
     __slots__ = ("__weakref__", "memory")
 

@@ -23,8 +23,8 @@ ENTRY = ("slots", "count", "entry", "entered", "launches", "assumed", "counters"
 
 @builtin.once
 def function() -> Callable[[int, Any], int] | None:
-    """`enter(record, pointers)`: the status of a run, or -1 when `pointers` is no list of as many integers as the program
-    takes; then nothing has run. Call it with the runtime's lock held. None without builtins."""
+    """`enter(record, pointers)`: the status of a run, or -1, which none is, when `pointers` is no list of as many integers as
+    the program takes; then nothing has run. Call it with the runtime's lock held. None without builtins."""
     if not builtin.available():
         return None
     address = builtin.compiled("tilewright_enter", [_source()])
@@ -61,7 +61,7 @@ def _source() -> str:
     for name, more in (("native_calls", "1"), ("launches", launches)):
         at = c.at(counters, 8 * WORDS.index(name))
         c.store(c.value(f"add i64 {c.load(at, type='i64')}, {more}"), at, type="i64")
-    c.line(f"ret ptr {c.call('@PyLong_FromLong', 'i64 ' + c.value(f'zext i32 {code} to i64'))}")
+    c.line(f"ret ptr {c.call('@PyLong_FromLong', 'i64 ' + c.value(f'sext i32 {code} to i64'))}")
     c.block("other")
     c.call("@PyErr_Clear", type="void")
     c.line(f"ret ptr {c.call('@PyLong_FromLong', 'i64 -1')}")

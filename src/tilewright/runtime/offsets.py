@@ -17,6 +17,8 @@ __all__ = [
     "LAUNCH_COUNT",
     "LAZY",
     "LINE",
+    "LOOK",
+    "LOOK_WORDS",
     "PART_BYTES",
     "PART_TEAM",
     "PROFILE",
@@ -122,9 +124,17 @@ SEGMENT_BYTES = 32
 PROFILE_WORDS = 4
 
 # A sequence: the number of its records, then a pointer to them. A record is a native part (its run function, its
-# header), a loop (null, null, the sequence of the body, iterations, number of slots, their bindings, the pointer
-# table around the loop, the body's, number of swaps, their rows, slot of the condition or -1, 0) or a choice (null,
-# null, pointers to the branches' sequences, 0, slots, bindings and tables as for a loop, 0, 0, slot of the selector,
-# number of branches). A binding: slot of the table around, byte offset, bytes from one iteration to the next. A row
-# of swaps: two slots of the body's table, bytes of what lies there.
+# header), a loop (null, a block of LOOK or null, the sequence of the body, iterations, number of slots, their bindings, the
+# pointer table around the loop, the body's, number of swaps, their rows, slot of the condition or -1, 0) or a choice
+# (null, null, pointers to the branches' sequences, 0, slots, bindings and tables as for a loop, 0, 0, slot of the
+# selector, number of branches). A binding: slot of the table around, byte offset, bytes from one iteration to the next.
+# A row of swaps: two slots of the body's table, bytes of what lies there.
 RECORD_WORDS = 12
+
+# What loops look at that may be stopped: the function that is asked, the clock, when it was asked last; then what it asks
+# Python with. By words.
+LOOK = {
+    name: 8 * number
+    for number, name in enumerate(("ask", "clock", "asked", "getsignal", "number", "handler", "expected"))
+}
+LOOK_WORDS = len(LOOK)

@@ -32,8 +32,9 @@ import numpy.typing as npt
 
 from tilewright.core import assumptions
 from tilewright.core.settings import settings
-from tilewright.runtime import offsets, profiler
+from tilewright.runtime import interruption, offsets, profiler
 from tilewright.runtime.entering import ENTRY
+from tilewright.runtime.interruption import INTERRUPTED
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.steps import (
@@ -219,7 +220,7 @@ class Program:
         `pointers` holds `slots - 1` addresses: a sequence of ints or a uint64 array. The memory behind them
         must stay alive during the call. `grids` gives the segments of every step other grids than the steps
         name; a program that takes them consists of launches only. Raises what `checks` makes of a non-zero
-        status, ValueError for a wrong number of pointers.
+        status, ValueError for a wrong number of pointers, KeyboardInterrupt where a loop that `stops` was stopped.
 
         A signal's handler may raise right behind the native call. `codes` then tells whether the run had
         ended: its last native call appends what it returned, 0 when all is complete.
@@ -241,11 +242,11 @@ class Program:
             if self._only is not None:
                 if self._enter is not None:
                     _call(codes, self._enter, self._entry_record.address, pointers)
-                if not codes or codes[0] < 0:
+                if not codes or codes[0] == -1:
                     codes.clear()
                     self._enter_slowly(pointers, codes)
                 if codes[0]:
-                    self._raise_check()
+                    self._raise_check(codes[0])
                 return
         self._run_stages(pointers, codes)
 
@@ -330,7 +331,7 @@ class Program:
         stats.native_calls += 1
         stats.launches += len(stage.launches) if isinstance(stage, _Part) else stage.launches()
         if codes[0]:
-            self._raise_check()
+            self._raise_check(codes[0])
 
     def _run_host(self, step: HostStep, records: list[_Record] | None) -> None:
         arrays = [self._array(ref) for ref in step.arrays]
@@ -349,12 +350,16 @@ class Program:
         flat: npt.NDArray[Any] = np.ctypeslib.as_array(memory)
         return flat.view(ref.dtype).reshape(ref.shape)
 
-    def _raise_check(self) -> None:
+    def _raise_check(self, code: int) -> None:
+        if code == INTERRUPTED:
+            self.fail((code, 0, 0, 0))
         status = (ctypes.c_int32 * 4).from_address(self._status.address)
         self.fail((status[0], status[1], status[2], status[3]))
 
     def fail(self, words: tuple[int, int, int, int]) -> None:
         """Raise what the words of a status mean, of which the first is not 0."""
+        if words[0] == INTERRUPTED:
+            raise KeyboardInterrupt
         make = self.checks.get(words[0])
         if make is None:
             raise KernelCheckError(
@@ -497,7 +502,17 @@ class Program:
         inside = [len(step.slots), bindings, nest.outer, nest.table.address]
         if isinstance(step, Loop):
             rows = [len(step.swaps), bindings + 24 * len(step.slots)]
-            return [0, 0, nest.sequences[0].address, step.count, *inside, *rows, step.condition & _WORD, 0]
+            asked = interruption.block(team.driver.addresses["clock"]) if step.stops else 0
+            return [
+                0,
+                asked,
+                nest.sequences[0].address,
+                step.count,
+                *inside,
+                *rows,
+                step.condition & _WORD,
+                0,
+            ]
         assert nest.addresses is not None
         return [0, 0, nest.addresses.address, 0, *inside, 0, 0, step.selector, len(nest.sequences)]
 

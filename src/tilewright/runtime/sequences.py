@@ -7,9 +7,15 @@ record lies in memory. Everything here runs on the calling thread; a part shares
 
 from __future__ import annotations
 
-from tilewright.runtime.offsets import RECORD_WORDS
+from tilewright.runtime.offsets import LOOK, RECORD_WORDS
 
 __all__ = ["SEQUENCE"]
+
+_ASK_NS = 100_000_000  # how often a loop asks whether it is to stop: asking takes the GIL
+_QUICK_NS, _SLOW_NS = (
+    1_000_000,
+    8_000_000,
+)  # between two looks at the clock: then fewer of them, or one every iteration
 
 SEQUENCE = f"""
 ; Stages one after the other on the calling thread, until one reports a status; returns it.
@@ -116,11 +122,53 @@ declare i64 @llvm.smax.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 
+; Whether a loop is to stop. It reads the clock at its own pace (iterations until the next look, and between two looks; when
+; the last one was), and asks when a while has passed since anybody did.
+define internal i1 @look(ptr %block, ptr %pace) noinline nounwind {{
+entry:
+  %clock.p = getelementptr i8, ptr %block, i64 {LOOK["clock"]}
+  %clock = load ptr, ptr %clock.p
+  %now = call i64 %clock()
+  %every.p = getelementptr i64, ptr %pace, i64 1
+  %every = load i64, ptr %every.p
+  %seen.p = getelementptr i64, ptr %pace, i64 2
+  %seen = load i64, ptr %seen.p
+  %since = sub i64 %now, %seen
+  %quick = icmp ult i64 %since, {_QUICK_NS}
+  %slow = icmp ugt i64 %since, {_SLOW_NS}
+  %doubled = shl i64 %every, 1
+  %same = select i1 %quick, i64 %doubled, i64 %every
+  %next = select i1 %slow, i64 1, i64 %same
+  store i64 %next, ptr %pace
+  store i64 %next, ptr %every.p
+  store i64 %now, ptr %seen.p
+  %asked.p = getelementptr i8, ptr %block, i64 {LOOK["asked"]}
+  %asked = load i64, ptr %asked.p
+  %passed = sub i64 %now, %asked
+  %due = icmp uge i64 %passed, {_ASK_NS}
+  br i1 %due, label %ask, label %on
+ask:
+  store i64 %now, ptr %asked.p
+  %ask.p = getelementptr i8, ptr %block, i64 {LOOK["ask"]}
+  %ask.f = load ptr, ptr %ask.p
+  %answer = call i32 %ask.f(ptr %block)
+  %stop = icmp ne i32 %answer, 0
+  ret i1 %stop
+on:
+  ret i1 false
+}}
+
 ; A loop: its body has a pointer table of its own; from one iteration to the next each pointer moves by its stride,
 ; and pairs trade places. One with a condition ends before an iteration that finds it zero. Nobody knew whether the
 ; number of trades would be even, so after an odd one what lies in a second place is copied to the first.
+; One that is given something to look at (null otherwise) may be stopped between two iterations; its status is then -2.
 define internal i32 @loop(ptr %record, ptr %inner) nounwind {{
 entry:
+  %pace = alloca [3 x i64]
+  store [3 x i64] [i64 1, i64 1, i64 0], ptr %pace
+  %block.p = getelementptr i8, ptr %record, i64 8
+  %block = load ptr, ptr %block.p
+  %unasked = icmp eq ptr %block, null
   call void @bind(ptr %record)
   %count.p = getelementptr i8, ptr %record, i64 24
   %count = load i64, ptr %count.p
@@ -175,9 +223,24 @@ home:
 body:
   %code = call i32 @sequence(ptr %inner)
   %bad = icmp ne i32 %code, 0
-  br i1 %bad, label %stop, label %move.head
+  br i1 %bad, label %stop, label %going
+going:
+  br i1 %unasked, label %move.start, label %pass
+pass:
+  %left = load i64, ptr %pace
+  %left.now = sub i64 %left, 1
+  store i64 %left.now, ptr %pace
+  %turn = icmp eq i64 %left.now, 0
+  br i1 %turn, label %clock, label %move.start
+clock:
+  %stopped = call i1 @look(ptr %block, ptr %pace)
+  br i1 %stopped, label %interrupted, label %move.start
+interrupted:
+  ret i32 -2
+move.start:
+  br label %move.head
 move.head:
-  %m = phi i64 [ 0, %body ], [ %m.next, %move ]
+  %m = phi i64 [ 0, %move.start ], [ %m.next, %move ]
   %m.more = icmp ult i64 %m, %slots
   br i1 %m.more, label %move, label %swap.start
 move:

@@ -59,6 +59,7 @@ class Loop:
     slots   for each slot of the table inside: slot of the table around, byte offset, and the bytes by which it moves
             from one iteration to the next
     swaps   (slot, slot, bytes): pairs of slots inside that trade places after each iteration
+    stops   whether Ctrl-C may end the run between two iterations: nothing that the caller keeps is half written then
     condition   slot inside that points to a byte: the loop ends before an iteration that finds it zero, `count` is not
             read, and what swaps left in the second place of a pair is copied to the first; -1: none
 
@@ -70,6 +71,7 @@ class Loop:
     slots: Sequence[tuple[int, int, int]]
     swaps: Sequence[tuple[int, int, int]] = ()
     condition: int = -1
+    stops: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ from functools import lru_cache
 from typing import Any
 
 from tilewright.core import assumptions
+from tilewright.core.integers import integer
 from tilewright.core.settings import settings
-from tilewright.runtime import driver, entering, offsets
+from tilewright.runtime import driver, entering, offsets, pooling
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.jit import default_library
 from tilewright.runtime.memory import Memory
@@ -52,6 +53,7 @@ class Driver:
         self.run_serial = _Run(table["run_serial"])
         self.sequence = _Run(table["sequence"])
         self.enter = entering.function()
+        pooling.install()
         self.worker = _Worker(table["worker"])
         self.retire = _Retire(table["retire"])
         self.pause_ns = self._measure_pause(_Pauses(table["pauses"]))
@@ -298,13 +300,17 @@ def set_num_threads(count: int | None) -> None:
 
     Waits for a run in progress. Raises ValueError for a count below 1 or above 1023.
     """
-    if count is not None and not (isinstance(count, int) and 1 <= count < offsets.THREAD_LIMIT):
+    try:
+        number = None if count is None else integer(count)
+    except TypeError:
+        number = 0
+    if number is not None and not 1 <= number < offsets.THREAD_LIMIT:
         raise ValueError(
             f"the number of threads is an integer from 1 to {offsets.THREAD_LIMIT - 1}, not {count!r}"
         )
     with state.lock:
-        state.wanted = count
-        size = count or default_threads()
+        state.wanted = number
+        size = number or default_threads()
         if state.current is not None and state.current.size != size:
             state.replace(None)
 

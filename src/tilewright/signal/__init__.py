@@ -7,6 +7,9 @@ Everything is lazy, differentiable, and runs inside ``tw.jit`` and under ``vmap`
 [1.0, 3.0, 2.0]
 """
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.signal.convolution import convolve, correlate, fftconvolve
 from tilewright.signal.filters import firwin, gaussian_filter, gaussian_filter1d, lfilter, medfilt
 from tilewright.signal.windows import (
@@ -32,3 +35,6 @@ __all__ = [
     "gaussian", "gaussian_filter", "gaussian_filter1d", "general_cosine", "get_window", "hamming", "hann", "kaiser", "lfilter",
     "medfilt", "nuttall", "triang", "tukey",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import cast, dtype_of
 from tilewright.functions.elementwise import abs, cos, exp, maximum, sin, sqrt, where
 from tilewright.special import i0e
@@ -27,6 +28,7 @@ __all__ = [
 
 def _window(function: str, M: int, sym: bool, dtype: Any, formula: Callable[[Tensor, int], Tensor]) -> Tensor:
     """``formula`` at places 0 ... N - 1 and N, where N is M, or M + 1 for a period."""
+    M = plain(M)
     if isinstance(M, bool) or not isinstance(M, int) or M < 0:
         raise ArgumentError(f"{function}: `M` is an integer of at least 0, got {M!r}")
     kind = dtype_of(dtype, function)

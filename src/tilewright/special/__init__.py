@@ -8,6 +8,9 @@ derivatives of any order, inside ``tw.jit`` and under ``vmap``. Only the incompl
 0.6931471824645996
 """
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.special.bessel import i0, i0e, i1, i1e
 from tilewright.special.entropy import (
     entr,
@@ -50,3 +53,6 @@ __all__ = [
     "kl_div", "lgamma", "log_expit", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "perm",
     "poch", "polygamma", "psi", "rel_entr", "rgamma", "sinc", "softmax", "xlog1py", "xlogy", "zeta",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from tilewright.core import dtype as dt
+from tilewright.core.integers import plain
 from tilewright.functions.arguments import TensorLike, cast
 from tilewright.functions.custom import custom_jvp
 from tilewright.functions.elementwise import abs, clip, exp, floor, isinf, isnan, log, log1p, pow, sin, where
@@ -275,6 +276,7 @@ def polygamma(n: int, x: TensorLike) -> Tensor:
     >>> polygamma(1, Tensor(1.0)).item()
     1.6449340581893921
     """
+    n = plain(n)
     if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= 100:
         raise ArgumentError(f"polygamma: `n` is an integer from 0 to 100, got {n!r}")
     return rounded("polygamma", ("x",), (x,), lambda x: _polygamma(x, n))
@@ -336,6 +338,7 @@ def _over(x: Tensor, y: Tensor) -> Tensor:
 
 def multigammaln(a: TensorLike, d: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension d, for a > (d - 1) / 2."""
+    d = plain(d)
     if isinstance(d, bool) or not isinstance(d, int) or d < 1:
         raise ArgumentError(f"multigammaln: `d` is a positive integer, got {d!r}")
 

@@ -141,7 +141,7 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
     positions of leaves that change rarely.
     """
     gifts = tuple(sorted(donated.items())) if donated else ()
-    key = (planned.signature, gifts, tuple(settled), settings.deterministic)
+    key = (planned.signature, gifts, tuple(settled), settings.compilation)
     with _lock:
         found = _programs.get(key)
         if found is not None:

@@ -84,7 +84,7 @@ def run(
             tuple(graph.numbers[v] for v in leaves),
             seed is None,
             len(wanted),
-            settings.deterministic,
+            settings.compilation,
         )
         found = _programs.get(key)
         if found is None:

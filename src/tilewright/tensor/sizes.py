@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.core.integers import plain
 from tilewright.core.size import Size
 from tilewright.core.trees import Structure
 from tilewright.tensor.errors import ArgumentError, ShapeError
@@ -70,14 +71,14 @@ class DynamicSizes:
         for axis, size in items:
             if size is None:
                 continue
-            if not isinstance(size, Size) or not size.is_named or not isinstance(axis, int):
+            if not isinstance(size, Size) or not size.is_named or not isinstance(plain(axis), int):
                 raise ArgumentError(
                     f"jit: `dynamic` of {path!r} maps axes (integers) to sizes such as tw.Dim('batch', 1, 64), got"
                     f" {axis!r}: {size!r}"
                 )
             if self.sizes.setdefault(size.name, size) != size:
                 raise ArgumentError(f"jit: `dynamic` gives the size {size.name!r} two different ranges")
-            found[axis] = size
+            found[plain(axis)] = size
         return found
 
     def __call__(

@@ -1,5 +1,8 @@
 """Training: the loop over epochs and batches, early stopping, checkpoints, and the record of a run."""
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.train.batches import batch_sizes, epoch_order
 from tilewright.train.checkpoint import Checkpoint, CheckpointError
 from tilewright.train.early_stop import EarlyStop
@@ -22,3 +25,6 @@ __all__ = [
     "epoch_order",
     "write_manifest",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

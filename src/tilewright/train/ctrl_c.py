@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tilewright.runtime.interruption import expect
+
 __all__ = ["ctrl_c_noted"]
 
 
@@ -37,6 +39,7 @@ def ctrl_c_noted() -> Iterator[Callable[[], None]]:
 
     signal.signal(signal.SIGINT, note)
     try:
-        yield check
+        with expect(note):  # a loop that takes long is left where it is: the step has not happened then
+            yield check
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)

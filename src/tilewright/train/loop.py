@@ -20,6 +20,7 @@ import numpy as np
 from tilewright import random
 from tilewright.core.diagnostics import TilewrightError
 from tilewright.core.dtype import DType, float16
+from tilewright.core.integers import integer
 from tilewright.functions.creation import from_numpy
 from tilewright.jit import jit
 from tilewright.nn import BatchNorm1d, BatchNorm2d, Module
@@ -131,6 +132,12 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         observer: Observer | None = None,
     ) -> None:
+        try:
+            epochs, batch = integer(epochs), integer(batch)
+        except TypeError:
+            raise ValueError(
+                f"Trainer: epochs and batch are integers, got {epochs!r} and {batch!r}"
+            ) from None
         if epochs < 1 or batch < 1:
             raise ValueError(f"Trainer: epochs and batch count from 1, got {epochs} and {batch}")
         if schedule not in ("epoch", "step"):
