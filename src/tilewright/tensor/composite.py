@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 
 from tilewright.graph.ir import Value, input_value
 from tilewright.graph.template import Template
-from tilewright.tensor import lazy
+from tilewright.tensor import execute, lazy
 from tilewright.tensor.handle import Tensor, from_value
 from tilewright.tensor.modes import modes
 from tilewright.tensor.trace import Trace
@@ -62,7 +62,7 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         if recipe is None:
             return function(*args, **kwargs)
         template = recipe.template
-        value = template.build([t._value for t in operands])
+        value = template.pack(tuple([t._value for t in operands]))
         return from_value(value, operands, recipe.requires_grad, len(template.rows), template)
 
     return call
@@ -116,7 +116,7 @@ def _record(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict
         return None
     if any(t._value is not value for t, value in zip(stand_ins, inputs, strict=True)):  # written in place
         return None
-    template = Template(inputs, result._value)
+    template = Template(inputs, result._value, execute.is_varying)
     if not template.rows or any(v.op == "input" and v.buffer is None for v in template.start):
         return None
     return _Recipe(template, result._requires_grad)

@@ -26,9 +26,10 @@ from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
+from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 
-__all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "leaf_buffer", "plan", "program", "transparent"]
+__all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "is_varying", "leaf_buffer", "plan", "program", "transparent"]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
@@ -40,7 +41,8 @@ class UnboundLeaf(Exception):
 
 @dataclass(slots=True)
 class Plan:
-    """A canonical graph. Node n is ``order[n]``; a leaf has its position among the inputs in ``leaf_of``."""
+    """A canonical graph. Node n is ``order[n]``; a leaf has its position among the inputs in ``leaf_of``, a value that was taken
+    as a whole what it is packed of in ``packed``."""
 
     signature: tuple[Any, ...]
     order: list[Value]
@@ -48,6 +50,7 @@ class Plan:
     leaf_of: dict[int, int]
     outputs: list[int]
     numbers: dict[Value, int]
+    packed: dict[int, tuple[Template, tuple[Value, ...]]]
 
 
 def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any] | None = None) -> Plan:
@@ -59,6 +62,7 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
     order: list[Value] = []
     leaves: list[Value] = []
     leaf_of: dict[int, int] = {}
+    whole: dict[int, tuple[Template, tuple[Value, ...]]] = {}
     signature: list[Any] = []
     stack = list(reversed(outputs))
     while stack:
@@ -66,7 +70,22 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
         if value in numbers:
             stack.pop()
             continue
-        op = value.op
+        packed = value.packed
+        if packed is not None and value.buffer is None and (bound is None or value not in bound):
+            template, inputs = packed
+            waiting = [i for i in inputs if i not in numbers]
+            if waiting:
+                waiting.reverse()
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            number = numbers[value] = len(order)
+            order.append(value)
+            whole[number] = packed
+            signature.append(template.kind)
+            signature.extend([numbers[i] for i in inputs])
+            continue
+        op = value.op if packed is None else "packed"
         # A constant stays one where somebody read it: as an operand it would make another program.
         leaf = value.buffer is not None and op != "constant"
         if bound is not None:
@@ -105,7 +124,7 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
             signature.extend([numbers[i] for i in inputs])
     results = [numbers[v] for v in outputs]
     signature.append(tuple(results))
-    return Plan(tuple(signature), order, leaves, leaf_of, results, numbers)
+    return Plan(tuple(signature), order, leaves, leaf_of, results, numbers, whole)
 
 
 def changes(value: Value) -> bool:
@@ -116,6 +135,11 @@ def changes(value: Value) -> bool:
         and math.isfinite(number)
         and not (abs(number) <= 16 and (2 * number).is_integer())
     )
+
+
+def is_varying(leaf: Value) -> bool:
+    """Whether a leaf is a constant that ``changes``."""
+    return leaf.op == "constant" and changes(leaf)
 
 
 @dataclass(slots=True)
@@ -160,6 +184,9 @@ def _compile(planned: Plan, donated: Mapping[int, int], settled: Sequence[int]) 
         position = planned.leaf_of.get(number)
         if position is not None:
             canonical.append(input_value(value.type.dtype, value.type.shape, id=position))
+        elif number in planned.packed:
+            template, inside = planned.packed[number]
+            canonical.append(template.kind.build([canonical[planned.numbers[i]] for i in inside]))
         elif value.op == "constant":
             canonical.append(constant(value.attrs[0][1], value.type.dtype))
         else:

@@ -189,7 +189,8 @@ def enroll(
     group.add(tensor)
     group.nodes += nodes
     group.nbytes += nbytes
-    if tensor._value.op not in _ANCHORS:
+    packed = tensor._value.packed
+    if not (tensor._value.op in _ANCHORS if packed is None else packed[0].anchor):
         if template is None:
             tensor._chain = chain + 1
         else:
