@@ -301,9 +301,7 @@ def packed_value(template: Any, operands: tuple[Value, ...], type: TensorType) -
     return value
 
 
-def write_out(
-    value: Value, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...]
-) -> None:
+def write_out(value: Value, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...]) -> None:
     """Let a packed value be an ordinary one. It is interned unless one like it is."""
     value.attrs = attrs
     value.inputs = inputs

@@ -48,22 +48,29 @@ class Template:
 
     ``chain`` is the longest run of elementwise operations that ends at the output; ``open`` says whether it begins at an
     input, ``anchor`` whether the output is of an operation that ends such runs. Constants that ``varies`` picks are operands
-    of their own, behind the others, so that templates that differ in them are of one kind.
+    like the inputs, so that templates that differ in them are of one kind. Operands stand in the order in which the graph
+    first reads them: numbered over packed values, it has the leaves in the order that it has written out.
     """
 
-    __slots__ = ("anchor", "chain", "flows", "kind", "open", "packs", "result", "rows", "start", "type", "varying")
+    __slots__ = (
+        "anchor", "chain", "flows", "kind", "open", "packs", "picks", "result", "rows", "start", "type", "varying",
+    )  # fmt: skip
 
     def __init__(
         self, inputs: Sequence[Value], output: Value, varies: Callable[[Value], bool] = lambda _: False
     ) -> None:
-        numbers = {value: n for n, value in enumerate(inputs)}
-        order = topological([output], stop=numbers.__contains__)
-        # Leaves of its own, such as constants, are the same in every graph; they follow the operands.
-        self.start = tuple(v for v in order if v not in numbers and not v.inputs)
+        given = {value: n for n, value in enumerate(inputs)}
+        order = topological([output], stop=given.__contains__)
+        # Leaves of its own, such as constants, are the same in every graph.
+        self.start = tuple(v for v in order if v not in given and not v.inputs)
         self.varying = tuple(v for v in self.start if v.op == "input" or varies(v))
-        fixed = tuple(v for v in self.start if v not in self.varying)
-        for value in (*self.varying, *fixed):
-            numbers[value] = len(numbers)
+        for value in self.varying:
+            given[value] = len(given)
+        operands = [v for v in order if v in given]
+        picks = tuple(given[v] for v in operands)
+        self.picks = None if picks == tuple(range(len(inputs))) else picks
+        fixed = tuple(v for v in self.start if v not in given)
+        numbers = {value: n for n, value in enumerate((*operands, *fixed))}
         rows: list[tuple[str, tuple[int, ...], tuple[tuple[str, Any], ...], TensorType]] = []
         runs: dict[Value, tuple[int, bool]] = dict.fromkeys(inputs, (0, True))
         for value in order:
@@ -82,15 +89,17 @@ class Template:
         self.anchor = output.op in _ANCHORS
         self.type = output.type
         self.result = output.op, output.attrs
-        self.flows = _flows(output, inputs)
+        self.flows = _flows(output, operands)
         self.packs = bool(rows) and not any(op in _SEEN for op, _, _, _ in rows)
-        key = (self.rows, fixed, len(inputs) + len(self.varying))
+        key = (self.rows, fixed, len(operands))
         kind = _kinds.get(key)
         self.kind = _kinds.setdefault(key, Kind(self.rows, fixed)) if kind is None else kind
 
     def pack(self, operands: tuple[Value, ...]) -> Value:
         """The output over other operands, as one value where it can be."""
-        operands += self.varying
+        if self.picks is not None:
+            given = (*operands, *self.varying)
+            operands = tuple([given[n] for n in self.picks])
         return packed_value(self, operands, self.type) if self.packs else self.kind.build(operands)
 
     def write_out(self, value: Value, operands: tuple[Value, ...]) -> None:
@@ -102,8 +111,8 @@ class Template:
         write_out(value, op, tuple([values[i] for i in inputs]), attrs)
 
 
-def _flows(output: Value, inputs: Sequence[Value]) -> tuple[int, ...]:
-    """Which inputs a derivative of the output can flow to."""
+def _flows(output: Value, operands: Sequence[Value]) -> tuple[int, ...]:
+    """Which operands a derivative of the output can flow to."""
     seen: set[Value] = set()
     stack = [output]
     while stack:
@@ -112,4 +121,4 @@ def _flows(output: Value, inputs: Sequence[Value]) -> tuple[int, ...]:
             seen.add(value)
             if value.op != "stop_gradient":
                 stack.extend(i for i in value.inputs if i.type.dtype.is_inexact)
-    return tuple(n for n, value in enumerate(inputs) if value in seen)
+    return tuple(n for n, value in enumerate(operands) if value in seen)

@@ -76,9 +76,7 @@ def _outline(
             if op in ("input", "mark"):
                 role = lazy.role_of(value)
             ends = op == "stop_gradient" or role is not None
-            waiting = (
-                [] if ends else [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
-            )
+            waiting = [] if ends else [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
         if waiting:
             stack.extend(waiting)
             continue
@@ -212,7 +210,12 @@ def _repeated(tensor: Tensor, gradient: Tensor | None) -> bool:
     found = replay.run(tensor, given, order, [v for v, _ in leaves], packed)
     if found is None:
         return False
-    _deliver(leaves, found, (tensor,), 1, create_graph=False)
+    fresh = {id(t) for _, t in leaves if t._grad is None and t._hooks is None}
+    if len(fresh) == len(leaves):  # each of them once, and nothing to add to
+        for (_, target), gradient_there in zip(leaves, found, strict=True):
+            target._grad = tensor._computed(gradient_there)
+    else:
+        _deliver(leaves, found, (tensor,), 1, create_graph=False)
     _free(order)
     return True
 
@@ -351,7 +354,5 @@ def _free(order: Sequence[Value]) -> None:
                 tensor._group = None
                 tensor._chain = 0
             else:
-                tensor._value = freed = make(
-                    "mark", (make("stop_gradient", (value,)),), id=next(lazy.marks)
-                )
+                tensor._value = freed = make("mark", (make("stop_gradient", (value,)),), id=next(lazy.marks))
             lazy.register_role(freed, None)

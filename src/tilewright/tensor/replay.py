@@ -114,10 +114,7 @@ def run(
         value.buffer = buffer
     lazy.settle_all(company)
     lazy.drop_computed(groups)
-    return [
-        lazy.leaf(outputs[at], leaf.type.dtype, leaf.type.shape)  # type: ignore[arg-type]
-        for at, leaf in zip(found.gradients, leaves, strict=True)
-    ]
+    return [lazy.leaf_of(outputs[at], leaf.type) for at, leaf in zip(found.gradients, leaves, strict=True)]
 
 
 def _number(
