@@ -27,6 +27,7 @@ from tilewright.functions.arguments import (
     together,
 )
 from tilewright.tensor import ArgumentError, DTypeError, Tensor, apply
+from tilewright.tensor.composite import composite
 
 __all__ = [
     "abs",
@@ -149,7 +150,7 @@ def _binary(
 def _named(function: Callable[..., Tensor], name: str, doc: str) -> Callable[..., Tensor]:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    return function
+    return composite(function)
 
 
 negative = _unary("negative", "neg", "-x, elementwise.")
@@ -246,6 +247,7 @@ atan2 = _float_binary("atan2", "atan2", "Angle of the point (x2, x1) in radians,
 copysign = _float_binary("copysign", "copysign", "x1 with the sign of x2, elementwise.")
 
 
+@composite
 def sign(x: TensorLike) -> Tensor:
     """-1, 0 or 1, elementwise; NaN stays NaN. For complex x, x / |x|, and 0 for 0."""
     x = as_tensor(x, "sign")
@@ -256,12 +258,14 @@ def sign(x: TensorLike) -> Tensor:
     return where(zero, 0, divide(x, where(zero, 1, size)))
 
 
+@composite
 def log2(x: TensorLike) -> Tensor:
     """Logarithm to base 2, elementwise."""
     x = as_tensor(x, "log2")
     return _over(log(x), math.log(2)) if x.dtype.is_complex else _log2(x)
 
 
+@composite
 def log10(x: TensorLike) -> Tensor:
     """Logarithm to base 10, elementwise."""
     x = as_tensor(x, "log10")
@@ -273,6 +277,7 @@ def _over(x: Tensor, number: float) -> Tensor:
     return apply("complex", divide(real(x), number), divide(imag(x), number))
 
 
+@composite
 def floor_divide(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 / x2 rounded towards minus infinity; 0 for integers divided by 0.
 
@@ -294,12 +299,14 @@ def positive(x: TensorLike) -> Tensor:
     return as_tensor(x, "positive").clone()
 
 
+@composite
 def square(x: TensorLike) -> Tensor:
     """x * x, elementwise."""
     x = as_tensor(x, "square")
     return multiply(x, x)
 
 
+@composite
 def reciprocal(x: TensorLike) -> Tensor:
     """1 / x, elementwise."""
     return divide(1, float_tensor(x, "reciprocal"))
@@ -318,6 +325,7 @@ def _power(x: Tensor, n: int) -> Tensor:
     return result
 
 
+@composite
 def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 to the power x2, elementwise. Small integer powers are multiplications, 0.5 is a square root.
 
@@ -350,6 +358,7 @@ def pow(x1: TensorLike, x2: TensorLike) -> Tensor:
 _power_of = _binary("pow", "pow", "x1 ** x2, elementwise.")
 
 
+@composite
 def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
     """sqrt(x1^2 + x2^2) without overflow in between."""
     a, b = together("hypot", float_tensor(x1, "hypot", "x1"), float_tensor(x2, "hypot", "x2"))
@@ -360,6 +369,7 @@ def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
     return where(infinite, math.inf, multiply(high, sqrt(add(1, multiply(ratio, ratio)))))
 
 
+@composite
 def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     """log(exp(x1) + exp(x2)) without overflow."""
     a, b = together("logaddexp", float_tensor(x1, "logaddexp", "x1"), float_tensor(x2, "logaddexp", "x2"))
@@ -370,6 +380,7 @@ def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
     return add(where(low, b, a), log1p(exp(where(low, distance, negative(distance)))))
 
 
+@composite
 def where(condition: TensorLike, x1: TensorLike = None, x2: TensorLike = None) -> Tensor:
     """x1 where ``condition`` is true, else x2. All three broadcast.
 
@@ -390,6 +401,7 @@ def where(condition: TensorLike, x1: TensorLike = None, x2: TensorLike = None) -
     return pointwise("where", "where", items, common_type("where", items), condition)
 
 
+@composite
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
     """x limited to [min, max]; None leaves a side open. The type of x stays.
 
@@ -429,6 +441,7 @@ trunc = _rounding("trunc", "trunc", "x without its fraction, in the type of x.")
 _rint = _rounding("round", "round", "x rounded to the nearest integer, ties to even.")
 
 
+@composite
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
     """x rounded to ``decimals`` places, ties to even, in the type of x; complex numbers by their parts."""
     x = as_tensor(x, "round")
@@ -440,12 +453,14 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     return divide(_rint(multiply(x, scale)), scale)
 
 
+@composite
 def isnan(x: TensorLike) -> Tensor:
     """Whether each element is NaN."""
     x = as_tensor(x, "isnan")
     return not_equal(x, x)
 
 
+@composite
 def isinf(x: TensorLike) -> Tensor:
     """Whether each element is infinite."""
     x = as_tensor(x, "isinf")
@@ -456,6 +471,7 @@ def isinf(x: TensorLike) -> Tensor:
     return equal(abs(x), math.inf)
 
 
+@composite
 def isfinite(x: TensorLike) -> Tensor:
     """Whether each element is neither infinite nor NaN."""
     x = as_tensor(x, "isfinite")
@@ -466,6 +482,7 @@ def isfinite(x: TensorLike) -> Tensor:
     return less(abs(x), math.inf)
 
 
+@composite
 def signbit(x: TensorLike) -> Tensor:
     """Whether each element's sign bit is set, also for -0.0."""
     x = float_tensor(x, "signbit")
@@ -477,38 +494,45 @@ def _as_bool(x: TensorLike, function: str, name: str) -> Tensor:
     return x if x.dtype.is_bool else not_equal(x, 0)
 
 
+@composite
 def logical_and(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 and x2, elementwise; numbers count as true when they are not 0."""
     return bitwise_and(_as_bool(x1, "logical_and", "x1"), _as_bool(x2, "logical_and", "x2"))
 
 
+@composite
 def logical_or(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 or x2, elementwise."""
     return bitwise_or(_as_bool(x1, "logical_or", "x1"), _as_bool(x2, "logical_or", "x2"))
 
 
+@composite
 def logical_xor(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Exactly one of x1 and x2, elementwise."""
     return bitwise_xor(_as_bool(x1, "logical_xor", "x1"), _as_bool(x2, "logical_xor", "x2"))
 
 
+@composite
 def logical_not(x: TensorLike) -> Tensor:
     """not x, elementwise."""
     return bitwise_invert(_as_bool(x, "logical_not", "x"))
 
 
+@composite
 def real(x: TensorLike) -> Tensor:
     """Real part; x itself when it is real."""
     x = as_tensor(x, "real")
     return apply("real", x) if x.dtype.is_complex else x
 
 
+@composite
 def imag(x: TensorLike) -> Tensor:
     """Imaginary part; zeros of its type for a real tensor."""
     x = as_tensor(x, "imag")
     return apply("imag", x) if x.dtype.is_complex else from_constant(0, x.dtype, x.shape, "imag")
 
 
+@composite
 def conj(x: TensorLike) -> Tensor:
     """Complex conjugate; x itself when it is real."""
     x = as_tensor(x, "conj")

@@ -59,6 +59,7 @@ from tilewright.tensor import (
     from_buffer,
     modes,
 )
+from tilewright.tensor.composite import composite
 
 __all__ = ["At", "getitem", "nonzero", "places_of", "setitem", "take", "take_along_axis"]
 
@@ -221,13 +222,14 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _advanced(x, items)
-    plan = _basic(items, x.shape)
     if x._value.buffer is not None and modes.trace is None and not (x._requires_grad and modes.grad):
-        return _view(x, items, tuple(plan.shape))
-    return _move(x, plan)
+        return _view(x, items, tuple(_basic(items, x.shape).shape))
+    return _move(x, tuple(items))
 
 
-def _move(x: Tensor, plan: _Plan) -> Tensor:
+@composite
+def _move(x: Tensor, items: tuple[Any, ...]) -> Tensor:
+    plan = _basic(items, x.shape)
     out = x
     if any(plan.start) or tuple(plan.stop) != x.shape or any(s != 1 for s in plan.step):
         out = apply("slice", out, start=tuple(plan.start), stop=tuple(plan.stop), step=tuple(plan.step))
@@ -255,7 +257,7 @@ def _prepared(index: Any, size: int, axis: int) -> Tensor:
         if index.dtype.kind == "u":
             return index if index.dtype.bits < 64 else cast(index, dt.int64)
         return (
-            where(less(index, 0), add(index, size), index)
+            _from_the_front(index, size)
             if _fits(size, index)
             else _prepared(cast(index, dt.int64), size, axis)
         )
@@ -266,6 +268,11 @@ def _prepared(index: Any, size: int, axis: int) -> Tensor:
             bad = low if low < -size else high
             raise IndexingError(f"index: {bad} is out of range for axis {axis} of size {size}")
     return Tensor(np.where(array < 0, array + size, array).astype(np.int64))
+
+
+@composite
+def _from_the_front(index: Tensor, size: int) -> Tensor:
+    return where(less(index, 0), add(index, size), index)
 
 
 def _fits(size: int, index: Tensor) -> bool:
@@ -328,7 +335,7 @@ def updated(x: Tensor, index: Any, value: TensorLike, mode: str) -> Tensor:
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _write_scattered(x, items, value, mode, function)
-    return _write_region(x, items, value, mode, function)
+    return _write_region(x, tuple(items), value, mode, function)
 
 
 def _fit(value: Tensor, shape: tuple[int, ...], function: str) -> Tensor:
@@ -353,7 +360,8 @@ def _write_masked(x: Tensor, mask: Tensor, value: Tensor, mode: str) -> Tensor |
     return where(mask, new if mode == "set" else _COMBINE[mode](x, new), x)
 
 
-def _write_region(x: Tensor, items: list[Any], value: Tensor, mode: str, function: str) -> Tensor:
+@composite
+def _write_region(x: Tensor, items: tuple[Any, ...], value: Tensor, mode: str, function: str) -> Tensor:
     """Slices and integers: the value laid out over x's shape, chosen where a padded mask of ones says so."""
     plan = _basic(items, x.shape)
     value = _fit(value, tuple(plan.shape), function)

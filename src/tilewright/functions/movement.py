@@ -30,6 +30,7 @@ from tilewright.functions.arguments import (
 )
 from tilewright.functions.elementwise import minimum, subtract
 from tilewright.tensor import ArgumentError, AxisError, DTypeError, ShapeError, Tensor, apply
+from tilewright.tensor.composite import composite
 
 __all__ = [
     "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
@@ -37,6 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@composite
 def reshape(x: TensorLike, *shape: Any) -> Tensor:
     """The same elements in row-major order under another shape; one size may be -1.
 
@@ -67,6 +69,7 @@ def reshape(x: TensorLike, *shape: Any) -> Tensor:
     return x.clone() if tuple(sizes) == x.shape else apply("reshape", x, shape=tuple(sizes))
 
 
+@composite
 def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Axes ``start_dim`` to ``end_dim`` (inclusive) joined into one.
 
@@ -99,6 +102,7 @@ def unflatten(x: TensorLike, axis: int, sizes: Sequence[int]) -> Tensor:
     return reshape(x, (*x.shape[:at], *sizes, *x.shape[at + 1 :]))
 
 
+@composite
 def permute_dims(x: TensorLike, *axes: Any) -> Tensor:
     """Axes in another order: axis i of the result is axis ``axes[i]`` of x.
 
@@ -115,6 +119,7 @@ def permute_dims(x: TensorLike, *axes: Any) -> Tensor:
     return x.clone() if found == tuple(range(x.ndim)) else apply("permute", x, axes=found)
 
 
+@composite
 def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged."""
     x = as_tensor(x, "swapaxes")
@@ -124,6 +129,7 @@ def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     return permute_dims(x, order)
 
 
+@composite
 def matrix_transpose(x: TensorLike) -> Tensor:
     """The last two axes exchanged."""
     x = as_tensor(x, "matrix_transpose")
@@ -132,6 +138,7 @@ def matrix_transpose(x: TensorLike) -> Tensor:
     return swapaxes(x, -1, -2)
 
 
+@composite
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Axes moved from ``source`` to ``destination``; the others keep their order."""
     x = as_tensor(x, "moveaxis")
@@ -149,6 +156,7 @@ def _as_list(x: int | Sequence[int]) -> list[int]:
     return list(x) if isinstance(x, (tuple, list)) else [x]  # type: ignore[list-item]
 
 
+@composite
 def broadcast_to(x: TensorLike, shape: Any) -> Tensor:
     """x repeated along new leading axes and along axes of size 1 to fill ``shape``."""
     x = as_tensor(x, "broadcast_to")
@@ -165,6 +173,7 @@ def broadcast_arrays(*arrays: TensorLike) -> list[Tensor]:
     return [broadcast_to_shape(t, shape) for t in tensors]
 
 
+@composite
 def expand_dims(x: TensorLike, axis: int | Sequence[int] = 0) -> Tensor:
     """New axes of size 1 at the positions ``axis`` of the result."""
     x = as_tensor(x, "expand_dims")
@@ -177,6 +186,7 @@ def expand_dims(x: TensorLike, axis: int | Sequence[int] = 0) -> Tensor:
     return reshape(x, tuple(1 if i in found else next(sizes) for i in range(rank)))
 
 
+@composite
 def squeeze(x: TensorLike, axis: Axes = None) -> Tensor:
     """Without axes of size 1: all of them, or those named. Raises ``ShapeError`` when a named one is not of size 1."""
     x = as_tensor(x, "squeeze")
@@ -261,6 +271,7 @@ def split(x: TensorLike, size: int | Sequence[int], axis: int = 0) -> tuple[Tens
     return tuple(pieces)
 
 
+@composite
 def flip(x: TensorLike, axis: Axes = None) -> Tensor:
     """Elements in reverse order along the given axes (all by default)."""
     x = as_tensor(x, "flip")
@@ -268,6 +279,7 @@ def flip(x: TensorLike, axis: Axes = None) -> Tensor:
     return apply("flip", x, axes=axes) if axes else x.clone()
 
 
+@composite
 def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor:
     """Elements moved on by ``shift`` along axes; those that leave at the end come in at the start."""
     x = out = as_tensor(x, "roll")

@@ -66,6 +66,7 @@ def _sum_type(dtype: DType) -> DType:
     return dt.int64 if dtype.kind in "bi" else dtype
 
 
+@composite
 def sum(x: TensorLike, axis: Axes = None, dtype: object = None, keepdims: bool = False) -> Tensor:
     """Sum over ``axis``. Half types accumulate in float32.
 
@@ -77,6 +78,7 @@ def sum(x: TensorLike, axis: Axes = None, dtype: object = None, keepdims: bool =
     return _reduce("reduce_sum", x, axes_of(axis, x.ndim, "sum"), keepdims)
 
 
+@composite
 def prod(x: TensorLike, axis: Axes = None, dtype: object = None, keepdims: bool = False) -> Tensor:
     """Product over ``axis``."""
     x = as_tensor(x, "prod")
@@ -98,11 +100,13 @@ def _extreme(name: str, x: TensorLike, axis: Axes, keepdims: bool) -> Tensor:
         raise DTypeError(f"{name}: {error}") from None
 
 
+@composite
 def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Largest element over ``axis``; NaN if one is NaN. Raises ``ShapeError`` over an empty axis."""
     return _extreme("max", x, axis, keepdims)
 
 
+@composite
 def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Smallest element over ``axis``; NaN if one is NaN. Raises ``ShapeError`` over an empty axis."""
     return _extreme("min", x, axis, keepdims)
@@ -183,12 +187,14 @@ def _bools(x: TensorLike, name: str) -> Tensor:
     return x if x.dtype.is_bool else not_equal(x, 0)
 
 
+@composite
 def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether one element over ``axis`` is true (not 0)."""
     x = _bools(x, "any")
     return _logical("reduce_max", x, axes_of(axis, x.ndim, "any"), keepdims)
 
 
+@composite
 def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether every element over ``axis`` is true (not 0)."""
     x = _bools(x, "all")
@@ -227,16 +233,19 @@ def _arg(name: str, x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
     return apply("reshape", out, shape=reduced) if keepdims else out
 
 
+@composite
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index (int64) of the first largest element along ``axis``, or in the flattened tensor."""
     return _arg("argmax", x, axis, keepdims)
 
 
+@composite
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """Index (int64) of the first smallest element along ``axis``, or in the flattened tensor."""
     return _arg("argmin", x, axis, keepdims)
 
 
+@composite
 def cumulative_sum(
     x: TensorLike, axis: int | None = None, dtype: object = None, include_initial: bool = False
 ) -> Tensor:
@@ -258,6 +267,7 @@ def cumulative_sum(
     return out
 
 
+@composite
 def cumsum(x: TensorLike, axis: int | None = None, dtype: object = None) -> Tensor:
     """Running sum along ``axis``, or of the flattened tensor when None.
 

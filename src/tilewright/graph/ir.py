@@ -33,7 +33,9 @@ __all__ = [
     "is_kept",
     "keep_history",
     "make",
+    "packed_value",
     "topological",
+    "write_out",
 ]
 
 
@@ -67,9 +69,13 @@ class Value:
 
     ``buffer``, ``role`` and ``names`` are not part of the value's meaning: the tensor layer keeps there the memory in
     which an already computed value lies, so that later graphs start from it, and which tensors it stands for.
+
+    A *packed* value stands for all that a template makes of its operands (``packed``: the two). It has a type; ``op``,
+    ``inputs`` and ``attrs`` are there as soon as somebody asks for one of them, and it is packed no more. Who can take it as
+    one step reads ``packed`` once, since another thread may ask at any time.
     """
 
-    __slots__ = ("__weakref__", "attrs", "buffer", "inputs", "names", "op", "role", "type")
+    __slots__ = ("__weakref__", "attrs", "buffer", "inputs", "names", "op", "packed", "role", "type")
 
     op: str
     inputs: tuple[Value, ...]
@@ -78,6 +84,16 @@ class Value:
     buffer: Any
     role: Any
     names: Any
+    packed: tuple[Any, tuple[Value, ...]] | None
+
+    def __getattr__(self, name: str) -> Any:
+        """What a packed value does not have yet: it is written out."""
+        if name not in ("op", "inputs", "attrs"):
+            raise AttributeError(f"a value has no attribute {name!r}")
+        packed = self.packed
+        if packed is not None:
+            packed[0].write_out(self, packed[1])
+        return object.__getattribute__(self, name)
 
     @property
     def shape(self) -> Shape:
@@ -139,7 +155,12 @@ def _intern(
     value.inputs = inputs
     value.attrs = attrs
     value.type = type
-    value.buffer = value.role = value.names = None
+    value.buffer = value.role = value.names = value.packed = None
+    return _enter(key, value)
+
+
+def _enter(key: Any, value: Value) -> Value:
+    """Put a value into the table of interned ones. What is there under its key is given back."""
     entry = _Entry(value, _drop)
     entry.key = key
     while True:
@@ -267,15 +288,38 @@ def fresh_leaf(type: TensorType) -> Value:
     value.inputs = ()
     value.attrs = (("id", next(leaf_ids)), ("dtype", type.dtype), ("shape", type.shape))
     value.type = type
-    value.buffer = value.role = value.names = None
+    value.buffer = value.role = value.names = value.packed = None
     return value
+
+
+def packed_value(template: Any, operands: tuple[Value, ...], type: TensorType) -> Value:
+    """What ``template`` makes of ``operands``, as one value. It is different from every other, also from one built alike."""
+    value = Value.__new__(Value)
+    value.type = type
+    value.buffer = value.role = value.names = None
+    value.packed = template, operands
+    return value
+
+
+def write_out(value: Value, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...]) -> None:
+    """Let a packed value be an ordinary one. It is interned unless one like it is."""
+    value.attrs = attrs
+    value.inputs = inputs
+    value.op = op
+    value.packed = None
+    _enter((op, inputs, attrs), value)
 
 
 def forget_history(value: Value) -> None:
     """Let a computed value (its elements lie in ``buffer``) go of the graph below it, so that a loop does not keep the graphs
     of all its rounds. Only for values through which nothing will be differentiated. Values that ``keep_history`` named
     stay as they are."""
-    if value.inputs and value not in _kept:
+    packed = value.packed
+    if packed is not None:
+        value.op, value.attrs = packed[0].result
+        value.inputs = ()
+        value.packed = None
+    elif value.inputs and value not in _kept:
         key = (value.op, value.inputs, value.attrs)
         if _lookup(key) is value:
             del _interned[key]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
+from tilewright.core.dtype import DType
 from tilewright.graph.ir import Value, input_value
 from tilewright.graph.template import Template
-from tilewright.tensor import lazy
+from tilewright.tensor import execute, lazy
 from tilewright.tensor.handle import Tensor, from_value
 from tilewright.tensor.modes import modes
 from tilewright.tensor.trace import Trace
@@ -22,22 +23,25 @@ __all__ = ["composite"]
 
 P = ParamSpec("P")
 CACHE_LIMIT = 256  # templates kept per function; the oldest go first
-_EXACT = frozenset((int, bool, str, type(None)))
+_EXACT = frozenset((int, bool, str, type(None), type(...), DType))
 
 
 class _Recipe:
     """The template of one kind of arguments, and whether its result requires gradients."""
 
-    __slots__ = ("requires_grad", "template")
+    __slots__ = ("nodes", "requires_grad", "template")
 
-    def __init__(self, template: Template, requires_grad: bool) -> None:
-        self.template = template
+    def __init__(self, template: Template | None, requires_grad: bool) -> None:
+        self.template = template  # None: the result has the elements of the first operand
         self.requires_grad = requires_grad
+        self.nodes = 1 if template is None else len(template.rows)
 
 
 def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Keep what ``function`` records as templates. It must be pure: the same graph for arguments of the same kind."""
     recipes: OrderedDict[tuple[Any, ...], _Recipe | None] = OrderedDict()
+    # Kinds seen once: a number that is another in every step is not recorded each time.
+    once: OrderedDict[tuple[Any, ...], None] = OrderedDict()
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -45,45 +49,58 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
             return function(*args, **kwargs)
         key: list[Any] = [modes.grad, modes.products]
         operands: list[Tensor] = []
-        for arg in args:
-            if not _describe(arg, key, operands):
-                return function(*args, **kwargs)
-        for name, arg in kwargs.items():
-            key.append(name)
-            if not _describe(arg, key, operands):
+        items: Sequence[Any] = args
+        if kwargs:
+            key.append(tuple(kwargs))
+            items = (*args, *kwargs.values())
+        for arg in items:
+            if isinstance(arg, Tensor):
+                if arg._trace is not None:
+                    lazy.check_usable(arg)
+                type = arg._value.type
+                key += (type.dtype, type.shape, arg._requires_grad)
+                operands.append(arg)
+            elif not _describe(arg, key):
                 return function(*args, **kwargs)
         kind = tuple(key)
-        try:
-            recipe = recipes[kind]
-        except KeyError:
-            recipe = recipes[kind] = _record(function, args, kwargs)
-            while len(recipes) > CACHE_LIMIT:
-                recipes.popitem(last=False)
+        recipe = recipes.get(kind)
         if recipe is None:
-            return function(*args, **kwargs)
+            if kind not in recipes:
+                if kind in once or not any(i.__class__ is float and execute.varies(i) for i in items):
+                    recipe = recipes[kind] = _record(function, args, kwargs)
+                    _limit(recipes)
+                else:
+                    once[kind] = None
+                    _limit(once)
+            if recipe is None:
+                return function(*args, **kwargs)
         template = recipe.template
-        value = template.build([t._value for t in operands])
-        return from_value(value, operands, recipe.requires_grad, len(template.rows), template)
+        if template is None:
+            return from_value(operands[0]._value, operands, recipe.requires_grad)
+        value = template.pack(tuple([t._value for t in operands]))
+        return from_value(value, operands, recipe.requires_grad, recipe.nodes, template)
 
     return call
 
 
-def _describe(arg: Any, key: list[Any], operands: list[Tensor]) -> bool:
-    """Add to the key what matters of an argument; False when that cannot be told."""
+def _limit(table: OrderedDict[tuple[Any, ...], Any]) -> None:
+    while len(table) > CACHE_LIMIT:
+        table.popitem(last=False)
+
+
+def _describe(arg: Any, key: list[Any]) -> bool:
+    """Add to the key what matters of an argument that is no tensor; False when that cannot be told."""
     kind = arg.__class__
-    if isinstance(arg, Tensor):
-        if arg._trace is not None:
-            lazy.check_usable(arg)
-        key.append(arg._value.type)
-        key.append(arg._requires_grad)
-        operands.append(arg)
-    elif kind in _EXACT:
-        key.append(kind)
-        key.append(arg)
+    if kind in _EXACT:
+        key += (kind, arg)
     elif kind is float:
         key.append(repr(arg))  # 0.0 and -0.0 are equal, NaN is not equal to itself
-    elif kind is tuple and all(i.__class__ is int for i in arg):
-        key.append(arg)
+    elif kind is tuple:
+        key += (tuple, len(arg))
+        return all(_describe(item, key) for item in arg)
+    elif kind is slice:
+        key.append(slice)
+        return all(_describe(item, key) for item in (arg.start, arg.stop, arg.step))
     else:
         return False
     return True
@@ -116,7 +133,9 @@ def _record(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict
         return None
     if any(t._value is not value for t, value in zip(stand_ins, inputs, strict=True)):  # written in place
         return None
-    template = Template(inputs, result._value)
+    if inputs and result._value is inputs[0] and result is not stand_ins[0]:
+        return _Recipe(None, result._requires_grad)
+    template = Template(inputs, result._value, execute.is_varying)
     if not template.rows or any(v.op == "input" and v.buffer is None for v in template.start):
         return None
     return _Recipe(template, result._requires_grad)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -26,9 +27,20 @@ from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
+from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 
-__all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "leaf_buffer", "plan", "program", "transparent"]
+__all__ = [
+    "Plan",
+    "UnboundLeaf",
+    "changes",
+    "evaluate",
+    "is_varying",
+    "leaf_buffer",
+    "plan",
+    "program",
+    "transparent",
+]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
@@ -40,7 +52,8 @@ class UnboundLeaf(Exception):
 
 @dataclass(slots=True)
 class Plan:
-    """A canonical graph. Node n is ``order[n]``; a leaf has its position among the inputs in ``leaf_of``."""
+    """A canonical graph. Node n is ``order[n]``; a leaf has its position among the inputs in ``leaf_of``, a value that was taken
+    as a whole what it is packed of in ``packed``."""
 
     signature: tuple[Any, ...]
     order: list[Value]
@@ -48,6 +61,7 @@ class Plan:
     leaf_of: dict[int, int]
     outputs: list[int]
     numbers: dict[Value, int]
+    packed: dict[int, tuple[Template, tuple[Value, ...]]]
 
 
 def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any] | None = None) -> Plan:
@@ -59,6 +73,7 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
     order: list[Value] = []
     leaves: list[Value] = []
     leaf_of: dict[int, int] = {}
+    whole: dict[int, tuple[Template, tuple[Value, ...]]] = {}
     signature: list[Any] = []
     stack = list(reversed(outputs))
     while stack:
@@ -66,7 +81,22 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
         if value in numbers:
             stack.pop()
             continue
-        op = value.op
+        packed = value.packed
+        if packed is not None and value.buffer is None and (bound is None or value not in bound):
+            template, inputs = packed
+            waiting = [i for i in inputs if i not in numbers]
+            if waiting:
+                waiting.reverse()
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            number = numbers[value] = len(order)
+            order.append(value)
+            whole[number] = packed
+            signature.append(template.kind)
+            signature.extend([numbers[i] for i in inputs])
+            continue
+        op = value.op if packed is None else "packed"
         # A constant stays one where somebody read it: as an operand it would make another program.
         leaf = value.buffer is not None and op != "constant"
         if bound is not None:
@@ -105,20 +135,26 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
             signature.extend([numbers[i] for i in inputs])
     results = [numbers[v] for v in outputs]
     signature.append(tuple(results))
-    return Plan(tuple(signature), order, leaves, leaf_of, results, numbers)
+    return Plan(tuple(signature), order, leaves, leaf_of, results, numbers, whole)
 
 
 def changes(value: Value) -> bool:
     """Whether a constant may be another number in the next step: floats that are not small multiples of a half."""
     number = value.attrs[0][1]
-    return (
-        isinstance(number, float)
-        and math.isfinite(number)
-        and not (abs(number) <= 16 and (2 * number).is_integer())
-    )
+    return isinstance(number, float) and varies(number)
 
 
-@dataclass(slots=True)
+def varies(number: float) -> bool:
+    """``changes``, of the number."""
+    return math.isfinite(number) and not (abs(number) <= 16 and (2 * number).is_integer())
+
+
+def is_varying(leaf: Value) -> bool:
+    """Whether a leaf is a constant that ``changes``."""
+    return leaf.op == "constant" and changes(leaf)
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Program:
     """A compiled canonical graph. ``results[i]`` is where output i comes from: a leaf's position or, negative, ~position
     among the executable's outputs. ``sizes`` names the symbolic sizes whose numbers are inputs behind the plan's leaves."""
@@ -131,6 +167,7 @@ class Program:
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()
+_written_out: WeakValueDictionary[Any, Program] = WeakValueDictionary()  # by what no packed value is in
 _lock = threading.RLock()
 
 
@@ -147,25 +184,40 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
         if found is not None:
             _programs.move_to_end(key)
             return found
-        made = _compile(planned, donated or {}, settled)
-        _programs[key] = made
+        made = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
         while len(_programs) > CACHE_LIMIT:
             _programs.popitem(last=False)
         return made
 
 
-def _compile(planned: Plan, donated: Mapping[int, int], settled: Sequence[int]) -> Program:
+def _compile(
+    planned: Plan, donated: Mapping[int, int], settled: Sequence[int], rest: tuple[Any, ...]
+) -> Program:
+    """The program of a plan, which is that of the graph written out: there may be one already, since values are packed or not
+    by how they came about. ``rest`` is of the key what does not depend on the graph."""
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)
         if position is not None:
             canonical.append(input_value(value.type.dtype, value.type.shape, id=position))
+        elif number in planned.packed:
+            template, inside = planned.packed[number]
+            canonical.append(template.kind.build([canonical[planned.numbers[i]] for i in inside]))
         elif value.op == "constant":
             canonical.append(constant(value.attrs[0][1], value.type.dtype))
         else:
             operands = [canonical[planned.numbers[i]] for i in value.inputs]
             canonical.append(make(value.op, operands, **dict(value.attrs)))
     inputs = tuple(canonical[n] for n in planned.leaf_of)
+    whole = planned.signature
+    if planned.packed:
+        outputs = [canonical[n] for n in planned.outputs]
+        written_out = plan(outputs, eager=False, bound=dict.fromkeys(inputs))
+        # Leaves that come in another order than here would be another program's.
+        whole = written_out.signature if written_out.leaves == list(inputs) else whole
+    known = _written_out.get((whole, *rest))
+    if known is not None:
+        return known
     sizes = sizes_of(canonical)
     places: dict[str, Value] = {}
     missing: list[str] = []
@@ -185,13 +237,15 @@ def _compile(planned: Plan, donated: Mapping[int, int], settled: Sequence[int]) 
             results.append(position)
         else:
             results.append(~computed.setdefault(canonical[number], len(computed)))
-    outputs = tuple(computed)
+    final = tuple(computed)
     gifts: dict[int, int] = {}
     for leaf, output in donated.items():
         if results[output] < 0 and ~results[output] not in gifts.values():
             gifts[leaf] = ~results[output]
-    executable = compiler.compile(inputs, outputs, gifts, places, settled) if outputs else None
-    return Program(executable, results, inputs, outputs, tuple(missing))
+    executable = compiler.compile(inputs, final, gifts, places, settled) if final else None
+    made = Program(executable, results, inputs, final, tuple(missing))
+    _written_out[whole, *rest] = made
+    return made
 
 
 def leaf_buffer(leaf: Value) -> Buffer:

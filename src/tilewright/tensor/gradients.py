@@ -50,6 +50,51 @@ def history(outputs: Sequence[Value]) -> list[Value]:
     return order
 
 
+def _outline(
+    output: Value, packed: dict[Value, replay.Packed]
+) -> tuple[list[Value], list[tuple[Value, Tensor]]] | None:
+    """``history`` and ``_leaves`` of one value, where packed values on the way stay what they are and are noted. None where
+    the graph has to be written out: with rules or hooks of the user's in it, or graphs of compiled calls."""
+    order: list[Value] = []
+    leaves: list[tuple[Value, Tensor]] = []
+    seen: set[Value] = set()
+    stack = [output]
+    while stack:
+        value = stack[-1]
+        if value in seen:
+            stack.pop()
+            continue
+        whole = value.packed
+        role = None
+        if whole is not None:
+            inputs = whole[1]
+            waiting = [inputs[n] for n in whole[0].flows if inputs[n] not in seen]
+        else:
+            op = value.op
+            if op == "custom":
+                return None
+            if op in ("input", "mark"):
+                role = lazy.role_of(value)
+            ends = op == "stop_gradient" or role is not None
+            waiting = [] if ends else [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
+        if waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        seen.add(value)
+        order.append(value)
+        if whole is not None:
+            packed[value] = whole
+        elif role is not None:
+            if isinstance(role, lazy.Deferred):
+                return None
+            if isinstance(role, str):
+                raise _freed()
+            if role._requires_grad:
+                leaves.append((value, role))
+    return None if hooks.inserted(order) else (order, leaves)
+
+
 def _written_out(outputs: Sequence[Tensor]) -> list[Value]:
     """The history of tensors, after the graphs of compiled calls in it are put in place of their results, and hooks in
     place of tensors that were used before they got them."""
@@ -75,13 +120,17 @@ def _leaves(order: Sequence[Value]) -> list[tuple[Value, Tensor]]:
         if value.op in ("input", "mark"):
             role = lazy.role_of(value)
             if isinstance(role, str):
-                raise GradientError(
-                    "backward: part of the graph was freed by an earlier backward(); call that one with"
-                    " `retain_graph=True`, or compute the result again"
-                )
+                raise _freed()
             if role is not None and not isinstance(role, lazy.Deferred) and role._requires_grad:
                 found.append((value, role))
     return found
+
+
+def _freed() -> GradientError:
+    return GradientError(
+        "backward: part of the graph was freed by an earlier backward(); call that one with"
+        " `retain_graph=True`, or compute the result again"
+    )
 
 
 def _seeds(outputs: Sequence[Tensor], given: Sequence[Tensor | None], what: str) -> list[Value]:
@@ -117,6 +166,8 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
             " (and do not compute it under `no_grad`)"
         )
     lazy.check_usable(tensor)
+    if not (retain_graph or create_graph) and modes.trace is None and _repeated(tensor, gradient):
+        return
     seed = _seeds((tensor,), (gradient,), "backward")
     order = _written_out((tensor,))
     leaves = _leaves(order)
@@ -142,6 +193,31 @@ def backward(tensor: Tensor, gradient: Tensor | None, retain_graph: bool, create
     _deliver(targets, found, operands, nodes, create_graph)
     if not retain_graph:
         _free(order)
+
+
+def _repeated(tensor: Tensor, gradient: Tensor | None) -> bool:
+    """``backward`` by a program of the graph's structure, without looking into packed values. False: nothing has changed."""
+    given: Value | None = None
+    if gradient is not None or tensor._value.type.shape:
+        (seed,) = _seeds((tensor,), (gradient,), "backward")  # or an error
+        given = None if gradient is None else seed
+    packed: dict[Value, replay.Packed] = {}
+    outline = _outline(tensor._value, packed)
+    if outline is None:
+        return False
+    order, leaves = outline
+    lazy.realize_tensors([t for v, t in leaves if v.buffer is None], subgraph_only=True)
+    found = replay.run(tensor, given, order, [v for v, _ in leaves], packed)
+    if found is None:
+        return False
+    fresh = {id(t) for _, t in leaves if t._grad is None and t._hooks is None}
+    if len(fresh) == len(leaves):  # each of them once, and nothing to add to
+        for (_, target), gradient_there in zip(leaves, found, strict=True):
+            target._grad = tensor._computed(gradient_there)
+    else:
+        _deliver(leaves, found, (tensor,), 1, create_graph=False)
+    _free(order)
+    return True
 
 
 def _deliver(
@@ -273,9 +349,10 @@ def _free(order: Sequence[Value]) -> None:
         for tensor in lazy.handles_of(value):
             if tensor._leaf:
                 continue
-            freed = make("mark", (make("stop_gradient", (value,)),), id=next(lazy.marks))
-            lazy.register_role(freed, None)
-            freed.buffer = value.buffer
-            tensor._value = freed
             if value.buffer is not None:
-                lazy.settle(tensor)
+                tensor._value = freed = lazy.leaf_of(value.buffer, value.type)
+                tensor._group = None
+                tensor._chain = 0
+            else:
+                tensor._value = freed = make("mark", (make("stop_gradient", (value,)),), id=next(lazy.marks))
+            lazy.register_role(freed, None)

@@ -277,6 +277,11 @@ class Tensor(Methods):
         """A gradient as a hook sees it."""
         return from_value(value, (), requires_grad)
 
+    @staticmethod
+    def _computed(leaf: Value) -> Tensor:
+        """A tensor over a fresh leaf, outside of any trace."""
+        return from_leaf(leaf)
+
     def backward(
         self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
     ) -> None:

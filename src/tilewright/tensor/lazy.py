@@ -175,8 +175,9 @@ def enroll(
             chain = operand._chain
         other = operand._group
         if other is None:
-            if operand._value.buffer is not None:
-                nbytes += operand._value.type.nbytes
+            buffer = operand._value.buffer
+            if buffer is not None:
+                nbytes += buffer.nbytes
         else:
             other = find(other)
             if group is None:
@@ -189,7 +190,8 @@ def enroll(
     group.add(tensor)
     group.nodes += nodes
     group.nbytes += nbytes
-    if tensor._value.op not in _ANCHORS:
+    packed = tensor._value.packed
+    if not (tensor._value.op in _ANCHORS if packed is None else packed[0].anchor):
         if template is None:
             tensor._chain = chain + 1
         else:
@@ -258,6 +260,10 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
 
 def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
     """The groups of pending tensors, and the others in them that somebody still holds."""
+    if len(wanted) == 1:
+        group = wanted[0]._group
+        if group is not None and group.parent is None and len(group.members) == 1:
+            return [group], []
     groups = list({id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}.values())
     asked = {id(t) for t in wanted}
     return groups, [t for g in groups for t in g.live() if id(t) not in asked]

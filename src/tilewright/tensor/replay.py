@@ -2,7 +2,7 @@
 
 An eager training loop builds the same graph in every step. Its derivatives are recorded and compiled at the first
 ``backward``; later ones only number the forward graph to find the program. The forward graph is rebuilt over
-placeholders for that, so that nothing of one step stays in the program.
+placeholders for that, so that nothing of one step stays in the program. A packed value is one node of it.
 
 ``run`` gives up (None) where a step could differ in more than its leaves; ``gradients.backward`` then records the
 derivatives as ordinary pending work.
@@ -11,7 +11,7 @@ derivatives as ordinary pending work.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,23 @@ from tilewright.autodiff.vjp import vjp
 from tilewright.core.settings import settings
 from tilewright.graph.build import full, zeros_like
 from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute, lazy
 
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["run"]
+__all__ = ["Packed", "run"]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 
 # `custom` has a rule written by the user, which may refer to tensors of one step. A `mark` that still is pending
 # stands for a variable of a transformation.
 _OPAQUE = frozenset(("custom", "mark"))
+
+Packed = tuple[Template, tuple[Value, ...]]
+_NOTHING: Mapping[Value, Packed] = {}
 
 
 class _Opaque(Exception):
@@ -48,6 +52,7 @@ class _Numbered:
     given: list[int]
     leaves: set[int]
     signature: list[Any]
+    packed: dict[int, Packed]  # what the nodes are packed of that were taken as a whole
 
 
 @dataclass(slots=True)
@@ -64,10 +69,15 @@ _programs: OrderedDict[tuple[Any, ...], _Pass] = OrderedDict()
 
 
 def run(
-    tensor: Tensor, seed: Value | None, order: Sequence[Value], leaves: Sequence[Value]
+    tensor: Tensor,
+    seed: Value | None,
+    order: Sequence[Value],
+    leaves: Sequence[Value],
+    packed: Mapping[Value, Packed] = _NOTHING,
 ) -> list[Value] | None:
     """The gradients of a tensor with respect to ``leaves``, computed together with the tensor and all pending work of
-    its group. ``order`` is the tensor's history, ``seed`` its cotangent (None: one).
+    its group. ``order`` is the tensor's history, in which ``packed`` values were taken as a whole, ``seed`` its cotangent
+    (None: one).
 
     Gives values that hold their elements. None when the graph cannot be told from another one, or a computation failed:
     nothing has changed then.
@@ -78,7 +88,7 @@ def run(
     wanted = list(dict.fromkeys(t._value for t in company))
     roots = [tensor._value, *([] if seed is None else [seed]), *wanted]
     try:
-        graph = _number(roots, set(order), set(leaves))
+        graph = _number(roots, set(order), set(leaves), packed)
         key = (
             tuple(graph.signature),
             tuple(graph.numbers[v] for v in leaves),
@@ -104,15 +114,17 @@ def run(
         value.buffer = buffer
     lazy.settle_all(company)
     lazy.drop_computed(groups)
-    return [
-        lazy.leaf(outputs[at], leaf.type.dtype, leaf.type.shape)  # type: ignore[arg-type]
-        for at, leaf in zip(found.gradients, leaves, strict=True)
-    ]
+    return [lazy.leaf_of(outputs[at], leaf.type) for at, leaf in zip(found.gradients, leaves, strict=True)]
 
 
-def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> _Numbered:
-    """Number the graph below ``roots`` by first use. Computed values end it, except where a derivative flows on."""
-    graph = _Numbered([], {}, [], set(), [])
+def _number(
+    roots: Sequence[Value], history: set[Value], leaves: set[Value], packed: Mapping[Value, Packed]
+) -> _Numbered:
+    """Number the graph below ``roots`` by first use. Computed values end it, except where a derivative flows on.
+
+    Values of the history are taken as a whole where the history did, others where they are packed now: another thread may
+    write one out at any time."""
+    graph = _Numbered([], {}, [], set(), [], {})
     numbers, order, given, signature = graph.numbers, graph.order, graph.given, graph.signature
     stack = list(reversed(roots))
     while stack:
@@ -120,11 +132,18 @@ def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> 
         if value in numbers:
             stack.pop()
             continue
-        op = value.op
-        held = value.buffer is not None and op != "constant"
-        leaf = value in leaves or (held and (not value.inputs or value not in history or _ends(value)))
+        whole = packed.get(value) if value in history else value.packed
+        op: Any
+        if whole is None:
+            op, inputs = value.op, value.inputs
+            held = value.buffer is not None and op != "constant"
+            leaf = value in leaves or (held and (not inputs or value not in history or _ends(value)))
+        else:
+            op, inputs = whole[0].kind, whole[1]
+            held = value.buffer is not None
+            leaf = held and not (value in history and whole[0].flows)
         if not leaf:
-            waiting = [i for i in value.inputs if i not in numbers]
+            waiting = [i for i in inputs if i not in numbers]
             if waiting:
                 waiting.reverse()
                 stack.extend(waiting)
@@ -149,9 +168,11 @@ def _number(roots: Sequence[Value], history: set[Value], leaves: set[Value]) -> 
             signature.append(value.type.dtype)
         else:
             signature.append(op)
-            if value.attrs:
+            if whole is not None:
+                graph.packed[number] = whole
+            elif value.attrs:
                 signature.append(value.attrs)
-            signature.extend([numbers[i] for i in value.inputs])
+            signature.extend([numbers[i] for i in inputs])
     signature.append(tuple([numbers[v] for v in roots]))
     return graph
 
@@ -170,6 +191,9 @@ def _compile(
         kind = value.type
         if number in graph.leaves:
             canonical.append(input_value(kind.dtype, kind.shape))
+        elif number in graph.packed:
+            template, inside = graph.packed[number]
+            canonical.append(template.kind.build([canonical[graph.numbers[i]] for i in inside]))
         elif value.op == "constant":
             canonical.append(constant(value.attrs[0][1], kind.dtype))
         else:
