@@ -58,6 +58,7 @@ EVERYTHING = Kernel(
             Set("best", across("maximum", reg("c", F, index(0), index(1)))),
             Check(op("ge", load("n", idiv(i, 4), I64), imod(i, 3)), 12),
             Prefetch("x", i + 64),
+            Prefetch("x", i + 32, 1),
             If(op("lt", i, index(3)), (Let("half", op("mul", x, const(0.5, F))), Store("y", i, var("half", F))), (
                 Store("y", i, const(float("nan"), F)),
             )),
@@ -87,6 +88,7 @@ kernel everything(x: r float32, n: r int64, y: rw float32, z: w float32)
         best := across.maximum(c[0, 1])
         check n[i // 4] >= i % 3 else 12
         prefetch x[i + 64]
+        prefetch x[i + 32] cache 1
         if i < 3:
             let half: float32 = x[i] * 0.5f32
             y[i] = half

@@ -109,7 +109,7 @@ def test_a_kernel_that_keeps_the_rules() -> None:
         ((Reg("r", F, zero, (), 8), Store("y", index(0), across("lt", reg("r", F)))), "across cannot combine float32 with lt"),
         ((Prefetch("nowhere", index(0)),), "prefetch of nowhere: there is no buffer or scratch area of this name"),
         ((Prefetch("x", zero),), "the index must be int64, not float32"),
-        ((vector(Prefetch("x", index(0))),), "it stands outside vector loops"),
+        ((Prefetch("x", index(0), 3),), "a core has caches 1 and 2, got 3"),
         ((Check(zero, 1),), "check 1: the condition must be bool, not float32"),
         ((Check(op("lt", LO, HI), 0),), "the code must be a positive 32-bit integer"),
         ((Store("y", index(0), unchecked("add", (zero, LO), F)),), "add takes operands of one type, got float32 and int64"),

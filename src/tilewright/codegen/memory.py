@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Area", "Memory"]
 
+_LINE = 64  # bytes of a cache line
 _MAX_STRIDE = 4  # steps up to this are read as whole vectors and shuffled
 
 
@@ -341,10 +342,15 @@ class Memory:
         return Val(text, lanes, out.number)
 
     def prefetch(self, s: Prefetch) -> None:
-        """Emit a ``Prefetch`` statement: a read (0), wanted again beyond the first cache (2), of data (1)."""
-        pointer = self.pointer(self.areas[s.buffer], self.emitter.indices.of(s.index))
+        """Emit a ``Prefetch`` statement: a read (0), wanted again in the first cache (3) or beyond it (2), of data (1)."""
+        area, x = self.areas[s.buffer], self.emitter.indices.of(s.index)
+        if x.varies and _steps(x) != 1:
+            return  # as many requests as elements
         self.fn.declarations["llvm.prefetch.p0"] = "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"
-        self.fn.here().do(f"call void @llvm.prefetch.p0(ptr {pointer.text}, i32 0, i32 2, i32 1)")
+        size, lanes = area.dtype.itemsize, self.emitter.lanes if x.varies else 1
+        for first in range(0, lanes, max(1, _LINE // size)):
+            pointer = self.pointer(area, replace(x, k=x.k + first, step=0)).text
+            self.fn.here().do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 {4 - s.cache}, i32 1)")
 
     # ---- stores ---------------------------------------------------------------------------------------------------
 

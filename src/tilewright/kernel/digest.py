@@ -53,7 +53,7 @@ def _stmt(s: Stmt) -> bytes:
     if isinstance(s, Store):
         return _hash("store", s.buffer, _expr(s.index), _expr(s.value), _optional(s.mask))
     if isinstance(s, Prefetch):
-        return _hash("prefetch", s.buffer, _expr(s.index))
+        return _hash("prefetch", s.buffer, _expr(s.index), s.cache)
     if isinstance(s, Let):
         return _hash("let", s.name, _expr(s.value))
     if isinstance(s, Reg):

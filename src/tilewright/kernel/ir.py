@@ -20,8 +20,8 @@ Meaning (the interpreter in ``interpret.py`` is the definition):
             lowest bits: two bfloat16 in a uint32 for a float32 c, four bytes for an int32 c (which wraps). In float32, the
             product of the second elements is added first, then that of the first, each sum rounded once; a target may take
             subnormal operands and results as zeros, as the instruction does.
-``Prefetch`` asks for an element's line before it is read. It has no other effect, the element may lie outside the buffer, and
-            it stands outside vector loops.
+``Prefetch`` asks for an element's line before it is read; in a vector loop for the lines of all lanes' elements, where these lie
+            side by side. It has no other effect, and the elements may lie outside the buffer.
 ``Let``     names a value; the name is a variable from there to the end of the enclosing body.
 ``Check``   where the condition is false, the run reports error ``code`` after it ends; execution goes on.
 ``If``      on a condition that is the same for every lane.
@@ -236,10 +236,11 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Bring the line of ``buffer[index]`` to the second cache."""
+    """Bring the line of ``buffer[index]`` to a core's first or second ``cache``."""
 
     buffer: str
     index: Expr
+    cache: int = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,8 @@ class _Printer:
 
                 self.line(depth, stored, s.index, s.value, mask)
             case Prefetch():
-                self.line(depth, lambda: f"prefetch {s.buffer}[{t(s.index)}]", s.index)
+                near = " cache 1" if s.cache == 1 else ""
+                self.line(depth, lambda: f"prefetch {s.buffer}[{t(s.index)}]{near}", s.index)
             case Let():
                 self.line(depth, lambda: f"let {s.name}: {s.value.dtype} = {t(s.value)}", s.value)
             case Reg():
@@ -406,8 +407,9 @@ class _Parser:
             at = self.indices(line)
             if len(at) != 1:
                 line.fail(f"a prefetch of {name} takes one index")
+            cache = line.integer() if line.accept("cache") else 2
             self.advance(line)
-            return Prefetch(name, at[0])
+            return Prefetch(name, at[0], cache)
         return self.assignment(line)
 
     def block(self, line: _Line, depth: int) -> tuple[Stmt, ...]:

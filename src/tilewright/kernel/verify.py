@@ -223,8 +223,8 @@ class _Verifier:
     def prefetch(self, s: Prefetch) -> None:
         if s.buffer not in self.access:
             self.fail("there is no buffer or scratch area of this name")
-        if self.lanes:
-            self.fail("it stands outside vector loops")
+        if s.cache not in (1, 2):
+            self.fail(f"a core has caches 1 and 2, got {s.cache}")
         self.typed(s.index, dt.int64, "the index")
 
     def register(self, s: Reg) -> None:

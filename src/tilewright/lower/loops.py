@@ -20,6 +20,7 @@ from tilewright.kernel.ir import (
     Expr,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Set,
     Stmt,
@@ -36,6 +37,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, mentions
+from tilewright.lower.ahead import Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import FirstExtreme
@@ -58,6 +60,8 @@ CACHE_COST = 8  # an element costlier than this is kept in scratch when a later 
 WIDE_COLUMNS = 8
 ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
+BUSY = 6  # operations for an element: less is no reason to ask for several operands
+STORE_COST = 2  # operations that a store counts as
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
@@ -108,6 +112,7 @@ class _Emitter:
         self.together = self.choose_together(machine)
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
+        self.machine = machine
 
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
@@ -151,6 +156,8 @@ class _Emitter:
         cached = self.cached_values(rows, last)
         self.firsts = self.long_extremes()
         self.shared = self.read_by_elements(rows)
+        passes = self.passes(rows)
+        busiest = max(passes, key=lambda d: (passes[d], d), default=0)
         body: list[Stmt] = []
         for d in range(last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
@@ -180,6 +187,8 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
+            if d == busiest and inside:
+                inside = [*self.ask_ahead(len(passes) > 1, passes[d]), *inside]
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
             for one in extremes.values():
                 row += one.registers(lanes)
@@ -238,6 +247,42 @@ class _Emitter:
         assert self.vector is not None
         place, kind = var(self.vector.name), self.firsts[v].dtype
         return FirstExtreme(number, x, place, extent(self.vector.extent), v.op == "reduce_max", kind)
+
+    # ---- operands from memory ----
+
+    def passes(self, rows: set[Value]) -> dict[int, int]:
+        """The phases that pass over elements, and how much each computes for one: that which computes most waits least for memory
+        by itself."""
+        found = {self.depth[v] - 1 for v in self.group.reductions if v not in self.firsts.values()}
+        stored = [self.depth[v] for v in self.group.outputs if v not in rows]
+        work = dict.fromkeys(found, 0) | {d: STORE_COST * stored.count(d) for d in stored}
+        for v, depth in self.depth.items():
+            if v not in rows and depth in work:
+                work[depth] += own_cost(v)
+        return work
+
+    def ask_ahead(self, several: bool, work: int) -> list[Stmt]:
+        """Requests for what is read later, in the vector loop of a pass, one of several, that does this much for an element."""
+        if self.vector is None or not all(isinstance(d.extent, int) for d in self.nest.dims):
+            return []
+        along = Walk(self.vector, upper(self.vector.extent))
+        inner, outer = ([Walk(d, upper(d.extent)) for d in reversed(ds)] for ds in (self.inner, self.outer))
+        unit = 1
+        if not self.by_rows:
+            walks = [*inner, along, *outer]
+            unit = self.lanes if inner else 1
+        elif not several:
+            walks = [along, *inner, *outer]
+        else:  # every phase passes over the same row, or rows
+            unit = product(d.extent for d in self.nest.dims if d.reduced)
+            walks = outer
+            if self.together is not None:
+                unit *= self.together.count
+                walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
+        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
+        if len(wanted) > 1 and work < BUSY:
+            return []  # streams side by side keep memory busy by themselves
+        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 
     # ---- several rows together ----
 
