@@ -28,7 +28,7 @@ def test_a_concat_of_what_a_map_computes_is_written_by_it():
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-5)
     np.testing.assert_allclose(s.numpy(), es, rtol=1e-6)
     plan = f.executable(tw.tensor(a), tw.tensor(b)).stage_text("plan")
-    assert sum("concat" in line for line in plan.split("\n")) == 1, plan
+    assert any("map" in line and "concat" in line for line in plan.split("\n")), plan
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

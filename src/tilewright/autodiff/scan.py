@@ -204,7 +204,8 @@ def _of_last(loop: _Loop, cotangent: Value) -> Value | None:
         return None
     given, along = x.inputs[0], axes[0]
     low, high = ([0] * len(axes) for _ in range(2))
-    (high if loop.reverse else low)[along] = cotangent.shape[0] - 1  # type: ignore[operator]
+    assert loop.length is not None
+    (high if loop.reverse else low)[along] = loop.length - 1
     if given.shape[along] != 1 or list(x["low"]) != low or list(x["high"]) != high:
         return None
     return reshape(permute(given, axes), cotangent.shape[1:])

@@ -4,10 +4,11 @@
     while_loop(c, h) {h' = f(c, h)}       ->    copy h to carry;  loop while carry 0: plan of f over [c, carry | carry]
     switch(n, x) {f(x)} {g(x)}            ->    choice by n: plan of f over [x | results], plan of g over the same
 
-Bodies are lowered and scheduled like any other graph. A carry whose values before or after all iterations are results too lives in
-one stack of them: an iteration reads it there and writes the new one behind it. Another new carry is written over the old one where every element is
-read before; otherwise the two have a buffer each, and these trade places after every iteration. Where nobody knows how
-many iterations there are, the driver copies what an odd number of trades has left in the other buffer.
+Bodies are lowered and scheduled like any other graph. A carry whose values before or after all iterations are results too
+lives in one stack of them: an iteration reads it there and writes the new one behind it. Another new carry is written over
+the old one where every element is read before; otherwise the two have a buffer each, and these trade places after every
+iteration. Where nobody knows how many iterations there are, the driver copies what an odd number of trades has left in the
+other buffer.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def lower_loop(group: Group, stored: Callable[[Value], bool], machine: Machine, 
     results: dict[int, Place] = {m["index"]: m for m in group.members}
     for j, one in zip(numbers, outputs, strict=True):  # results that nobody reads have a place all the same
         results.setdefault(j, Temporary(one.dtype, one.type.size * (1 if j < v["carries"] else count or 0)))
-    views = {
+    views: dict[Place, tuple[Place, int]] = {
         results[j]: (stack.place, offset)
         for k, stack in stacks.items()
         for j, offset in ((k, stack.last), *stack.results.items())
@@ -122,7 +123,9 @@ def _stacks(group: Group, body: Body, count: int) -> dict[int, _Stack]:
         low = {leaf: one if v["reverse"] else 0}
         if not is_leaf(new[k]):
             low[new[k]] = 0 if v["reverse"] else one
-        chosen = {j: low[new[j]] for j in range(carries, len(new)) if new[j] in low and j not in taken | fixed}
+        chosen = {
+            j: low[new[j]] for j in range(carries, len(new)) if new[j] in low and j not in taken | fixed
+        }
         if chosen and k not in fixed and one:
             taken |= chosen.keys()
             place = Temporary(leaf.dtype, (count + 1) * leaf.type.size)

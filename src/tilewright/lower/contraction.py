@@ -208,7 +208,8 @@ class Contraction(Packing):
         # lanes along k take their sums across at the end of a piece
         self.split_k(most if contiguous_k and len(self.all_k) == 1 else LONG_K)
         along_a = words is None and plain_a and look.direct("a", "free")
-        rows_a = words is None and is_static(p.k) and upper(p.k[-1]) >= LONG_ROWS and look.in_rows("a") if p.k else False
+        long_rows = words is None and is_static(p.k) and upper((1, *p.k)[-1]) >= LONG_ROWS
+        rows_a = long_rows and look.in_rows("a")
         along_b = look.streams("b", "free")
         n = self.halo_n = None if plain_b else self.overlap_along_n()
         k = self.halo_k = None if plain_b else self.overlap_along_k()

@@ -48,14 +48,14 @@ class Situation:
     packed), of which a task computes a block.
 
     ``a``, ``b``: how the operand can be read: ``plain`` (in place, as it is), ``along`` (in place, contiguous along n), ``rows``
-    (in place, each row contiguous along k, wherever it begins), or ``computed``. ``inner``: lanes may run along k. ``whole``: an operand need not be packed to fill up its last word. ``unit``:
-    blocks of n are multiples of it where B is packed (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B
-    has, where windows overlap and B must be packed, else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the
-    range of k along which lanes run. ``long``: much follows each sum. ``itemsize``: bytes of an accumulator.
-    ``least_m``, ``least_n``: the smallest that m and n are at run time, where known no better (0: they are what they are).
-    ``settled``: B is the same in every run, so that packing it costs nothing. ``apart``: pieces of A's rows along k that lie
-    multiples of a page apart, and so in the same sets of L1. ``pieces``: how many times k long the whole sum is. ``once``: B lies
-    so badly that it is laid out once for all tasks.
+    (in place, each row contiguous along k, wherever it begins), or ``computed``. ``inner``: lanes may run along k. ``whole``: an
+    operand need not be packed to fill up its last word. ``unit``: blocks of n are multiples of it where B is packed
+    (``inner_unit``: with lanes along k). ``packed_k``: the rows that a packed B has, where windows overlap and B must be packed,
+    else 0; ``packed_inner``: B must be packed with lanes along k. ``tail``: the range of k along which lanes run. ``long``: much
+    follows each sum. ``itemsize``: bytes of an accumulator. ``least_m``, ``least_n``: the smallest that m and n are at run time,
+    where known no better (0: they are what they are). ``settled``: B is the same in every run, so that packing it costs nothing.
+    ``apart``: pieces of A's rows along k that lie multiples of a page apart, and so in the same sets of L1. ``pieces``: how many
+    times k long the whole sum is. ``once``: B lies so badly that it is laid out once for all tasks.
     """
 
     element: str
