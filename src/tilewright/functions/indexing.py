@@ -282,7 +282,7 @@ def _fits(size: int, index: Tensor) -> bool:
 def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[int, ...], int]:
     """Apply slices and new axes; give (tensor, index tensors of one shape, their axes, where the result's index axes go)."""
     basic: list[Any] = [_FULL if i is not None and not isinstance(i, slice) else i for i in items]
-    moved = getitem(x, tuple(basic))
+    moved = x if all(i == _FULL for i in basic) else getitem(x, tuple(basic))
     arrays = [(n, i) for n, i in enumerate(items) if i is not None and not isinstance(i, slice)]
     axes = tuple(n for n, _ in arrays)  # None and slices keep one axis each, so positions are axes
     source_axis = {n: sum(1 for j in items[:n] if j is not None) for n in axes}
@@ -304,6 +304,11 @@ def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[
 
 def _advanced(x: Tensor, items: list[Any]) -> Tensor:
     moved, indices, axes, place = _arranged(x, items)
+    return _gathered(axes, place, moved, *indices)
+
+
+@composite
+def _gathered(axes: tuple[int, ...], place: int, moved: Tensor, *indices: Tensor) -> Tensor:
     out = apply("gather", moved, *indices, axes=axes)
     rank = indices[0].ndim
     if place and rank:
