@@ -8,6 +8,7 @@ so the mask is computed first. Writing makes a new value: with slices a masked c
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -216,6 +217,10 @@ def _symbolic_slice(item: slice, size: Any) -> tuple[int, Any, int]:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``, see the file's head. Raises ``IndexingError`` for what is out of range or not an index."""
+    if index.__class__ is int:
+        row = _row(x, index)
+        if row is not None:
+            return row
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
         # a mask without axes takes all of x or nothing, along a new axis
         return getitem(reshape(x, (1, *x.shape)), slice(None, int(_read_mask(index))))
@@ -225,6 +230,22 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if x._value.buffer is not None and modes.trace is None and not (x._requires_grad and modes.grad):
         return _view(x, items, tuple(_basic(items, x.shape).shape))
     return _move(x, tuple(items))
+
+
+def _row(x: Tensor, index: int) -> Tensor | None:
+    """One place along the first axis of a tensor that lies in memory: a view. None where that is not all there is to it."""
+    value = x._value
+    buffer, shape = value.buffer, value.type.shape
+    if buffer is None or not shape or modes.trace is not None or x._trace is not None:
+        return None
+    if (x._requires_grad and modes.grad) or not -shape[0] <= index < shape[0]:
+        return None
+    count = math.prod(shape[1:])
+    if not count:
+        return None
+    at = index if index >= 0 else shape[0] + index
+    part = buffer.view(at * count * buffer.dtype.itemsize, count)
+    return from_buffer(part, value.type.dtype, shape[1:])  # type: ignore[arg-type]
 
 
 @composite
