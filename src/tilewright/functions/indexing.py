@@ -217,10 +217,10 @@ def _symbolic_slice(item: slice, size: Any) -> tuple[int, Any, int]:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``, see the file's head. Raises ``IndexingError`` for what is out of range or not an index."""
-    if index.__class__ is int:
-        row = _row(x, index)
-        if row is not None:
-            return row
+    if index.__class__ is int or index.__class__ is slice:
+        rows = _rows(x, index)
+        if rows is not None:
+            return rows
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
         # a mask without axes takes all of x or nothing, along a new axis
         return getitem(reshape(x, (1, *x.shape)), slice(None, int(_read_mask(index))))
@@ -232,20 +232,34 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     return _move(x, tuple(items))
 
 
-def _row(x: Tensor, index: int) -> Tensor | None:
-    """One place along the first axis of a tensor that lies in memory: a view. None where that is not all there is to it."""
+def _rows(x: Tensor, index: Any) -> Tensor | None:
+    """Places side by side along the first axis of a tensor that lies in memory, or one of them: a view. None where that is not
+    all there is to it."""
     value = x._value
     buffer, shape = value.buffer, value.type.shape
     if buffer is None or not shape or modes.trace is not None or x._trace is not None:
         return None
-    if (x._requires_grad and modes.grad) or not -shape[0] <= index < shape[0]:
+    if x._requires_grad and modes.grad:
         return None
-    count = math.prod(shape[1:])
+    size, rest = shape[0], shape[1:]
+    count = math.prod(rest)
+    if index.__class__ is int:
+        if not -size <= index < size:
+            return None
+        at = index if index >= 0 else size + index
+    else:
+        try:
+            at, last, step = index.indices(size)
+        except (TypeError, ValueError):
+            return None
+        if step != 1 or last <= at:
+            return None
+        count *= last - at
+        rest = (last - at, *rest)
     if not count:
         return None
-    at = index if index >= 0 else shape[0] + index
-    part = buffer.view(at * count * buffer.dtype.itemsize, count)
-    return from_buffer(part, value.type.dtype, shape[1:])  # type: ignore[arg-type]
+    row = buffer.nbytes // size
+    return from_buffer(buffer.view(at * row, count), value.type.dtype, rest)  # type: ignore[arg-type]
 
 
 @composite
