@@ -265,3 +265,27 @@ def test_a_value_that_does_not_fit() -> None:
     x = tw.tensor(X)
     with pytest.raises(tw.ShapeError, match="does not fit the indexed part"):
         x[0] = tw.zeros(7)
+
+
+def test_rows_of_a_tensor_in_memory_are_views() -> None:
+    array = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    x = tw.tensor(array)
+    for index in (0, 3, -1, -4, slice(1, 3), slice(None), slice(-2, None), slice(0, 99), slice(3, 4)):
+        part = x[index]
+        np.testing.assert_array_equal(part.numpy(), array[index])
+        assert np.shares_memory(part.numpy(), x.numpy())
+    for index in (slice(2, 2), slice(3, 1), slice(None, None, 2), slice(None, None, -1), slice(9, 12)):
+        np.testing.assert_array_equal(x[index].numpy(), array[index])
+    np.testing.assert_array_equal(tw.tensor(array[:, :0])[1].numpy(), array[1, :0])
+    for wrong in (4, -5):
+        with pytest.raises(tw.IndexingError, match=f"{wrong} is out of range for axis 0 of size 4"):
+            x[wrong]
+    with pytest.raises(tw.IndexingError, match="not integers"):
+        x[slice("a", None)]
+    with pytest.raises(tw.IndexingError, match="1 indices for a tensor of rank 0"):
+        tw.tensor(1.0)[0]
+    x.requires_grad = True
+    x[1:3].sum().backward()
+    assert x.grad is not None and x.grad.numpy().sum() == 12
+    with tw.no_grad():
+        assert not x[2].requires_grad

@@ -27,6 +27,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     real = compiler.compile
     saved = execute._programs.copy()
     execute._programs.clear()
+    execute._written_out.clear()
 
     def counting(inputs, outputs, *rest):
         count.compiled += 1

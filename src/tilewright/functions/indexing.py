@@ -8,6 +8,7 @@ so the mask is computed first. Writing makes a new value: with slices a masked c
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -216,6 +217,10 @@ def _symbolic_slice(item: slice, size: Any) -> tuple[int, Any, int]:
 
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``, see the file's head. Raises ``IndexingError`` for what is out of range or not an index."""
+    if index.__class__ is int or index.__class__ is slice:
+        rows = _rows(x, index)
+        if rows is not None:
+            return rows
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
         # a mask without axes takes all of x or nothing, along a new axis
         return getitem(reshape(x, (1, *x.shape)), slice(None, int(_read_mask(index))))
@@ -225,6 +230,36 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if x._value.buffer is not None and modes.trace is None and not (x._requires_grad and modes.grad):
         return _view(x, items, tuple(_basic(items, x.shape).shape))
     return _move(x, tuple(items))
+
+
+def _rows(x: Tensor, index: Any) -> Tensor | None:
+    """Places side by side along the first axis of a tensor that lies in memory, or one of them: a view. None where that is not
+    all there is to it."""
+    value = x._value
+    buffer, shape = value.buffer, value.type.shape
+    if buffer is None or not shape or modes.trace is not None or x._trace is not None:
+        return None
+    if x._requires_grad and modes.grad:
+        return None
+    size, rest = shape[0], shape[1:]
+    count = math.prod(rest)
+    if index.__class__ is int:
+        if not -size <= index < size:
+            return None
+        at = index if index >= 0 else size + index
+    else:
+        try:
+            at, last, step = index.indices(size)
+        except (TypeError, ValueError):
+            return None
+        if step != 1 or last <= at:
+            return None
+        count *= last - at
+        rest = (last - at, *rest)
+    if not count:
+        return None
+    row = buffer.nbytes // size
+    return from_buffer(buffer.view(at * row, count), value.type.dtype, rest)  # type: ignore[arg-type]
 
 
 @composite
@@ -282,7 +317,7 @@ def _fits(size: int, index: Tensor) -> bool:
 def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[int, ...], int]:
     """Apply slices and new axes; give (tensor, index tensors of one shape, their axes, where the result's index axes go)."""
     basic: list[Any] = [_FULL if i is not None and not isinstance(i, slice) else i for i in items]
-    moved = getitem(x, tuple(basic))
+    moved = x if all(i == _FULL for i in basic) else getitem(x, tuple(basic))
     arrays = [(n, i) for n, i in enumerate(items) if i is not None and not isinstance(i, slice)]
     axes = tuple(n for n, _ in arrays)  # None and slices keep one axis each, so positions are axes
     source_axis = {n: sum(1 for j in items[:n] if j is not None) for n in axes}
@@ -304,6 +339,11 @@ def _arranged(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Tensor], tuple[
 
 def _advanced(x: Tensor, items: list[Any]) -> Tensor:
     moved, indices, axes, place = _arranged(x, items)
+    return _gathered(axes, place, moved, *indices)
+
+
+@composite
+def _gathered(axes: tuple[int, ...], place: int, moved: Tensor, *indices: Tensor) -> Tensor:
     out = apply("gather", moved, *indices, axes=axes)
     rank = indices[0].ndim
     if place and rank:

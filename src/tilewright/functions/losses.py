@@ -239,8 +239,7 @@ def _check_classes(target: Tensor, classes: int, ignore_index: int, function: st
     if buffer is None or modes.trace is not None or target.size == 0:
         return
     numbers = buffer.to_numpy()
-    low, high = int(numbers.min()), int(numbers.max())
-    if low >= 0 and high < classes:
+    if numbers.view(f"u{numbers.itemsize}").max() < classes:  # as unsigned numbers, negative ones are large
         return
     bad = numbers[((numbers < 0) | (numbers >= classes)) & (numbers != ignore_index)]
     if bad.size:

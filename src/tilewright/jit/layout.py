@@ -42,9 +42,10 @@ OPERAND = record(
 
 
 class Kind:
-    """Of operands: where they come from; the last two are tensors that must have no gradient, or one."""
+    """Of operands: where they come from, GRADIENT from the tensor whose it is; the last two are tensors that must have no
+    gradient, or one."""
 
-    ARGUMENT, CAPTURED, CONSTANT, SAME, NO_GRAD, SOME_GRAD = range(6)
+    ARGUMENT, CAPTURED, CONSTANT, SAME, GRADIENT, NO_GRAD, SOME_GRAD = range(7)
 
 
 class Write:

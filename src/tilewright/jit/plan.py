@@ -19,7 +19,7 @@ from tilewright.core.trees import unflatten
 from tilewright.graph.ir import TensorType, fresh_leaf, leaf_ids
 from tilewright.jit import native
 from tilewright.jit.layout import FRESH, GUARD, OPERAND, PLAN, RESULT, Kind, Write
-from tilewright.jit.variant import ARGUMENT, CAPTURED, FIXED, OUTPUT, Variant
+from tilewright.jit.variant import ARGUMENT, CAPTURED, FIXED, GRADIENT, OUTPUT, Variant
 from tilewright.runtime import builtin, profiler
 from tilewright.runtime.blocks import block_type, shelf
 from tilewright.runtime.buffers import Buffer
@@ -110,17 +110,12 @@ def _fits(variant: Variant) -> bool:
     program = variant.program
     if variant.inline or variant.recorded or variant.keep or variant.symbolic or program is None:
         return False
-    if (
-        program.executable is None
-        or program.executable.sizes
-        or variant.gradient_types
-        or variant.other_writes
-    ):
+    if program.executable is None or program.executable.sizes or variant.other_writes:
         return False
     executable = program.executable
     absent = {id(tensor) for tensor, absent in variant.grad_guards if absent}
     return (
-        all(kind in (ARGUMENT, CAPTURED, FIXED) for kind, _, _, _ in variant.binds)
+        all(kind in (ARGUMENT, CAPTURED, GRADIENT, FIXED) for kind, _, _, _ in variant.binds)
         and all(kind == OUTPUT for kind, _ in variant.results)
         and all(r < 0 for r in program.results)
         and all(not executable.results[~program.results[p]][0] for _, p in variant.results)
@@ -260,6 +255,10 @@ class _Planner:
             row = {"kind": Kind.CAPTURED, "source": self.kept(tensor), "slot": slot}
             row["memory_version"] = versions.get(slot, 0)
             rows.append(row | self.type(type, required))
+        for owner, type in self.variant.gradient_types:
+            slot = bound.pop((GRADIENT, id(owner)), 0)
+            row = {"kind": Kind.GRADIENT, "source": self.kept(owner), "slot": slot}
+            rows.append(row | self.type(type, False))
         for tensor, absent in self.variant.grad_guards:
             kind = Kind.NO_GRAD if absent else Kind.SOME_GRAD
             rows.append({"kind": kind, "source": self.kept(tensor)})
@@ -292,10 +291,14 @@ class _Planner:
 
         def failed(code: int, *args: Any) -> None:
             tensors = [arg for arg in args if isinstance(arg, Tensor)]
-            buffers = [
-                source if kind == FIXED else (tensors[source] if kind == ARGUMENT else source)._buffer()
-                for kind, source in binds
-            ]
+
+            def memory(kind: int, source: Any) -> Buffer:
+                if kind == FIXED:
+                    return source  # type: ignore[no-any-return]
+                tensor = tensors[source] if kind == ARGUMENT else source
+                return (tensor._grad if kind == GRADIENT else tensor)._buffer()  # type: ignore[no-any-return]
+
+            buffers = [memory(kind, source) for kind, source in binds]
             executable.fail((code, 0, 0, 0), buffers)
 
         return failed

@@ -23,6 +23,7 @@ __all__ = ["composite"]
 
 P = ParamSpec("P")
 CACHE_LIMIT = 256  # templates kept per function; the oldest go first
+_INTEGERS = {int}
 _EXACT = frozenset((int, bool, str, type(None), type(...), DType))
 
 
@@ -96,6 +97,9 @@ def _describe(arg: Any, key: list[Any]) -> bool:
     elif kind is float:
         key.append(repr(arg))  # 0.0 and -0.0 are equal, NaN is not equal to itself
     elif kind is tuple:
+        if {*map(type, arg)} == _INTEGERS:  # most are
+            key += (int, arg)
+            return True
         key += (tuple, len(arg))
         return all(_describe(item, key) for item in arg)
     elif kind is slice:

@@ -31,6 +31,7 @@ from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 
 __all__ = [
+    "Packed",
     "Plan",
     "UnboundLeaf",
     "changes",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
+Packed = tuple[Template, tuple[Value, ...]]
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
 
 
@@ -61,7 +63,7 @@ class Plan:
     leaf_of: dict[int, int]
     outputs: list[int]
     numbers: dict[Value, int]
-    packed: dict[int, tuple[Template, tuple[Value, ...]]]
+    packed: dict[int, Packed]
 
 
 def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any] | None = None) -> Plan:
@@ -73,51 +75,45 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
     order: list[Value] = []
     leaves: list[Value] = []
     leaf_of: dict[int, int] = {}
-    whole: dict[int, tuple[Template, tuple[Value, ...]]] = {}
+    whole: dict[int, Packed] = {}
     signature: list[Any] = []
-    stack = list(reversed(outputs))
+    stack: list[Value | None] = [*reversed(outputs)]
+    begun: list[tuple[Value, Packed | None, Any, tuple[Value, ...]]] = []
     while stack:
-        value = stack[-1]
-        if value in numbers:
-            stack.pop()
+        value = stack.pop()
+        op: Any
+        if value is None:  # all operands of the last one begun have numbers
+            value, packed, op, inputs = begun.pop()
+            leaf = False
+        elif value in numbers:
             continue
-        packed = value.packed
-        if packed is not None and value.buffer is None and (bound is None or value not in bound):
-            template, inputs = packed
-            waiting = [i for i in inputs if i not in numbers]
-            if waiting:
-                waiting.reverse()
-                stack.extend(waiting)
-                continue
-            stack.pop()
-            number = numbers[value] = len(order)
-            order.append(value)
-            whole[number] = packed
-            signature.append(template.kind)
-            signature.extend([numbers[i] for i in inputs])
+        else:
+            packed = value.packed
+            if packed is None:
+                op = value.op
+                # A constant stays one where somebody read it: as an operand it would make another program.
+                leaf = value.buffer is not None and op != "constant"
+            else:
+                op, leaf = packed[0].kind, value.buffer is not None
+            if bound is not None:
+                leaf = leaf or value in bound
+            if not leaf:
+                inputs = value.inputs if packed is None else packed[1]
+                if op == "custom":
+                    inputs = (inputs[value["index"]],)
+                waiting = [i for i in inputs if i not in numbers]
+                if waiting:
+                    begun.append((value, packed, op, inputs))
+                    stack.append(None)
+                    waiting.reverse()
+                    stack.extend(waiting)
+                    continue
+                if op == "input":
+                    raise UnboundLeaf(value)
+                leaf = eager and op == "constant" and changes(value)
+        if not leaf and op in transparent:
+            numbers[value] = numbers[inputs[0]]
             continue
-        op = value.op if packed is None else "packed"
-        # A constant stays one where somebody read it: as an operand it would make another program.
-        leaf = value.buffer is not None and op != "constant"
-        if bound is not None:
-            leaf = leaf or value in bound
-        if not leaf:
-            inputs = value.inputs
-            if op == "custom":
-                inputs = (inputs[value["index"]],)
-            waiting = [i for i in inputs if i not in numbers]
-            if waiting:
-                waiting.reverse()
-                stack.extend(waiting)
-                continue
-            if op in transparent:
-                numbers[value] = numbers[inputs[0]]
-                stack.pop()
-                continue
-            if op == "input":
-                raise UnboundLeaf(value)
-            leaf = eager and op == "constant" and changes(value)
-        stack.pop()
         number = numbers[value] = len(order)
         order.append(value)
         if leaf:
@@ -130,7 +126,9 @@ def plan(outputs: Sequence[Value], eager: bool = True, bound: Mapping[Value, Any
             signature.append(value.type.dtype)
         else:
             signature.append(op)
-            if value.attrs:
+            if packed is not None:
+                whole[number] = packed
+            elif value.attrs:
                 signature.append(value.attrs)
             signature.extend([numbers[i] for i in inputs])
     results = [numbers[v] for v in outputs]

@@ -15,6 +15,7 @@ from tilewright.graph.ir import Value, constant, make
 from tilewright.tensor import hooks, lazy, replay
 from tilewright.tensor.deferred import expand
 from tilewright.tensor.errors import GradientError, ShapeError
+from tilewright.tensor.execute import Packed
 from tilewright.tensor.modes import modes, set_grad_enabled
 
 if TYPE_CHECKING:
@@ -51,24 +52,30 @@ def history(outputs: Sequence[Value]) -> list[Value]:
 
 
 def _outline(
-    output: Value, packed: dict[Value, replay.Packed]
+    output: Value, packed: dict[Value, Packed]
 ) -> tuple[list[Value], list[tuple[Value, Tensor]]] | None:
     """``history`` and ``_leaves`` of one value, where packed values on the way stay what they are and are noted. None where
     the graph has to be written out: with rules or hooks of the user's in it, or graphs of compiled calls."""
     order: list[Value] = []
     leaves: list[tuple[Value, Tensor]] = []
     seen: set[Value] = set()
-    stack = [output]
+    stack: list[Value | None] = [output]
+    begun: list[Value] = []
     while stack:
-        value = stack[-1]
+        value = stack.pop()
+        if value is None:  # all operands of the last one begun are in the order
+            value = begun.pop()
+            seen.add(value)
+            order.append(value)
+            continue
         if value in seen:
-            stack.pop()
             continue
         whole = value.packed
         role = None
         if whole is not None:
+            packed[value] = whole
             inputs = whole[1]
-            waiting = [inputs[n] for n in whole[0].flows if inputs[n] not in seen]
+            waiting = [i for n in whole[0].flows if (i := inputs[n]) not in seen]
         else:
             op = value.op
             if op == "custom":
@@ -78,14 +85,13 @@ def _outline(
             ends = op == "stop_gradient" or role is not None
             waiting = [] if ends else [i for i in value.inputs if i not in seen and i.type.dtype.is_inexact]
         if waiting:
+            begun.append(value)
+            stack.append(None)
             stack.extend(waiting)
             continue
-        stack.pop()
         seen.add(value)
         order.append(value)
-        if whole is not None:
-            packed[value] = whole
-        elif role is not None:
+        if role is not None:
             if isinstance(role, lazy.Deferred):
                 return None
             if isinstance(role, str):
@@ -201,7 +207,7 @@ def _repeated(tensor: Tensor, gradient: Tensor | None) -> bool:
     if gradient is not None or tensor._value.type.shape:
         (seed,) = _seeds((tensor,), (gradient,), "backward")  # or an error
         given = None if gradient is None else seed
-    packed: dict[Value, replay.Packed] = {}
+    packed: dict[Value, Packed] = {}
     outline = _outline(tensor._value, packed)
     if outline is None:
         return False

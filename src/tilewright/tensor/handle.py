@@ -350,10 +350,11 @@ class Tensor(Methods):
 
     def item(self) -> Any:
         """The only element as a Python number. Raises ``ShapeError`` when there is not exactly one."""
-        if self.size != 1:
+        shape = self._value.type.shape
+        if shape and self.size != 1:
             raise ShapeError(f"item: the tensor of shape {self.shape} has {self.size} elements, not one")
-        element = self.numpy().reshape(())
-        return element.astype(_plain_type(self.dtype)).item()
+        element, plain = self.numpy(), _plain_type(self.dtype)
+        return (element if element.dtype is plain else element.reshape(()).astype(plain)).item()
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""

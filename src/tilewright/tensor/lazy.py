@@ -278,6 +278,10 @@ def drop_computed(groups: Iterable[Group]) -> None:
 
 
 def _compute(tensors: list[Tensor]) -> None:
+    if len(tensors) == 1 and (value := tensors[0]._value).packed is not None:
+        (value.buffer,) = execute.evaluate(execute.plan([value]))
+        settle(tensors[0])
+        return
     values = list(dict.fromkeys(t._value for t in tensors))
     planned = execute.plan(values)
     for value, buffer in zip(values, execute.evaluate(planned), strict=True):

@@ -19,14 +19,14 @@ from tilewright.autodiff.vjp import vjp
 from tilewright.core.settings import settings
 from tilewright.graph.build import full, zeros_like
 from tilewright.graph.ir import Value, constant, input_value, make
-from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
 from tilewright.tensor import execute, lazy
+from tilewright.tensor.execute import Packed
 
 if TYPE_CHECKING:
     from tilewright.tensor.handle import Tensor
 
-__all__ = ["Packed", "run"]
+__all__ = ["run"]
 
 CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 
@@ -34,7 +34,6 @@ CACHE_LIMIT = 256  # programs kept; the least recently used goes first
 # stands for a variable of a transformation.
 _OPAQUE = frozenset(("custom", "mark"))
 
-Packed = tuple[Template, tuple[Value, ...]]
 _NOTHING: Mapping[Value, Packed] = {}
 
 
@@ -126,34 +125,40 @@ def _number(
     write one out at any time."""
     graph = _Numbered([], {}, [], set(), [], {})
     numbers, order, given, signature = graph.numbers, graph.order, graph.given, graph.signature
-    stack = list(reversed(roots))
+    stack: list[Value | None] = [*reversed(roots)]
+    begun: list[tuple[Value, Packed | None, Any, tuple[Value, ...], bool]] = []
     while stack:
-        value = stack[-1]
-        if value in numbers:
-            stack.pop()
-            continue
-        whole = packed.get(value) if value in history else value.packed
+        value = stack.pop()
         op: Any
-        if whole is None:
-            op, inputs = value.op, value.inputs
-            held = value.buffer is not None and op != "constant"
-            leaf = value in leaves or (held and (not inputs or value not in history or _ends(value)))
+        if value is None:  # all operands of the last one begun have numbers
+            value, whole, op, inputs, held = begun.pop()
+            leaf = False
+        elif value in numbers:
+            continue
         else:
-            op, inputs = whole[0].kind, whole[1]
-            held = value.buffer is not None
-            leaf = held and not (value in history and whole[0].flows)
-        if not leaf:
-            waiting = [i for i in inputs if i not in numbers]
-            if waiting:
-                waiting.reverse()
-                stack.extend(waiting)
-                continue
-            if op in _OPAQUE:
-                raise _Opaque
-            if op == "input":
-                raise execute.UnboundLeaf(value)
-            leaf = op == "constant" and execute.changes(value)
-        stack.pop()
+            inside = value in history
+            whole = packed.get(value) if inside else value.packed
+            if whole is None:
+                op, inputs = value.op, value.inputs
+                held = value.buffer is not None and op != "constant"
+                leaf = value in leaves or (held and (not inputs or not inside or _ends(value)))
+            else:
+                op, inputs = whole[0].kind, whole[1]
+                held = value.buffer is not None
+                leaf = held and not (inside and whole[0].flows)
+            if not leaf:
+                if op in _OPAQUE:
+                    raise _Opaque
+                if op == "input":
+                    raise execute.UnboundLeaf(value)
+                waiting = [i for i in inputs if i not in numbers]
+                if waiting:
+                    begun.append((value, whole, op, inputs, held))
+                    stack.append(None)
+                    waiting.reverse()
+                    stack.extend(waiting)
+                    continue
+                leaf = op == "constant" and execute.changes(value)
         number = numbers[value] = len(order)
         order.append(value)
         if leaf or held:
