@@ -175,8 +175,8 @@ class AttentionNest:
         ]  # fmt: skip
 
     def turn(self, turned: str, element: Element) -> list[Stmt]:
-        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes in
-        registers."""
+        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes
+        in registers."""
         t, out = self.tiling, list[Stmt]()
         for active, first, blocks in lane_blocks(self.d, t.lanes):
             feature = var("f") * t.lanes + first + var("c")
@@ -219,7 +219,7 @@ class AttentionNest:
     ) -> list[Stmt]:
         """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
 
-        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
+        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``, over ``vectors`` of which ``column`` runs.
         """
         i = var("i") if rows > 1 else index(0)
         j = var("j") if vectors > 1 else index(0)
