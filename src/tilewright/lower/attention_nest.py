@@ -219,7 +219,7 @@ class AttentionNest:
     ) -> list[Stmt]:
         """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
 
-        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``, over ``vectors`` of which ``column`` runs.
+        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors``.
         """
         i = var("i") if rows > 1 else index(0)
         j = var("j") if vectors > 1 else index(0)

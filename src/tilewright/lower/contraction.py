@@ -76,7 +76,7 @@ SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
-STRIP_ROWS = 48  # of sums that a long epilogue works on at once, where its lines are asked for
+STRIP_ROWS = 48  # of sums at least that a long epilogue works on at once, where its lines are asked for
 CHEAP = 40  # operations of a long epilogue up to which two vectors go side by side
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 
@@ -305,9 +305,9 @@ class Contraction(Asking):
         cut = not rest and isinstance(self.m.size, int) and self.m.size % t.mc == 0
         if t.variant != "columns" or not self.far or not cut:
             return t.mc
-        return t.mr * max(
-            (d for d in range(1, tiles + 1) if tiles % d == 0 and d * t.mr <= STRIP_ROWS), default=1
-        )
+        row = t.nc * self.problem.kind.itemsize * (1 + len(self.far))
+        most = max(STRIP_ROWS, self.machine.l2 // 2 // row) // t.mr
+        return t.mr * max((d for d in range(1, tiles + 1) if tiles % d == 0 and d <= most), default=1)
 
     def overlap_along_n(self) -> Halo | None:
         """Windows whose places are a range that runs flat along n; those before it become tasks."""
