@@ -252,7 +252,7 @@ class _Backward(AttentionNest):
         self.keys, self.values = self.area(t.block * self.row), self.area(t.block * self.row)
         # small scores of all queries are kept until every sum over queries is taken at once
         scores = 2 * t.block * t.queries * self.kind.itemsize
-        self.whole = self.single and self.t <= t.queries and scores <= machine.l2 // 4
+        self.whole = self.single and 0 < self.t <= t.queries and scores <= machine.l2 // 4
         self.width = t.queries if self.whole else t.panel
         self.first_column = PANEL * t.panel if self.whole else index(0)
         self.direct = self.finishes("q")

@@ -90,7 +90,7 @@ class AttentionNest:
         lanes = self.tiling.lanes
         self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
         # all keys in one block: what a panel of queries sums over keys is finished at once
-        self.single = self.s <= self.tiling.block
+        self.single = 0 < self.s <= self.tiling.block
         self.tiles = 0  # register tiles so far: each has a name of its own
         self.builder, self.space = Builder(), Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
