@@ -122,7 +122,33 @@ def _sum(terms: list[Value]) -> Value:
             if len(pieces) > 1 and [*(t["low"][axis] for t in pieces), terms[0].shape[axis]] == starts:
                 joined = make("concat", [t.inputs[0] for t in pieces], axis=axis)
                 terms = [*(t for t in terms if t not in pieces), joined]
-    return reduce(add, terms)
+    return reduce(_added, terms)
+
+
+def _added(a: Value, b: Value) -> Value:
+    """a + b; of two products of a cotangent with functions of the operand, the cotangent times the functions' sum: one number for
+    a later pass to read, computed where the operand is."""
+    if not a.dtype.is_float or a.op != "mul" or b.op != "mul":
+        return add(a, b)
+    first, second = _factors(a), _factors(b)
+    common = [x for x in first if x in second and x.op in ("dot", "conv")]
+    if len(common) != 1:
+        return add(a, b)
+    (shared,) = common
+    rests = []
+    for factors in (first, second):
+        factors.remove(shared)
+        if not factors:
+            return add(a, b)
+        rests.append(reduce(mul, factors))
+    return mul(shared, add(*rests))
+
+
+def _factors(x: Value) -> list[Value]:
+    """What a product is made of, as deep as it is one."""
+    if x.op != "mul":
+        return [x]
+    return [f for part in x.inputs for f in _factors(part)]
 
 
 def _pads_only(term: Value, axis: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the tiles of a contraction ask for while they multiply: lines of B that come next, and those that a long epilogue meets.
+"""What the tiles of a contraction ask for while they multiply: lines of B that come next, and those that the epilogue meets.
 
 Lines that lie in memory arrive while the processor computes, if it asks for them early enough (``Prefetch`` in the kernel IR).
 """
@@ -34,7 +34,7 @@ class Asking(Packing):
     next_n: Affine | None  # which block of columns the next task that copies B has
     long: bool
     strip: int  # rows of a block that a long epilogue follows at once
-    far: list[Value]  # what a long epilogue reads and writes beyond L2
+    far: list[Value]  # what the epilogue reads and writes that is not in L2 by then
 
     def ahead(
         self,
@@ -109,13 +109,13 @@ class Asking(Packing):
     def ahead_of_epilogue(
         self, batch: At, mo: At, no: At, first_row: Affine, first_column: Affine, local: At
     ) -> list[Stmt]:
-        """Ask for the lines that a long epilogue will read and write where a tile is: in a step of k, for those of one of its
+        """Ask for the lines that the epilogue will read and write where a tile is: in a step of k, for those of one of its
         vectors. Stores into lines that are not there would wait for them as loads do."""
         t, static = self.tiling, isinstance(self.m.size, int) and isinstance(self.n.size, int)
         nbytes = (
             self.strip * t.nc * self.problem.kind.itemsize * (1 + len(self.far))
         )  # of a strip, with its sums
-        if not (self.long and self.far and local and static) or nbytes > self.machine.l2:
+        if not (self.far and local and static) or (self.long and nbytes > self.machine.l2):
             return []
         vectors = -(-self.width // t.lanes)
         lines = t.mr * vectors

@@ -288,7 +288,8 @@ class Contraction(Asking):
         replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
         long = epilogue_cost(self.group, self.stored) > most or (replaces and not self.when)
         self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
-        self.far = self.read_and_written(self.machine.l2) if self.long else []
+        # what a tile stores waits in L2 for the block's end, or is finished at once
+        self.far = self.read_and_written(self.machine.l2 // (1 if self.long else 4))
         self.strip = self.rows_of_strip()
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
@@ -303,7 +304,7 @@ class Contraction(Asking):
         t = self.tiling
         tiles, rest = divmod(t.mc, t.mr)
         cut = not rest and isinstance(self.m.size, int) and self.m.size % t.mc == 0
-        if t.variant != "columns" or not self.far or not cut:
+        if t.variant != "columns" or not (self.long and self.far and cut):
             return t.mc
         row = t.nc * self.problem.kind.itemsize * (1 + len(self.far))
         most = max(STRIP_ROWS, self.machine.l2 // 2 // row) // t.mr
@@ -557,9 +558,11 @@ class Contraction(Asking):
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
-        asks = self.ahead_of_epilogue(batch, mo, no, m_block + m_start, n_block + n_start, local)
+        asks = list[Stmt]()
+        if len(loops) == 1 and self.partial is None:
+            asks = self.ahead_of_epilogue(batch, mo, no, m_block + m_start, n_block + n_start, local)
         lines = t.mr * -(-width // t.lanes)
-        if asks and len(loops) == 1 and lines < self.k:
+        if asks and lines < self.k:
             # each line is asked for once, in the first steps
             ((name, length),) = loops
             step = [
