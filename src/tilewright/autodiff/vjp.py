@@ -65,6 +65,9 @@ Rule = Callable[[Value, Value], Cotangents]
 # ---- the transform -----------------------------------------------------------------------------------------
 
 
+MOST_FACTORS = 12  # of a product that is taken apart
+
+
 def vjp(
     outputs: Sequence[Value], cotangents: Sequence[Value | None], wrt: Sequence[Value]
 ) -> list[Value | None]:
@@ -126,29 +129,30 @@ def _sum(terms: list[Value]) -> Value:
 
 
 def _added(a: Value, b: Value) -> Value:
-    """a + b; of two products of a cotangent with functions of the operand, the cotangent times the functions' sum: one number for
-    a later pass to read, computed where the operand is."""
-    if not a.dtype.is_float or a.op != "mul" or b.op != "mul":
-        return add(a, b)
-    first, second = _factors(a), _factors(b)
-    common = [x for x in first if x in second and x.op in ("dot", "conv")]
-    if len(common) != 1:
-        return add(a, b)
-    (shared,) = common
-    rests = []
-    for factors in (first, second):
-        factors.remove(shared)
-        if not factors:
-            return add(a, b)
-        rests.append(reduce(mul, factors))
-    return mul(shared, add(*rests))
+    """a + b; of two products of a contraction with functions of the operand, such as GELU's, the contraction times the functions'
+    sum: one number for it to read, computed where the operand is."""
+    if a.dtype.is_float and a.op == b.op == "mul":
+        first, second = _factors(a), _factors(b)
+        common = [x for x in first if x in second and x.op in ("dot", "conv")]
+        if len(common) == 1 and len(first) > 1 and len(second) > 1:
+            first.remove(common[0])
+            second.remove(common[0])
+            return mul(common[0], add(reduce(mul, first), reduce(mul, second)))
+    return add(a, b)
 
 
 def _factors(x: Value) -> list[Value]:
-    """What a product is made of, as deep as it is one."""
-    if x.op != "mul":
-        return [x]
-    return [f for part in x.inputs for f in _factors(part)]
+    """What a product is made of, none where that is many: powers have exponentially many."""
+    found, rest = list[Value](), [x]
+    while rest:
+        v = rest.pop()
+        if v.op == "mul":
+            rest.extend(reversed(v.inputs))
+        else:
+            found.append(v)
+        if len(found) + len(rest) > MOST_FACTORS:
+            return []
+    return found
 
 
 def _pads_only(term: Value, axis: int) -> bool:

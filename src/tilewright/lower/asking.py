@@ -99,18 +99,20 @@ class Asking(Packing):
         reader.checks[:] = checks
         return found
 
-    def read_and_written(self, least: int) -> list[Value]:
-        """Values of at least so many bytes that the epilogue reads or writes."""
+    def met_by_epilogue(self) -> list[Value]:
+        """What the epilogue reads that is not in L2 by then; also what it writes if it is long, since all stores of a strip
+        follow each other then."""
         group = self.group
+        least = self.machine.l2 // (1 if self.long else 4)
         inside = topological(group.outputs, lambda v: v is group.anchor or self.stored(v))
-        moved = [v for v in inside if v in group.outputs or self.stored(v)]
-        return [v for v in moved if v.type.nbytes >= least]
+        met = [v for v in inside if self.stored(v) or (self.long and v in group.outputs)]
+        return [v for v in met if v.type.nbytes >= least]
 
     def ahead_of_epilogue(
         self, batch: At, mo: At, no: At, first_row: Affine, first_column: Affine, local: At
     ) -> list[Stmt]:
         """Ask for the lines that the epilogue will read and write where a tile is: in a step of k, for those of one of its
-        vectors. Stores into lines that are not there would wait for them as loads do."""
+        vectors."""
         t, static = self.tiling, isinstance(self.m.size, int) and isinstance(self.n.size, int)
         nbytes = (
             self.strip * t.nc * self.problem.kind.itemsize * (1 + len(self.far))

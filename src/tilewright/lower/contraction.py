@@ -288,8 +288,7 @@ class Contraction(Asking):
         replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
         long = epilogue_cost(self.group, self.stored) > most or (replaces and not self.when)
         self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
-        # what a tile stores waits in L2 for the block's end, or is finished at once
-        self.far = self.read_and_written(self.machine.l2 // (1 if self.long else 4))
+        self.far = self.met_by_epilogue()
         self.strip = self.rows_of_strip()
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
