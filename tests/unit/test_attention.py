@@ -132,8 +132,8 @@ def test_one_pass_gives_all_results_of_one_set_of_operands() -> None:
     assert len(compiler.compile(operands, other).groups) == 2
 
 
-def test_heads_are_read_where_they_lie() -> None:
-    b, t, h, d = 2, 70, 3, 16
+@pytest.mark.parametrize(("b", "t", "h", "d"), [(2, 70, 3, 16), (24, 64, 4, 32)])
+def test_heads_are_read_where_they_lie(b: int, t: int, h: int, d: int) -> None:
     packed = input_value(dt.float32, (b, t, 3, h, d))
     parts = []
     for i in range(3):
@@ -142,6 +142,9 @@ def test_heads_are_read_where_they_lie() -> None:
     out = attention(parts[0], parts[1], parts[2], 0.25, True)
     executable = compiler.compile([packed], [out])
     assert len(executable.schedule.steps) == 1 and executable.schedule.arena_bytes == 0
+    # a head's rows lie apart: from beyond L2 they are asked for a task before
+    beyond = 3 * parts[0].type.nbytes > executable.machine.l2 // 2
+    assert ("prefetch" in executable.stage_text("kernels")) == beyond
     (array,) = data([packed])
     (got,), (want,) = run_compiled([packed], [out], [array]), evaluate([out], {packed: array})
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)

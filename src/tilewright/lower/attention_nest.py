@@ -354,7 +354,9 @@ class AttentionNest:
     def asks(self, values: Sequence[Value]) -> list[Stmt]:
         """Prefetches of rows of the next head, in step ``s`` of tile ``kt`` of scores: all lines of a row in some steps."""
         out: list[Stmt] = []
-        for v in values if self.next is not None else ():
+        if self.next is None:
+            return out
+        for v in values:
             (extent,) = static(v.shape[-2:-1])
             lanes = LINE // v.dtype.itemsize
             row = least(var("kt") * self.tiling.keys + idiv(var("s") * self.tiling.keys, self.d), extent - 1)
