@@ -76,6 +76,7 @@ SHORT_EPILOGUE = 4  # the same where there are no lanes along n
 LONG_K = 1024
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
+SUM_CHUNK = 1 << 14  # elements of a sum of pieces that a thread adds at once
 STRIP_ROWS = 48  # of sums at least that a long epilogue works on at once, where its lines are asked for
 CHEAP = 40  # operations of a long epilogue up to which two vectors go side by side
 NEAR = 4  # elements this far apart are read as vectors and shuffled
@@ -423,7 +424,11 @@ class Contraction(Asking):
         self.start()
         shape, kind = self.group.anchor.shape, self.problem.kind
         size = product(shape)
-        flat = self.space.loop("e", total(shape))
+        lanes = max(1, self.machine.vector_bytes // kind.itemsize)
+        # rows, so that what the epilogue reads by an outer axis is one element for all lanes
+        run = self.run_of(shape)
+        element = self.space.loop("e", run)
+        flat = element if run == total(shape) else self.space.loop("r", -(-size // run)) * run + element
         at = self.space.unravel(flat, shape)
         source = self.builder.buffer(partial, "r")
         number = self.space.loop("s", pieces)
@@ -433,10 +438,25 @@ class Contraction(Asking):
             *self.loop_variable("s", pieces, [Set("sum", op("add", reg("sum", kind), term))]),
             *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
-        lanes = max(1, self.machine.vector_bytes // kind.itemsize)
-        kind_lanes = ("vector", lanes) if size > 1 else ("serial", 0)
-        loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
+        name = f"sum of pieces: {label}"
+        if run == total(shape):
+            kind_lanes = ("vector", lanes) if size > 1 else ("serial", 0)
+            loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
+            return self.replacing(self.builder.call((loop,), total(shape), SUM_CHUNK, name))
+        loop = Loop("r", LO, HI, (Loop("e", index(0), index(upper(run)), tuple(body), "vector", lanes),))
+        rows = max(1, SUM_CHUNK // upper(run))
+        return self.replacing(self.builder.call((loop,), size // upper(run), rows, name))
+
+    def run_of(self, shape: Shape) -> Extent:
+        """The elements that a loop over a sum of pieces runs over at once: the last axes, together at least a few vectors."""
+        if not is_static(shape):
+            return total(shape)
+        sizes = static(shape)
+        lanes = max(1, self.machine.vector_bytes // self.problem.kind.itemsize)
+        return next(
+            (n for n in (product(sizes[k:]) for k in reversed(range(len(sizes)))) if n >= 8 * lanes),
+            product(sizes),
+        )
 
     def replacing(self, call: Call) -> Call:
         """The call of an epilogue that runs once for each element, with the operands that results may be written over."""
