@@ -304,6 +304,8 @@ class Contraction(Asking):
         t = self.tiling
         tiles, rest = divmod(t.mc, t.mr)
         cut = not rest and isinstance(self.m.size, int) and self.m.size % t.mc == 0
+        # every strip reads all of the block's columns
+        cut = cut and self.k * t.nc * self.stored_kind.itemsize <= self.machine.l2
         if t.variant != "columns" or not (self.long and self.far and cut):
             return t.mc
         row = t.nc * self.problem.kind.itemsize * (1 + len(self.far))
