@@ -17,6 +17,7 @@ from tilewright import compiler
 from tilewright.autodiff.vjp import vjp
 from tilewright.codegen import llvm
 from tilewright.core import dtype as dt
+from tilewright.core.settings import settings
 from tilewright.functions import attention as functions
 from tilewright.graph.attention import attention, decompose_attention
 from tilewright.graph.build import permute, slice_
@@ -24,9 +25,12 @@ from tilewright.graph.ir import Value, input_value, make
 from tilewright.graph.reference import evaluate
 from tilewright.recipes.attention import choose_attention_tiling
 from tilewright.recipes.machine import Machine
+from tilewright.runtime.target import host_target
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(8)
+BELOW = {"avx512": ["avx2", "sse", "generic"], "avx2": ["sse", "generic"], "sse": ["generic"]}
+TARGETS = ["host", *BELOW.get(host_target().name, [])]
 
 
 def leaves(*shape: int, keys: int | None = None, dtype: dt.DType = dt.float64) -> list[Value]:
@@ -50,7 +54,7 @@ def everything(operands: list[Value], scale: float, causal: bool) -> list[Value]
 
 SIZES = [
     ((2, 3), 1, 1, 8), ((1,), 31, 33, 24), ((2,), 47, 200, 64), ((), 200, 47, 17), ((1, 2), 129, 257, 8),
-    ((1,), 260, 260, 100), ((1,), 64, 64, 256),
+    ((1,), 260, 260, 100), ((1,), 64, 64, 256), ((2,), 64, 64, 32), ((3,), 40, 56, 16), ((1,), 56, 24, 48),
 ]  # fmt: skip
 
 
@@ -70,6 +74,39 @@ def test_values_and_gradients_at_awkward_sizes(
     want += evaluate(slopes, dict(zip(operands, arrays, strict=True)))
     for got, expected in zip(run_compiled(operands, outputs, arrays), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12 * (1 + t) * d)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("t", "s", "d"), [(64, 64, 32), (48, 80, 16), (24, 100, 40), (130, 66, 24)])
+def test_float32_on_every_instruction_set(target: str, t: int, s: int, d: int) -> None:
+    for causal in (False, True):
+        operands = leaves(3, t, d, keys=s, dtype=dt.float32)
+        arrays = data(operands)
+        wide = leaves(3, t, d, keys=s)
+        with settings.override(target=target):
+            found = run_compiled(operands, everything(operands, 0.3, causal), arrays)
+        exact = dict(zip(wide, [a.astype(np.float64) for a in arrays], strict=True))
+        for got, want in zip(found, evaluate(everything(wide, 0.3, causal), exact), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=2e-5 * np.abs(want).max())
+
+
+def test_causal_sums_leave_out_what_a_tile_of_queries_does_not_see() -> None:
+    """Values and cotangents that no query of a tile meets are not multiplied by weights of zero: 0 times NaN would be NaN."""
+    operands = leaves(2, 64, 32, dtype=dt.float32)
+    arrays = data(operands)
+    q, k, v, g = operands
+    y = attention(q, k, v, 0.2, True)
+    dq, dv = vjp([y], [g], [q, v])
+    assert dq is not None and dv is not None
+    clean = run_compiled(operands, [y, dv], arrays)
+    arrays[2][:, 48:] = np.nan
+    (got,) = run_compiled(operands, [y], arrays)
+    assert np.array_equal(got[:, :48], clean[0][:, :48]) and np.isnan(got[:, 48:]).all()
+    arrays = [np.array(a) for a in data(operands)]
+    (clean_dv,) = run_compiled(operands, [dv], arrays)
+    arrays[3][:, :16] = np.nan
+    (got_dv,) = run_compiled(operands, [dv], arrays)
+    assert np.isnan(got_dv[:, :16]).all() and np.array_equal(got_dv[:, 16:], clean_dv[:, 16:])
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -95,8 +132,8 @@ def test_one_pass_gives_all_results_of_one_set_of_operands() -> None:
     assert len(compiler.compile(operands, other).groups) == 2
 
 
-def test_heads_are_read_where_they_lie() -> None:
-    b, t, h, d = 2, 70, 3, 16
+@pytest.mark.parametrize(("b", "t", "h", "d"), [(2, 70, 3, 16), (24, 64, 4, 32)])
+def test_heads_are_read_where_they_lie(b: int, t: int, h: int, d: int) -> None:
     packed = input_value(dt.float32, (b, t, 3, h, d))
     parts = []
     for i in range(3):
@@ -105,6 +142,9 @@ def test_heads_are_read_where_they_lie() -> None:
     out = attention(parts[0], parts[1], parts[2], 0.25, True)
     executable = compiler.compile([packed], [out])
     assert len(executable.schedule.steps) == 1 and executable.schedule.arena_bytes == 0
+    # a head's rows lie apart: from beyond L2 they are asked for a task before
+    beyond = 3 * parts[0].type.nbytes > executable.machine.l2 // 2
+    assert ("prefetch" in executable.stage_text("kernels")) == beyond
     (array,) = data([packed])
     (got,), (want,) = run_compiled([packed], [out], [array]), evaluate([out], {packed: array})
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)

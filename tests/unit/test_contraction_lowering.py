@@ -356,6 +356,32 @@ def test_tiles_ask_for_what_is_read_next() -> None:
             np.testing.assert_allclose(product(tw.asarray(x)).numpy(), x @ settled.T, rtol=1e-4, atol=1e-4)
 
 
+@levels
+def test_tiles_ask_for_what_a_long_epilogue_meets(target: str) -> None:
+    """Strips of rows, in equal tiles or in tiles that overlap; what is updated in place is updated once."""
+    rng = np.random.default_rng(7)
+    for m, n, k in ((1536, 512, 40), (1530, 520, 24), (1531, 514, 5)):
+        x, w, h, moment = (input_value(dt.float32, shape) for shape in ((m, k), (k, n), (m, n), (m, n)))
+        total = build.add(build.dot(x, w, ((1,), (0,))), h)
+        bent = build.mul(build.unary("tanh", total), build.unary("exp", build.unary("neg", build.mul(h, h))))
+        mixed = build.add(build.mul(moment, moment), build.mul(bent, bent))
+        arrays = [rng.standard_normal(v.shape).astype(np.float32) for v in (x, w, h, moment)]
+        with settings.override(target=target, threads=1):
+            executable = compiler.compile([x, w, h, moment], [total, mixed], donated={3: 1})
+            for kernel in executable.names:
+                verify(kernel)
+            found = native(executable, arrays)
+        text = executable.stage_text("kernels")
+        wide = [a.astype(np.float64) for a in arrays]
+        sums = wide[0] @ wide[1] + wide[2]
+        expected = sums, wide[3] ** 2 + (np.tanh(sums) * np.exp(-(wide[2] ** 2))) ** 2
+        for got, want in zip(found, expected, strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+        if (m, target) == (1536, "host"):
+            assert re.search(r"for k0 in 0\.\.\d+:\n( +prefetch b\d+.*\n){3}", text)
+            assert "for strip in" in text
+
+
 def test_merged_heads_are_copied_along_their_features() -> None:
     """Rows of A that are made of heads far apart: a loop over heads, then vectors along each head's features."""
     rng = np.random.default_rng(4)

@@ -175,6 +175,29 @@ def test_several_functions_of_one_value_are_computed_again_from_it() -> None:
     assert [v.op for v in forward.outputs] == ["mul", "add", "mul", "exp"]
 
 
+def test_the_slope_of_an_activation_is_one_number_stored_where_its_operand_is() -> None:
+    """The backward pass of GELU multiplies a contraction by the slope, which the forward pass stores instead of the operand."""
+    x, inner, outer = leaf(64, 32), leaf(32, 48), leaf(48, 16)
+    h = build.dot(x, inner, ((1,), (0,)))
+    y = build.mul(build.mul(h, 0.5), build.add(build.unary("erf", build.mul(h, 0.7)), 1.0))
+    z = build.dot(y, outer, ((1,), (0,)))
+    (slope,) = vjp([z], [z], [inner])
+    assert slope is not None
+    forward, _, back, *_ = form_groups(run_passes([z, slope]))
+    assert [v.op for v in forward.outputs] == ["mul", "add"]
+    assert [v.op for v in back.members] == ["dot", "mul"]
+
+
+def test_powers_of_a_contraction_are_not_taken_apart() -> None:
+    """Squares of squares have exponentially many factors."""
+    (x,) = leaves = [leaf(8, 8)]
+    y = build.dot(x, x, ((1,), (0,)))
+    for _ in range(60):
+        y = build.mul(y, y)
+    (found,) = vjp([y], [y], leaves)
+    assert found is not None
+
+
 def test_a_reduction_over_other_axes_is_a_group_of_its_own() -> None:
     e = build.unary("exp", leaf(32, 100))
     assert shown([build.reduce_sum(e, (0,)), build.reduce_sum(e, (1,))]) == [

@@ -65,6 +65,9 @@ Rule = Callable[[Value, Value], Cotangents]
 # ---- the transform -----------------------------------------------------------------------------------------
 
 
+MOST_FACTORS = 12  # of a product that is taken apart
+
+
 def vjp(
     outputs: Sequence[Value], cotangents: Sequence[Value | None], wrt: Sequence[Value]
 ) -> list[Value | None]:
@@ -122,7 +125,34 @@ def _sum(terms: list[Value]) -> Value:
             if len(pieces) > 1 and [*(t["low"][axis] for t in pieces), terms[0].shape[axis]] == starts:
                 joined = make("concat", [t.inputs[0] for t in pieces], axis=axis)
                 terms = [*(t for t in terms if t not in pieces), joined]
-    return reduce(add, terms)
+    return reduce(_added, terms)
+
+
+def _added(a: Value, b: Value) -> Value:
+    """a + b; of two products of a contraction with functions of the operand, such as GELU's, the contraction times the functions'
+    sum: one number for it to read, computed where the operand is."""
+    if a.dtype.is_float and a.op == b.op == "mul":
+        first, second = _factors(a), _factors(b)
+        common = [x for x in first if x in second and x.op in ("dot", "conv")]
+        if len(common) == 1 and len(first) > 1 and len(second) > 1:
+            first.remove(common[0])
+            second.remove(common[0])
+            return mul(common[0], add(reduce(mul, first), reduce(mul, second)))
+    return add(a, b)
+
+
+def _factors(x: Value) -> list[Value]:
+    """What a product is made of, none where that is many: powers have exponentially many."""
+    found, rest = list[Value](), [x]
+    while rest:
+        v = rest.pop()
+        if v.op == "mul":
+            rest.extend(reversed(v.inputs))
+        else:
+            found.append(v)
+        if len(found) + len(rest) > MOST_FACTORS:
+            return []
+    return found
 
 
 def _pads_only(term: Value, axis: int) -> bool:

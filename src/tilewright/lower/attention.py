@@ -84,6 +84,7 @@ class _Forward(AttentionNest):
         t = self.tiling
         digits, head, number, grid = self.decode(-(-self.t // t.queries))
         task: list[Stmt] = [
+            *self.next_head(),
             *self.block_of_queries(number.expr()),
             *self.clear_padding([(self.values, t.block)]),
             *self.turned_queries(head),
@@ -140,8 +141,8 @@ class _Forward(AttentionNest):
         if not self.single:
             out += self.along_panel([Set("top", self.at(self.tops, self.place), (var("j"),))])
         out += [
-            self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False)),
-            *self.masked_tiles(self.keys, self.turned, self.score(True)),
+            self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False), 0, self.operands),
+            *self.masked_tiles(self.keys, self.turned, self.score(True), self.operands),
         ]
         if not self.single:
             out += self.along_panel(self.rescale())
@@ -252,7 +253,7 @@ class _Backward(AttentionNest):
         self.keys, self.values = self.area(t.block * self.row), self.area(t.block * self.row)
         # small scores of all queries are kept until every sum over queries is taken at once
         scores = 2 * t.block * t.queries * self.kind.itemsize
-        self.whole = self.single and self.t <= t.queries and scores <= machine.l2 // 4
+        self.whole = self.single and 0 < self.t <= t.queries and scores <= machine.l2 // 4
         self.width = t.queries if self.whole else t.panel
         self.first_column = PANEL * t.panel if self.whole else index(0)
         self.direct = self.finishes("q")
@@ -277,7 +278,8 @@ class _Backward(AttentionNest):
         digits, head, piece, grid = self.decode(self.pieces)
         none = Affine.of(0)
         self.corner = self.space.linear((*head, none, none), self.key.shape) + piece * self.key.type.size
-        task = self.clear_padding([(self.keys, t.block), (self.rows, t.queries), (self.g_rows, t.queries)])
+        task = self.next_head() if self.pieces == 1 else []
+        task += self.clear_padding([(self.keys, t.block), (self.rows, t.queries), (self.g_rows, t.queries)])
         # sums taken at once need no beginning, but for keys that no query sees
         met = (min(self.t, self.s) if self.causal else self.s) if self.whole else 0
         for place in self.sums.values() if met < self.s else ():
@@ -327,13 +329,13 @@ class _Backward(AttentionNest):
         """One panel of queries meets one block of keys."""
         out: list[Stmt] = [
             *self.key_tiles(),
-            self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False)),
-            *self.masked_tiles(self.keys, self.turned, self.score(True)),
+            self.score_tiles(self.keys, self.turned, 0, WHOLE, self.score(False), 0, self.operands[:2]),
+            *self.masked_tiles(self.keys, self.turned, self.score(True), self.operands[:2]),
         ]
         if self.wants_changes:
-            change = self.change()
-            out.append(self.score_tiles(self.values, self.g_turned, 0, WHOLE, change))
-            out += self.masked_tiles(self.values, self.g_turned, change)
+            change, asked = self.change(), (self.value, self.g)
+            out.append(self.score_tiles(self.values, self.g_turned, 0, WHOLE, change, 0, asked))
+            out += self.masked_tiles(self.values, self.g_turned, change, asked)
         out += self.key_rows(self.weigh())
         if "q" in self.results:
             out.append(self.query_tiles(self.finished_tile(head) if self.direct else self.query_tile))

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from tilewright.core.shape import Extent, lower_bound, product, static, total
+from tilewright.core.shape import Extent, is_static, lower_bound, product, static, total, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     Expr,
     If,
     Let,
     Loop,
+    Prefetch,
     Reg,
     Set,
     Stmt,
     Store,
     const,
     idiv,
+    imod,
     index,
     load,
     op,
@@ -42,6 +44,8 @@ Q0, QEND = var("q0"), var("qend")  # the block of queries
 K0, KEND = var("k0"), var("kend")  # the block of keys
 PANEL = var("p")  # number of the panel in the block of queries
 TILES, WHOLE = var("tiles"), var("whole")  # tiles of keys that the panel meets, and those that it sees whole
+
+LINE = 64  # bytes
 
 Element = Callable[[Expr, Expr], Expr]  # (row or step, column or step) -> value
 
@@ -90,7 +94,8 @@ class AttentionNest:
         lanes = self.tiling.lanes
         self.row = -(-self.d // lanes) * lanes  # elements of a row in scratch, whole vectors
         # all keys in one block: what a panel of queries sums over keys is finished at once
-        self.single = self.s <= self.tiling.block
+        self.single = 0 < self.s <= self.tiling.block
+        self.next: Sequence[Affine] | None = None  # head, whose rows are asked for
         self.tiles = 0  # register tiles so far: each has a name of its own
         self.builder, self.space = Builder(), Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if stored(v) else None)
@@ -175,8 +180,8 @@ class AttentionNest:
         ]  # fmt: skip
 
     def turn(self, turned: str, element: Element) -> list[Stmt]:
-        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes in
-        registers."""
+        """``element(query, feature)`` as ``turned[panel][feature][query of the panel]``, in squares that the emitter transposes
+        in registers."""
         t, out = self.tiling, list[Stmt]()
         for active, first, blocks in lane_blocks(self.d, t.lanes):
             feature = var("f") * t.lanes + first + var("c")
@@ -216,10 +221,11 @@ class AttentionNest:
         finish: Callable[[Expr, Expr, Expr], list[Stmt]],
         start: Element | None = None,
         before: Expr | int = 0,
+        asks: Sequence[Stmt] = (),
     ) -> list[Stmt]:
         """``c[i, column] = start(i, column) + sum over s of a(i, s) b(s, column)``, then ``finish(i, column, c)``.
 
-        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors`` vectors.
+        ``s`` runs from ``before`` to ``steps``. Broadcasts of ``a`` meet vectors of ``b``; ``column`` runs over ``vectors``.
         """
         i = var("i") if rows > 1 else index(0)
         j = var("j") if vectors > 1 else index(0)
@@ -237,7 +243,7 @@ class AttentionNest:
         if start is not None:
             out.append(each([Set(name, start(i, column), (i, j))]))
         step = Set(name, self.machine.accumulate(a(i, var("s")), b(var("s"), column), here), (i, j))
-        out.append(Loop("s", index(before), index(steps), (each([step]),)))
+        out.append(Loop("s", index(before), index(steps), (*asks, each([step]))))
         out.append(each(finish(i, column, here)))
         return out
 
@@ -299,6 +305,7 @@ class AttentionNest:
         stop: Expr | int,
         finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]],
         past: int = 0,
+        asked: Sequence[Value] = (),
     ) -> Stmt:
         """Products of key rows with a turned panel, tiles ``first`` .. ``stop``, without the panel's first ``past`` vectors.
 
@@ -316,18 +323,52 @@ class AttentionNest:
             vector = var("j") + past if vectors > 1 else index(past)
             return finish(var("kt") * size + i, vector, column + past * lanes, x)
 
-        body = self.tile(size, vectors, a, b, self.d, done)
+        body = self.tile(size, vectors, a, b, self.d, done, asks=self.asks(asked))
         return Loop("kt", index(first), index(stop), tuple(body))
 
     def masked_tiles(
-        self, keys: str, queries: str, finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]]
+        self,
+        keys: str,
+        queries: str,
+        finish: Callable[[Expr, Expr, Expr, Expr], list[Stmt]],
+        asked: Sequence[Value] = (),
     ) -> list[Stmt]:
         """Tiles of which the panel does not see all; vectors of queries that all come before a tile's keys are left out."""
         bounds = [WHOLE, *self.seen()]
         return [
-            self.score_tiles(keys, queries, first, stop, finish, past)
+            self.score_tiles(keys, queries, first, stop, finish, past, asked)
             for past, (first, stop) in enumerate(pairwise(bounds))
         ]
+
+    def next_head(self) -> list[Stmt]:
+        """Where the next task's head is, while a task asks for what that one will copy: rows of heads lie apart, each a line or
+        a few, which no processor finds by itself."""
+        tasks = product(map(upper, self.heads))
+        moved = sum(v.type.nbytes for v in self.operands)
+        single = self.single and 0 < self.t <= self.tiling.queries and is_static(self.heads)
+        if not single or tasks == 1 or moved <= self.machine.l2 // 2:
+            return []
+        self.next = self.space.unravel(self.space.atom(var("next"), 0, tasks - 1), self.heads)
+        return [Let("next", least(var("g") + 1, tasks - 1))]
+
+    def asks(self, values: Sequence[Value]) -> list[Stmt]:
+        """Prefetches of rows of the next head, in step ``s`` of tile ``kt`` of scores: all lines of a row in some steps."""
+        out: list[Stmt] = []
+        if self.next is None:
+            return out
+        for v in values:
+            (extent,) = static(v.shape[-2:-1])
+            lanes = LINE // v.dtype.itemsize
+            row = least(var("kt") * self.tiling.keys + idiv(var("s") * self.tiling.keys, self.d), extent - 1)
+            line = least(imod(var("s"), -(-self.d // lanes)) * lanes, self.d - 1)
+            at = (self.space.atom(row, 0, extent - 1), self.space.atom(line, 0, self.d - 1))
+            before, checks = len(self.reader.accesses), list(self.reader.checks)
+            self.reader.read(v, (*self.next, *at))
+            found = self.reader.accesses[before:]
+            del self.reader.accesses[before:]
+            self.reader.checks[:] = checks
+            out += [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr()) for a in found]
+        return out
 
     def seen(self) -> list[Expr]:
         """How many tiles of keys the panel's first vectors see some of, those of each number of vectors; causality alone tells

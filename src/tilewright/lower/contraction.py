@@ -31,7 +31,6 @@ from tilewright.kernel.ir import (
     Expr,
     Let,
     Loop,
-    Prefetch,
     Reg,
     Set,
     Stmt,
@@ -45,11 +44,12 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
+from tilewright.lower.asking import Asking
 from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
 from tilewright.lower.halo import Halo, find_halo
-from tilewright.lower.packing import LaidOut, Packing
+from tilewright.lower.packing import LaidOut
 from tilewright.lower.problem import (
     Analysis,
     At,
@@ -63,6 +63,7 @@ from tilewright.lower.problem import (
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.words import Words, words_of
+from tilewright.lower.work import side_by_side
 from tilewright.recipes.contraction import MAX_PACK, PAGE, Situation, Tiling, choose, cycles
 from tilewright.recipes.machine import Machine
 
@@ -77,8 +78,9 @@ LONG_ROWS = 16  # elements along k from which on rows that begin anywhere may be
 MANY_ROWS = 128  # of A from which on a B that lies badly is laid out once for all tasks
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
-MOST_ASKING = 32  # tiles of rows for each vector of columns, up to which they do
-ASKING_ROWS = 8  # from which on tiles ask for lines: fewer compute too little while these arrive
+SUM_CHUNK = 1 << 14  # elements of a sum of pieces that a thread adds at once
+STRIP_ROWS = 48  # of sums at least that a long epilogue works on at once, where its lines are asked for
+CHEAP = 40  # operations of a long epilogue up to which two vectors go side by side
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 
 SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
@@ -139,7 +141,7 @@ def _cut(size: Size, starts: Sequence[int]) -> list[Ranges]:
     return [{name: (a, b - 1)} for a, b in zip(ends, [*ends[1:], high + 1], strict=True)]
 
 
-class Contraction(Packing):
+class Contraction(Asking):
     """Builds the kernels of one contraction, with the parameters given, tuned, or chosen by the cost model.
 
     Any ``tiling`` that ``situation.allows`` gives the same result, but for the rounding of sums.
@@ -298,12 +300,28 @@ class Contraction(Packing):
         replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
         long = epilogue_cost(self.group, self.stored) > most or (replaces and not self.when)
         self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
+        self.far = self.met_by_epilogue()
+        self.strip = self.rows_of_strip()
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
         self.laid_out = None
         if self.pack_b and (s.settled or s.once):
             self.laid_out = LaidOut(product(self.columns()))
         self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
+
+    def rows_of_strip(self) -> int:
+        """How many rows of a block a long epilogue follows at once: fewer than all where tiles ask for the lines that it reads
+        and writes, so that these are still in L2 when it runs."""
+        t = self.tiling
+        tiles, rest = divmod(t.mc, t.mr)
+        cut = not rest and isinstance(self.m.size, int) and self.m.size % t.mc == 0
+        # every strip reads all of the block's columns
+        cut = cut and self.k * t.nc * self.stored_kind.itemsize <= self.machine.l2
+        if t.variant != "columns" or not (self.long and self.far and cut):
+            return t.mc
+        row = t.nc * self.problem.kind.itemsize * (1 + len(self.far))
+        most = max(STRIP_ROWS, self.machine.l2 // 2 // row) // t.mr
+        return t.mr * max((d for d in range(1, tiles + 1) if tiles % d == 0 and d <= most), default=1)
 
     def overlap_along_n(self) -> Halo | None:
         """Windows whose places are a range that runs flat along n; those before it become tasks."""
@@ -419,7 +437,11 @@ class Contraction(Packing):
         self.start()
         shape, kind = self.group.anchor.shape, self.problem.kind
         size = product(shape)
-        flat = self.space.loop("e", total(shape))
+        lanes = max(1, self.machine.vector_bytes // kind.itemsize)
+        # rows, so that what the epilogue reads by an outer axis is one element for all lanes
+        run = self.run_of(shape)
+        element = self.space.loop("e", run)
+        flat = element if run == total(shape) else self.space.loop("r", -(-size // run)) * run + element
         at = self.space.unravel(flat, shape)
         source = self.builder.buffer(partial, "r")
         number = self.space.loop("s", pieces)
@@ -429,10 +451,25 @@ class Contraction(Packing):
             *self.loop_variable("s", pieces, [Set("sum", op("add", reg("sum", kind), term))]),
             *epilogue(self.group, self.reader, tuple(at), reg("sum", kind), self.builder),
         ]
-        lanes = max(1, self.machine.vector_bytes // kind.itemsize)
-        kind_lanes = ("vector", lanes) if size > 1 else ("serial", 0)
-        loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
-        return self.replacing(self.builder.call((loop,), total(shape), 1 << 14, f"sum of pieces: {label}"))
+        name = f"sum of pieces: {label}"
+        if run == total(shape):
+            kind_lanes = ("vector", lanes) if size > 1 else ("serial", 0)
+            loop = Loop("e", LO, HI, tuple(body), *kind_lanes)
+            return self.replacing(self.builder.call((loop,), total(shape), SUM_CHUNK, name))
+        loop = Loop("r", LO, HI, (Loop("e", index(0), index(upper(run)), tuple(body), "vector", lanes),))
+        rows = max(1, SUM_CHUNK // upper(run))
+        return self.replacing(self.builder.call((loop,), size // upper(run), rows, name))
+
+    def run_of(self, shape: Shape) -> Extent:
+        """The elements that a loop over a sum of pieces runs over at once: the last axes, together at least a few vectors."""
+        if not is_static(shape):
+            return total(shape)
+        sizes = static(shape)
+        lanes = max(1, self.machine.vector_bytes // self.problem.kind.itemsize)
+        return next(
+            (n for n in (product(sizes[k:]) for k in reversed(range(len(sizes)))) if n >= 8 * lanes),
+            product(sizes),
+        )
 
     def replacing(self, call: Call) -> Call:
         """The call of an epilogue that runs once for each element, with the operands that results may be written over."""
@@ -485,11 +522,14 @@ class Contraction(Packing):
         if self.pack_a:
             task += self.packed_a(batch, mo, m_block)
         if self.long:
-            self.block_area = self.builder.area(p.kind, t.mc * t.nc)
+            self.block_area = self.builder.area(p.kind, self.strip * t.nc)
+        strips = t.mc // self.strip
+        self.strip_start = self.space.loop("strip", strips) * self.strip
         tiles = {"inner": self.inner_tiles, "columns": self.column_tiles, "rows": self.row_sums}[t.variant]
-        task += tiles(batch, mo, no, m_block, n_block)
+        block = tiles(batch, mo, no, m_block, n_block)
         if self.long:
-            task += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
+            block += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
+        task += self.loop_variable("strip", strips, block)
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
         call = self.builder.call(body, total(extents), 1, label, flops)
         # a long epilogue leaves out what blocks share
@@ -505,7 +545,7 @@ class Contraction(Packing):
     def column_tiles(self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine) -> list[Stmt]:
         t, p = self.tiling, self.problem
         width = self.width
-        m_start, number, m_count = self.row_tiles("mt")
+        m_start, number, m_count = self.strip_tiles() if self.strip < t.mc else self.row_tiles("mt")
         n_start, n_number, n_count = self.tiles("nt", width, t.nc)
         k, loops, local = self.k_loops()
         tile: list[Stmt] = []
@@ -550,68 +590,31 @@ class Contraction(Packing):
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
-        for loop_name, length in reversed(loops):
-            step = self.loop_variable(loop_name, length, step)
+        asks = list[Stmt]()
+        if len(loops) == 1 and self.partial is None:
+            asks = self.ahead_of_epilogue(batch, mo, no, m_block + m_start, n_block + n_start, local)
+        lines = t.mr * -(-width // t.lanes)
+        if asks and lines < self.k:
+            # each line is asked for once, in the first steps
+            ((name, length),) = loops
+            step = [
+                Loop(name, index(0), index(lines), (*asks, *step)),
+                Loop(name, index(lines), extent(length), tuple(step)),
+            ]
+        else:
+            step = [*asks, *step]
+            for name, length in reversed(loops):
+                step = self.loop_variable(name, length, step)
         tile += [*step, *self.unrolled("i", t.mr, done)]
         return self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
 
-    def ahead(
-        self,
-        batch: At,
-        no: At,
-        n_block: Affine,
-        columns: tuple[Affine, Affine],
-        rows: tuple[Affine, int | Expr],
-        local: At,
-    ) -> list[Stmt]:
-        """Ask for the lines of B that follow: in a step of k, one of those that the next tile of columns reads there, while the
-        first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
-        t, start, size = self.tiling, columns[0], self.n.size
-        far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
-        far &= t.mc >= ASKING_ROWS
-        if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
-            return []
-        if self.pack_b and self.laid_out is None and self.next_n is None:
-            return []
-        # what follows the last tile is that tile: lines outside of memory take long to be found missing
-        ahead = (
-            n_block + start + (self.next_n * t.nc if self.pack_b and self.next_n is not None else self.width)
-        )
-        last = size - self.width
-        following = self.space.atom(op("minimum", ahead.expr(), const(last)), 0, last)
-        vectors = -(-self.width // t.lanes)
-        # tiles after the first ask again, which takes a way to the second cache: of very many, that costs more than waiting once
-        if not isinstance(rows[1], int) or rows[1] > MOST_ASKING * vectors:
-            return []
-        each = -(-vectors // rows[1])
-        out: list[Stmt] = []
-        for i in range(each):
-            number = op("minimum", (rows[0] * each + i).expr(), const(vectors - 1))
-            vector = self.space.atom(number, 0, vectors - 1)
-            if self.laid_out is not None:
-                assert self.laid_out.blocks is not None
-                panel = (self.base_b + (columns[1] + 1) * self.panel).expr()
-                panel = op("minimum", panel, const(self.laid_out.blocks.size - self.panel))
-                step = self.flat_k(local) * self.pitch + vector * t.lanes
-                out.append(Prefetch(self.area_b, op("add", panel, step.expr())))
-                continue
-            column, k = following + vector * t.lanes, local
-            if self.pack_b and self.analysis.streams("b", "k"):
-                lines = -(-self.k // t.lanes)  # of one column
-                row, line = self.space.divmod(vector * self.k + self.flat_k(local), lines)
-                column, k = following + row, self.space.unravel(line * t.lanes, self.local_k)
-            out += self.asked(batch, self.full(self.n, no, column), self.in_piece(k))
-        return out
-
-    def asked(self, batch: At, free: At, k: At) -> list[Stmt]:
-        """Prefetches of what an element of B is made of."""
-        reader = self.reader
-        before, checks = len(reader.accesses), list(reader.checks)
-        self.problem.b(reader, batch, free, k)
-        found = reader.accesses[before:]
-        del reader.accesses[before:]
-        reader.checks[:] = checks
-        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr()) for a in found]
+    def strip_tiles(self) -> tuple[Affine, Affine, int]:
+        """The start and number within the block of a tile of the strip's rows, and how many the strip has."""
+        t = self.tiling
+        count = self.strip // t.mr
+        inside = self.space.loop("mt", count)
+        first = self.space.loop("strip", t.mc // self.strip) * count
+        return self.strip_start + inside * t.mr, first + inside, count
 
     def multiply(self, a: Expr, b: Expr, c: Expr) -> Expr:
         if self.words is not None:
@@ -631,9 +634,9 @@ class Contraction(Packing):
     def finish(
         self, batch: At, mo: At, no: At, m_block: Affine, n_block: Affine, m: Affine, n: Affine, value: Expr
     ) -> list[Stmt]:
-        """Hand one finished element on: to the block's scratch area when the epilogue is long, else through it to memory."""
+        """Hand one finished element on: to scratch for the block's sums when the epilogue is long, else through it to memory."""
         if self.long:
-            return [Store(self.block_area, (m * self.tiling.nc + n).expr(), value)]
+            return [Store(self.block_area, ((m - self.strip_start) * self.tiling.nc + n).expr(), value)]
         return self.put(
             batch, [self.full(self.m, mo, m_block + m), self.full(self.n, no, n_block + n)], value
         )
@@ -651,20 +654,29 @@ class Contraction(Packing):
     def long_epilogue(
         self, batch: At, mo: At, no: At, rows: tuple[Affine, Affine], columns: tuple[Affine, Affine]
     ) -> list[Stmt]:
-        """The epilogue over a block, given by number and start, without what it shares with the block before it: an update of
-        memory in place must happen once."""
+        """The epilogue over a strip of a block, given by number and start, without what the block shares with the one before it:
+        an update of memory in place must happen once."""
         t = self.tiling
-        m, n = self.space.loop("em", t.mc), self.space.loop("en", t.nc)
+        m, n = self.space.loop("em", self.strip), self.space.loop("en", t.nc)
         value = load(self.block_area, (m * t.nc + n).expr(), self.problem.kind)
-        body = self.put(
-            batch, [self.full(self.m, mo, rows[1] + m), self.full(self.n, no, columns[1] + n)], value
-        )
+        row = rows[1] + self.strip_start + m
+        body = self.put(batch, [self.full(self.m, mo, row), self.full(self.n, no, columns[1] + n)], value)
         first_m, first_n = self.shared(*rows, t.mc, self.m.size), self.shared(*columns, t.nc, self.n.size)
-        body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", t.lanes)]
+        body = [Loop("en", first_n, index(t.nc), tuple(body), "vector", self.epilogue_lanes())]
         if t.mc > 1:
-            height = self.height if isinstance(self.height, Expr) else index(self.height)
+            height = self.height if isinstance(self.height, Expr) else index(self.strip)
             body = [Loop("em", first_m, height, tuple(body))]
         return body
+
+    def epilogue_lanes(self) -> int:
+        """Lanes of a long epilogue, whose chains of operations wait for each other as those of a map do."""
+        anchor, t = self.group.anchor, self.tiling
+        wide = side_by_side(self.group, lambda v: v is anchor or self.stored(v), self.machine)
+        wide = wide or (2 if epilogue_cost(self.group, self.stored) <= CHEAP else 1)
+        least = -(-t.nc // t.lanes) * t.lanes
+        while wide > 1 and 4 * (-(-t.nc // (t.lanes * wide)) * t.lanes * wide) > 5 * least:
+            wide //= 2  # idle lanes are computed too
+        return t.lanes * wide
 
     def shared(self, number: Affine, start: Affine, size: int, range: Extent) -> Expr:
         """How many rows or columns at its beginning a block shares with the one before it."""
