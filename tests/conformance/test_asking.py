@@ -10,7 +10,9 @@ import pytest
 from conformance.emitting import LEVELS, compare, counter, targets
 from tilewright.codegen.llvm import emit
 from tilewright.core import dtype as dt
+from tilewright.graph.extremes import first_extreme
 from tilewright.graph.graph import Graph
+from tilewright.graph.ir import input_value
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import HI, LO, Buf, Kernel, Loop, Prefetch, Store, load, var
 from tilewright.kernel.text import print_kernel
@@ -89,6 +91,15 @@ def test_what_is_asked_for() -> None:
     assert asked(MAP) == [("i0 + 2048", " cache 1")]
     assert asked(ROWS) == [("i1 + i0 * 1024 + 4096", "")]
     assert asked(CHANNELS) == [("i2 + i1 * 1024 + i0 * 4096 + 8192", " cache 1")]
+
+
+def test_rows_of_which_the_greatest_element_is_looked_for() -> None:
+    """Blocks of four vectors, a line each."""
+    x = input_value(F, (64, 1024))
+    best, first = first_extreme(x, 1, True)
+    (step,) = lower_groups(form_groups((best, first)), Machine(64, 32, 48 << 10, 1 << 20, 1, l3=1 << 16))
+    found = LINE.findall(print_kernel(step.calls[0].kernel))
+    assert len(found) == 4 and all("block0_0.at" in at for _, at, _ in found)
 
 
 @pytest.mark.parametrize("text", [MAP, ROWS, CHANNELS])
