@@ -107,5 +107,7 @@ def test_only_of_operands_that_leave_the_caches(text: str) -> None:
     assert asked(text, l3=1 << 20) == []
 
 
-def test_operands_that_are_only_added() -> None:
+def test_several_operands() -> None:
+    """Those that are only added keep memory busy by themselves; others share what is asked for."""
     assert asked(SUM) == []
+    assert asked(SUM.replace("%2 = add %0, %1", "%2 = pow %0, %1")) == [("i0 + 1024", " cache 1")] * 2
