@@ -71,6 +71,12 @@ SUM = """graph(%0: float32[64, 1024], %1: float32[64, 1024]) {
     %2 = add %0, %1 : float32[64, 1024]
     return %2
 }"""
+UPDATE = """graph(%0: float32[64, 1024], %1: float32[64, 1024], %2: float32[64, 1024], %3: float32[64, 1024]) {
+    %4 = pow %0, %1 : float32[64, 1024]
+    %5 = pow %2, %3 : float32[64, 1024]
+    %6 = add %4, %5 : float32[64, 1024]
+    return %6
+}"""
 CHANNELS = """graph(%0: float32[16, 4, 1024]) {
     %1 = reduce_sum %0 axes=[0, 2] : float32[4]
     return %1
@@ -111,3 +117,4 @@ def test_several_operands() -> None:
     """Those that are only added keep memory busy by themselves; others share what is asked for."""
     assert asked(SUM) == []
     assert asked(SUM.replace("%2 = add %0, %1", "%2 = pow %0, %1")) == [("i0 + 1024", " cache 1")] * 2
+    assert asked(UPDATE) == []

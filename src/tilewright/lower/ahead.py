@@ -21,7 +21,7 @@ __all__ = ["Ahead", "Walk", "asked_ahead"]
 
 AHEAD = 8192  # bytes of all operands: two pages
 LONG = 4 * AHEAD  # a loop over fewer reads mostly what was asked for in the one around it
-MOST = 4  # operands that are asked for: more take too many of the loads that may wait for memory
+MOST = 3  # operands that are asked for: more keep memory busy by themselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ CACHE_COST = 8  # an element costlier than this is kept in scratch when a later 
 WIDE_COLUMNS = 8
 ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
-BUSY = 6  # operations for an element: less is no reason to ask for several operands
+BUSY = 4  # operations for each of several operands: less is no reason to ask for them
 CHEAP_COST, WIDE_COST = 12, 40  # operations for an element: up to these, four or two vectors go side by side
 STORE_COST = 2  # operations that a store counts as
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
@@ -287,7 +287,7 @@ class _Emitter:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
         wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
-        if len(wanted) > 1 and work < BUSY:
+        if len(wanted) > 1 and work < BUSY * len(wanted):
             return []  # streams side by side keep memory busy by themselves
         return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 
