@@ -212,9 +212,9 @@ def rows() -> list[Fit]:
     def expm1_ratio(t: mpf) -> mpf:
         return mp.expm1(t) / t
 
-    for bits, degree in ((32, 8), (64, 14)):
-        add("EXP", bits, degree, mp.exp, relative(mp.exp), -LN2 * SLACK, LN2 * SLACK, mpf(1), mpf(1))
-        add("EXP2", bits, degree, exp2, relative(exp2), -SLACK, SLACK, mpf(1))
+    for bits, degree in ((32, 6), (64, 12)):
+        add("EXP", bits, degree, mp.exp, relative(mp.exp), -LN2 / 2 * SLACK, LN2 / 2 * SLACK, mpf(1), mpf(1))
+        add("EXP2", bits, degree, exp2, relative(exp2), -SLACK / 2, SLACK / 2, mpf(1))
     for bits, degree in ((32, 5), (64, 11)):
         add(
             "EXPM1",

@@ -10,7 +10,9 @@ import pytest
 from conformance.emitting import LEVELS, compare, counter, targets
 from tilewright.codegen.llvm import emit
 from tilewright.core import dtype as dt
+from tilewright.graph.extremes import first_extreme
 from tilewright.graph.graph import Graph
+from tilewright.graph.ir import input_value
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import HI, LO, Buf, Kernel, Loop, Prefetch, Store, load, var
 from tilewright.kernel.text import print_kernel
@@ -69,6 +71,12 @@ SUM = """graph(%0: float32[64, 1024], %1: float32[64, 1024]) {
     %2 = add %0, %1 : float32[64, 1024]
     return %2
 }"""
+UPDATE = """graph(%0: float32[64, 1024], %1: float32[64, 1024], %2: float32[64, 1024], %3: float32[64, 1024]) {
+    %4 = pow %0, %1 : float32[64, 1024]
+    %5 = pow %2, %3 : float32[64, 1024]
+    %6 = add %4, %5 : float32[64, 1024]
+    return %6
+}"""
 CHANNELS = """graph(%0: float32[16, 4, 1024]) {
     %1 = reduce_sum %0 axes=[0, 2] : float32[4]
     return %1
@@ -91,10 +99,22 @@ def test_what_is_asked_for() -> None:
     assert asked(CHANNELS) == [("i2 + i1 * 1024 + i0 * 4096 + 8192", " cache 1")]
 
 
+def test_rows_of_which_the_greatest_element_is_looked_for() -> None:
+    """Blocks of four vectors, a line each."""
+    x = input_value(F, (64, 1024))
+    best, first = first_extreme(x, 1, True)
+    (step,) = lower_groups(form_groups((best, first)), Machine(64, 32, 48 << 10, 1 << 20, 1, l3=1 << 16))
+    found = LINE.findall(print_kernel(step.calls[0].kernel))
+    assert len(found) == 4 and all("block0_0.at" in at for _, at, _ in found)
+
+
 @pytest.mark.parametrize("text", [MAP, ROWS, CHANNELS])
 def test_only_of_operands_that_leave_the_caches(text: str) -> None:
     assert asked(text, l3=1 << 20) == []
 
 
-def test_operands_that_are_only_added() -> None:
+def test_several_operands() -> None:
+    """Those that are only added keep memory busy by themselves; others share what is asked for."""
     assert asked(SUM) == []
+    assert asked(SUM.replace("%2 = add %0, %1", "%2 = pow %0, %1")) == [("i0 + 1024", " cache 1")] * 2
+    assert asked(UPDATE) == []

@@ -623,6 +623,27 @@ def test_lanes_are_combined_in_a_fixed_order(name: str, dtype: DType, lanes: int
 
 
 @targets
+@pytest.mark.parametrize("lanes", [2, 6, 16, 64])
+@pytest.mark.parametrize("dtype", [dt.float32, dt.float64], ids=str)
+def test_an_extremum_of_lanes_is_nan_if_any_is(dtype: DType, lanes: int, target: Target) -> None:
+    """Found once beside the tree of maxima, not in each step of it."""
+    body = (
+        Reg("s", dtype, const(0.0, dtype), (), lanes),
+        Loop("i", index(0), index(lanes), (Set("s", load("a", LO * lanes + i, dtype)),), "vector", lanes),
+        Store("o", index(0), across("minimum", reg("s", dtype))),
+        Store("o", index(1), across("maximum", reg("s", dtype))),
+    )
+    kernel = Kernel((Buf("a", dtype, "r"), Buf("o", dtype, "w")), body, name="extremum")
+    a = np.arange(1.0, lanes + 1, dtype=dtype.numpy) + np.zeros((lanes + 1, 1), dtype.numpy)
+    a[range(lanes), range(lanes)] = np.nan
+    for row in range(lanes + 1):
+        got = compare(kernel, target, {"a": a.ravel(), "o": np.zeros(2, dtype.numpy)}, row, row + 1)["o"]
+        np.testing.assert_array_equal(got, [1, lanes] if row == lanes else [np.nan, np.nan])
+    text = emit(kernel, target)
+    assert text.count("fcmp uno") == 2 and "llvm.maximum" not in text
+
+
+@targets
 def test_registers_private_to_an_iteration(target: Target) -> None:
     f = dt.float32
     body = (

@@ -1,6 +1,7 @@
 """Short rows that go through each phase together, and what rows need no loop for: compared with the reference, on every
 instruction set this machine can run."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,9 @@ from tilewright.graph.ir import Value, input_value, make
 from tilewright.graph.reference import evaluate
 from tilewright.kernel.text import print_kernel
 from tilewright.kernel.verify import verify
+from tilewright.lower.groups import form_groups
+from tilewright.lower.lowering import lower_groups
+from tilewright.recipes.machine import Machine
 from tilewright.runtime.target import host_target
 
 HOST = host_target()
@@ -227,7 +231,7 @@ def test_the_first_largest_integer(target: str, dtype: DType) -> None:
 
 @levels
 @pytest.mark.parametrize("dtype", [dt.float32, dt.float64, dt.float16], ids=str)
-@pytest.mark.parametrize("length", [256, 300, 1025])
+@pytest.mark.parametrize("length", [256, 300, 319, 1025])
 def test_extremes_of_long_rows_and_their_places(target: str, dtype: DType, length: int) -> None:
     """Value and place come from one pass, unless the row's sum is NaN."""
     rng = np.random.default_rng(length)
@@ -250,9 +254,22 @@ def test_extremes_of_long_rows_and_their_places(target: str, dtype: DType, lengt
         assert "sum0_" in text(executable)
         for got, want in zip(native(executable, [array]), evaluate(chosen, {x: array}), strict=True):
             assert np.array_equal(got, want, equal_nan=dtype.is_float)
+        # no comparison for every element: blocks of four vectors, then one of them again
+        assert re.search(r"for block\d_\d in 0\.\.", text(executable))
     if length == 300 and target == "host":
         got = interpreted(executable, [array])[0]
         assert np.array_equal(got, evaluate(outputs[1:2], {x: array})[0])
+
+
+def test_vectors_side_by_side_in_a_pass_with_a_function() -> None:
+    """Where two multiplications begin in a cycle and there are registers for their numbers."""
+    x = input_value(dt.float32, (64, 1024))
+    for registers, fmas, lanes in ((32, 2.0, 64), (16, 2.0, 32), (32, 1.0, 32)):
+        machine = Machine(64, registers, 48 << 10, 1 << 20, 1, fmas=fmas)
+        (step,) = lower_groups(form_groups((softmax(x),)), machine)
+        lines = print_kernel(step.calls[0].kernel).splitlines()
+        before = next(n for n, line in enumerate(lines) if "exp" in line) - 1
+        assert lines[before].endswith(f"vector {lanes}:")
 
 
 # ---- sums over columns -------------------------------------------------------------------------------------

@@ -309,7 +309,8 @@ class _Emitter:
         return Val(text, register.lanes, level)
 
     def across(self, e: Expr) -> Val:
-        """Combine a register's lanes as a tree: the first half with the second half, an odd last one carried along."""
+        """Combine a register's lanes as a tree: the first half with the second half, an odd last one carried along. Whether
+        an extremum is NaN is found beside the tree: a step takes one instruction, not the latency of three."""
         whole = self.read_register(e.args[0])
         out, lanes, dtype = self.fn.at(whole), whole.lanes, e.dtype
         scalar, text = type_name(dtype), whole.text
@@ -321,6 +322,14 @@ class _Emitter:
             vector = of_type(scalar, lanes)
             return out.write(f"shufflevector {vector} {text}, {vector} poison, <{count} x i32> {picks}")
 
+        extreme = e.attr in ("maximum", "minimum") and dtype.is_float and dtype.bits >= 32 and lanes % 2 == 0
+        any_nan, numbers = "", (True, False) if extreme else ()
+        if extreme:
+            half = lanes // 2
+            low, high = part(0, half), part(half, half)
+            any_nan = out.write(f"fcmp uno {type_name(dtype, half if half > 1 else 0)} {low}, {high}")
+            if half > 1:
+                any_nan = out.call("i1", "llvm.vector.reduce.or", (of_type("i1", half), any_nan))
         if lanes == 1:
             text = part(0, 1)
         rest = []
@@ -329,9 +338,14 @@ class _Emitter:
             if lanes % 2:
                 rest.append(part(lanes - 1, 1))
             low, high = part(0, half), part(half, half)
-            text, lanes = ins.lower(out, e.attr, dtype, 0 if half == 1 else half, low, high), half
+            text = ins.lower(out, e.attr, dtype, 0 if half == 1 else half, low, high, known=numbers)
+            lanes = half
         for one in reversed(rest):
-            text = ins.lower(out, e.attr, dtype, 0, text, one)
+            text = ins.lower(out, e.attr, dtype, 0, text, one, known=numbers)
+        if extreme:
+            text = out.write(
+                f"select i1 {any_nan}, {scalar} {ins.constant(float('nan'), dtype)}, {scalar} {text}"
+            )
         return Val(text, 0, out.number)
 
     # ---- statements -----------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from tilewright.kernel.math_float import Format, at_least, at_most, polynomial, 
 __all__ = ["cosh", "erf", "exp", "exp2", "expm1", "sigmoid", "sinh", "tanh"]
 
 
-def _reduce(f: Format, x: Expr, step: int, offset: int) -> tuple[Expr, Expr, Expr]:
-    """The integer n nearest to x / (step ln 2): (its bits plus ``offset``, n as a float, x - n step ln 2)."""
+def _reduce(f: Format, x: Expr, offset: int) -> tuple[Expr, Expr, Expr]:
+    """The integer n nearest to x / ln 2: (its bits plus ``offset``, n as a float, x - n ln 2)."""
     magic = f.const(f.magic + offset)
-    shifted = fma(x, f.const(float(LOG2_E) / step), magic)
+    shifted = fma(x, f.const(float(LOG2_E)), magic)
     n = shifted - magic
-    high, low = split_constant(f, LN2 * step)
+    high, low = split_constant(f, LN2)
     r = fma(n, f.const(-low), fma(n, f.const(-high), x))
     return f.to_int(shifted), n, r
 
@@ -34,31 +34,34 @@ def _near(f: Format, r: Expr) -> Expr:
 def exp(f: Format, x: Expr) -> Expr:
     """e^x, right down to the subnormal numbers.
 
-    With n the nearest integer to x / (2 ln 2) the result is p(r) 2^n 2^n: two exact multiplications by a
-    normal power of two and one rounding, where one 2^n would leave the exponent range before the result does.
-    The price is a longer interval for r, [-ln 2, ln 2], and two more degrees for p.
+    The result is p(r) 2^(n - m) 2^m with m half of n: two multiplications by a normal power of two, of which only the
+    second rounds, where one 2^n would leave the exponent range before the result does.
     """
     low, high = (-104.0, 89.0) if f.bits == 32 else (-746.0, 710.0)  # beyond, the result is 0 or infinite
-    n_bits, _, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 2, f.bias)
-    p = fma(r * r, polynomial(f, EXP[f.bits], r), r) + f.const(1.0)
-    scale = f.exponent_field(n_bits)
-    return p * scale * scale
+    n_bits, _, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 2 * f.bias)
+    return _scaled(f, fma(r * r, polynomial(f, EXP[f.bits], r), r) + f.const(1.0), n_bits)
+
+
+def _scaled(f: Format, p: Expr, n_bits: Expr) -> Expr:
+    """p 2^n, where the low bits of ``n_bits`` are n + twice the bias. To halve n takes integer operations, which a core begins
+    beside the multiplications that a longer interval for r would take."""
+    half = f.shift_right(n_bits, 1)
+    return p * f.exponent_field(n_bits - half) * f.exponent_field(half)
 
 
 def exp2(f: Format, x: Expr) -> Expr:
     low, high = (-152.0, 129.0) if f.bits == 32 else (-1078.0, 1025.0)
     x = at_least(at_most(x, f.const(high)), f.const(low))
-    magic = f.const(f.magic + f.bias)
-    shifted = fma(x, f.const(0.5), magic)
-    r = fma(shifted - magic, f.const(-2.0), x)  # exact
-    scale = f.exponent_field(f.to_int(shifted))
-    return fma(r, polynomial(f, EXP2[f.bits], r), f.const(1.0)) * scale * scale
+    magic = f.const(f.magic + 2 * f.bias)
+    shifted = x + magic
+    r = x - (shifted - magic)  # exact
+    return _scaled(f, fma(r, polynomial(f, EXP2[f.bits], r), f.const(1.0)), f.to_int(shifted))
 
 
 def expm1(f: Format, x: Expr) -> Expr:
     """2^n (e^r - 1) + (2^n - 1), halved on the way so that 2^n stays finite as long as the result does."""
     low, high = (-26.0, 89.0) if f.bits == 32 else (-60.0, 710.0)
-    n_bits, n, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 1, f.bias - 1)
+    n_bits, n, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), f.bias - 1)
     tail = r * r * polynomial(f, EXPM1[f.bits], r)
     near = r + tail
     half = f.exponent_field(n_bits)  # 2^(n - 1)
@@ -70,7 +73,7 @@ def expm1(f: Format, x: Expr) -> Expr:
 
 def _expm1_inside(f: Format, x: Expr) -> Expr:
     """e^x - 1 for x far from overflow, within about one unit; the sign of a zero is lost."""
-    n_bits, _, r = _reduce(f, x, 1, f.bias)
+    n_bits, _, r = _reduce(f, x, f.bias)
     scale = f.exponent_field(n_bits)
     return fma(scale, _near(f, r), scale - f.const(1.0))
 
@@ -94,7 +97,7 @@ def sigmoid(f: Format, x: Expr) -> Expr:
     With e^-x = 2^n + 2^n near, what 1 + 2^n loses is added to the smaller part."""
     shift, low, high = (24, -104.0, 60.0) if f.bits == 32 else (53, -746.0, 500.0)  # beyond, it is 0 or 1
     x = at_least(at_most(x, f.const(high)), f.const(low))
-    n_bits, _, r = _reduce(f, op("neg", x), 1, f.bias - shift)
+    n_bits, _, r = _reduce(f, op("neg", x), f.bias - shift)
     scale, one = f.exponent_field(n_bits), f.const(2.0**-shift)
     most = scale + one
     rest = fma(scale, _near(f, r), one - (most - scale))
@@ -103,7 +106,7 @@ def sigmoid(f: Format, x: Expr) -> Expr:
 
 def _quarter_exp(f: Format, a: Expr) -> Expr:
     """e^a / 4 for a >= 0, well within one unit; it is finite where sinh and cosh are."""
-    n_bits, _, r = _reduce(f, at_most(a, f.const(89.5 if f.bits == 32 else 710.5)), 1, f.bias - 2)
+    n_bits, _, r = _reduce(f, at_most(a, f.const(89.5 if f.bits == 32 else 710.5)), f.bias - 2)
     scale = f.exponent_field(n_bits)
     return fma(scale, _near(f, r), scale)
 

@@ -19,9 +19,9 @@ from tilewright.recipes.machine import Machine
 
 __all__ = ["Ahead", "Walk", "asked_ahead"]
 
-AHEAD = 8192  # bytes of an operand: two pages
+AHEAD = 8192  # bytes of all operands: two pages
 LONG = 4 * AHEAD  # a loop over fewer reads mostly what was asked for in the one around it
-MOST = 4  # operands that are asked for: more take too many of the loads that may wait for memory
+MOST = 3  # operands that are asked for: more keep memory busy by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,26 @@ def asked_ahead(
     it. ``walks`` are the loops in the order in which what they read follows in time, the innermost first; of the first,
     one iteration reads ``unit`` elements of an operand."""
     (along,) = vector.at.terms
-    own, found = set(results), dict[Value, Ahead]()
+    own, found = set(results), dict[Value, Affine]()
     for a in accesses:
         value = a.value
         if value in own or value in found or not is_static(value.shape) or value.type.nbytes < machine.l3:
             continue
-        if a.position.coefficient(along) != 1 or any(atom.op != "var" for atom in a.position.terms):
-            continue
-        distance = _distance(a.position, walks, unit * value.dtype.itemsize)
+        if a.position.coefficient(along) == 1 and all(atom.op == "var" for atom in a.position.terms):
+            found[value] = a.position
+    if not 0 < len(found) <= MOST:
+        return []
+    asked: list[Ahead] = []
+    for value, position in found.items():
+        distance = _distance(position, walks, unit * value.dtype.itemsize, AHEAD // len(found))
         if distance is not None:
             shift, nbytes = distance
-            found[value] = Ahead(value, a.position + shift, 1 if nbytes <= AHEAD else 2)
-    return list(found.values()) if len(found) <= MOST else []
+            asked.append(Ahead(value, position + shift, 1 if nbytes <= AHEAD else 2))
+    return asked
 
 
-def _distance(position: Affine, walks: Sequence[Walk], nbytes: int) -> tuple[int, int] | None:
-    """How many elements further an operand is read about ``AHEAD`` bytes of it later, and how many bytes are read until then;
+def _distance(position: Affine, walks: Sequence[Walk], nbytes: int, ahead: int) -> tuple[int, int] | None:
+    """How many elements further an operand is read about ``ahead`` bytes of it later, and how many bytes are read until then;
     ``nbytes`` are read in an iteration of the first loop."""
     for walk in walks:
         (atom,) = walk.dim.at.terms
@@ -78,7 +82,7 @@ def _distance(position: Affine, walks: Sequence[Walk], nbytes: int) -> tuple[int
             continue
         whole = nbytes * (walk.count // walk.step)
         if whole >= LONG:
-            steps = -(-AHEAD // nbytes)
+            steps = -(-ahead // nbytes)
             return steps * walk.step * stride, steps * nbytes
         nbytes = whole
     return None

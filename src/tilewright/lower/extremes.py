@@ -1,83 +1,133 @@
 """The first largest or smallest element of a long row in one pass, its value and its place.
 
-Every lane keeps the greatest of its elements and where that was; a comparison with NaN is false, so NaN is passed over. The
-sum of all elements tells whether there was any: it is NaN then (and seldom else: infinities of both signs), and only such
-a row is passed over again.
+Elements go by in blocks of a few vectors. Every lane keeps the greatest of its elements and the block where that was, so that
+most of the work is one maximum an element; then the place is looked up in the first block that has the row's greatest value. A
+comparison with NaN is false, so NaN is passed over. The sum of all elements tells whether there was any: it is NaN then (and
+seldom else: infinities of both signs), and only such a row is passed over again.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 from tilewright.core.dtype import DType
-from tilewright.kernel.ir import Expr, If, Let, Loop, Reg, Set, Stmt, across, cast, const, index, op, reg, var
+from tilewright.kernel.ir import (
+    Expr,
+    If,
+    Let,
+    Loop,
+    Prefetch,
+    Reg,
+    Set,
+    Stmt,
+    across,
+    cast,
+    const,
+    idiv,
+    index,
+    op,
+    reg,
+    substitute,
+    var,
+)  # fmt: skip
 from tilewright.lower.read import identity
 
-__all__ = ["FirstExtreme"]
+__all__ = ["VECTORS", "FirstExtreme"]
+
+VECTORS = 4  # of a block
 
 
 class FirstExtreme:
-    """Statements for one row, over elements ``x`` along ``place`` from 0 to ``size``; ``number`` tells their names apart."""
+    """Statements for one row, over elements ``x`` along ``place`` from 0 to ``size``, at least a block's; ``number`` tells their
+    names apart, ``lanes`` are a register's."""
 
-    def __init__(self, number: str, x: Expr, place: Expr, size: Expr, largest: bool, kind: DType) -> None:
-        self.x, self.place, self.size, self.kind = x, place, size, kind
+    def __init__(
+        self, number: str, x: Expr, place: Expr, size: Expr, largest: bool, kind: DType, lanes: int
+    ) -> None:
+        self.x, self.place, self.size, self.kind, self.lanes = x, place, size, kind, lanes
         self.combine, self.better = ("maximum", "gt") if largest else ("minimum", "lt")
-        self.names = [f"{n}{number}" for n in ("best", "at", "sum", "nan")]
+        self.names = [f"{n}{number}" for n in ("best", "at", "sum", "nan", "block", "found")]
+        self.beyond = identity("minimum", kind)
 
-    def registers(self, lanes: int) -> list[Stmt]:
-        best, at, total, _ = self.names
+    def passes(self, asks: list[Stmt]) -> list[Stmt]:
+        """The pass over the row; ``asks`` are requests for what is read later, in terms of the place."""
+        best, at, total, _, block, _ = self.names
+        x, kind, lanes = self.x, self.kind, self.lanes
+        width = VECTORS * lanes
+        start, most = var(block) * width, self.size - width
+        whole = self.size.op == "const" and self.size.attr % width == 0
+        base = f"{block}.at"
+        places = [var(base) + n * lanes + self.place for n in range(VECTORS)]
+        elements = [substitute(x, {self.place: p}) for p in places]
+        requests = [
+            Prefetch(s.buffer, substitute(s.index, {self.place: p}), s.cache)
+            for p in places
+            for s in asks
+            if isinstance(s, Prefetch)
+        ]
+        greatest = reduce(self._better, elements)
+        wins = op(self.better, greatest, reg(best, x.dtype))
+        added = reduce(lambda a, b: op("add", a, b), elements)
+        step: list[Stmt] = [
+            *requests,
+            Set(at, op("where", wins, cast(var(base), kind), reg(at, kind))),
+            Set(best, op("where", wins, greatest, reg(best, x.dtype))),
+            Set(total, op("add", reg(total, x.dtype), added)),
+        ]
+        # the last block lies over the one before it where it would end behind the row: no element is met twice as a new best
+        body = (
+            Let(base, start if whole else op("minimum", start, most)),
+            self._lanes(step, index(lanes), lanes),
+        )
         return [
-            Reg(best, self.x.dtype, identity(self.combine, self.x.dtype), (), lanes),
-            Reg(at, self.kind, const(0, self.kind), (), lanes),
-            Reg(total, self.x.dtype, const(0, self.x.dtype), (), lanes),
+            Reg(best, x.dtype, identity(self.combine, x.dtype), (), lanes),
+            Reg(at, kind, const(0, kind), (), lanes),
+            Reg(total, x.dtype, const(0, x.dtype), (), lanes),
+            Loop(block, index(0), idiv(self.size + (width - 1), width), body),
         ]
 
-    def step(self) -> list[Stmt]:
-        """What is done with one element."""
-        best, at, total, _ = self.names
-        x = self.x
-        wins = op(self.better, x, reg(best, x.dtype))
-        return [
-            Set(at, op("where", wins, cast(self.place, self.kind), reg(at, self.kind))),
-            Set(best, op("where", wins, x, reg(best, x.dtype))),
-            Set(total, op("add", reg(total, x.dtype), x)),
-        ]
-
-    def finish(self, lanes: int) -> tuple[list[Stmt], Expr, Expr]:
-        """The row's value and place, after all elements: the first place of the lanes that have the greatest value."""
-        best, at, total, nan = self.names
-        x, kind = self.x, self.kind
-        top, first = f"{best}.row", f"{at}.row"
-        beyond, found = identity("minimum", kind), var(f"{nan}.row", kind)
+    def finish(self) -> tuple[list[Stmt], Expr, Expr]:
+        """The row's value and place, after all elements."""
+        best, at, total, _, block, found = self.names
+        x, kind, lanes = self.x, self.kind, self.lanes
+        width = VECTORS * lanes
+        top, first, doubt = f"{best}.row", f"{at}.row", f"{total}.row"
+        base = f"{block}.first"
         has_best = op("eq", reg(best, x.dtype), reg(top, x.dtype))
-        any_nan = op("lt", found, beyond)
-        again: list[Stmt] = [
-            Reg(nan, kind, beyond, (), lanes),
-            self._pass(
-                Set(
-                    nan,
-                    op(
-                        "where",
-                        op("ne", x, x),
-                        op("minimum", reg(nan, kind), cast(self.place, kind)),
-                        reg(nan, kind),
-                    ),
-                ),
-                self.size,
-                lanes,
+        here = substitute(x, {self.place: cast(var(base, kind), index(0).dtype) + self.place})
+        same = op("eq", here, reg(top, x.dtype))
+        rest: list[Stmt] = [
+            Reg(top, x.dtype, across(self.combine, reg(best, x.dtype))),
+            self._lanes([Set(at, op("where", has_best, reg(at, kind), self.beyond))], index(lanes), lanes),
+            Let(base, across("minimum", reg(at, kind))),
+            Reg(found, kind, self.beyond, (), width),
+            self._lanes(
+                [Set(found, op("where", same, cast(self.place, kind), self.beyond))], index(width), width
             ),
+            Reg(first, kind, op("add", var(base, kind), across("minimum", reg(found, kind)))),
+            Let(doubt, across("add", reg(total, x.dtype))),
+            If(op("ne", var(doubt, x.dtype), var(doubt, x.dtype)), tuple(self._again(top, first))),
+        ]
+        return rest, reg(top, x.dtype), reg(first, kind)
+
+    def _again(self, top: str, first: str) -> list[Stmt]:
+        """The value and place of the first NaN, if there is one."""
+        nan, x, kind, width = self.names[3], self.x, self.kind, VECTORS * self.lanes
+        found = var(f"{nan}.row", kind)
+        any_nan = op("lt", found, self.beyond)
+        earlier = op("minimum", reg(nan, kind), cast(self.place, kind))
+        step: list[Stmt] = [Set(nan, op("where", op("ne", x, x), earlier, reg(nan, kind)))]
+        return [
+            Reg(nan, kind, self.beyond, (), width),
+            self._lanes(step, self.size, width),
             Let(found.attr, across("minimum", reg(nan, kind))),
             Set(first, op("where", any_nan, found, reg(first, kind))),
             Set(top, op("where", any_nan, const(float("nan"), x.dtype), reg(top, x.dtype))),
         ]
-        doubt = f"{total}.row"
-        rest: list[Stmt] = [
-            Reg(top, x.dtype, across(self.combine, reg(best, x.dtype))),
-            self._pass(Set(at, op("where", has_best, reg(at, kind), beyond)), index(lanes), lanes),
-            Reg(first, kind, across("minimum", reg(at, kind))),
-            Let(doubt, across("add", reg(total, x.dtype))),
-            If(op("ne", var(doubt, x.dtype), var(doubt, x.dtype)), tuple(again)),
-        ]
-        return rest, reg(top, x.dtype), reg(first, kind)
 
-    def _pass(self, body: Stmt, size: Expr, lanes: int) -> Stmt:
+    def _better(self, a: Expr, b: Expr) -> Expr:
+        return op("where", op(self.better, b, a), b, a)
+
+    def _lanes(self, body: list[Stmt], size: Expr, lanes: int) -> Stmt:
         assert self.place.op == "var"
-        return Loop(self.place.attr, index(0), size, (body,), "vector", lanes)
+        return Loop(self.place.attr, index(0), size, tuple(body), "vector", lanes)

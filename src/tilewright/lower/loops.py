@@ -40,12 +40,12 @@ from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.ahead import Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.extents import extent
-from tilewright.lower.extremes import FirstExtreme
+from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
-from tilewright.lower.work import depths, inside_of, side_by_side, work_of
+from tilewright.lower.work import computes_function, depths, inside_of, side_by_side, work_of
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loops"]
@@ -60,7 +60,8 @@ CACHE_COST = 8  # an element costlier than this is kept in scratch when a later 
 WIDE_COLUMNS = 8
 ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
-BUSY = 6  # operations for an element: less is no reason to ask for several operands
+BUSY = 4  # operations for each of several operands: less is no reason to ask for them
+CHEAP_COST, WIDE_COST = 12, 40  # operations for an element: up to these, four or two vectors go side by side
 STORE_COST = 2  # operations that a store counts as
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
 ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
@@ -85,7 +86,7 @@ class _Emitter:
     def __init__(self, group: Group, stored: Callable[[Value], bool], machine: Machine) -> None:
         self.stored = stored
         self.group, self.threads, width = group, machine.threads, machine.vector_bytes
-        self.fmas, self.width = machine.fmas, width
+        self.fmas, self.width, self.registers = machine.fmas, width, machine.registers
         self.nest, self.accesses, choice = choose_nest(group, stored, width)
         self.builder = Builder()
         self.named = 0
@@ -131,7 +132,7 @@ class _Emitter:
             lanes //= 2  # a short range fills a shorter vector
         # independent accumulators hide the latency of an addition; long expressions fill the pipeline by themselves
         reduces = bool(self.group.reductions) if reduces is None else reduces
-        wide = 4 if reduces and cost <= 12 else 2 if cost <= 40 else 1
+        wide = 4 if reduces and cost <= CHEAP_COST else 2 if cost <= WIDE_COST else 1
         wide = self.side_by_side or wide
         if reduces and not self.by_rows and cost <= 8:
             wide = WIDE_COLUMNS  # each row of a strip of columns is a run of its own in memory
@@ -144,7 +145,10 @@ class _Emitter:
         """Lanes of one pass over a row."""
         assert self.vector is not None
         (atom,) = self.vector.at.terms
-        return self.choose_lanes(work_of(inside, atom), reduces)
+        cost = work_of(inside, atom)
+        # where much begins in a cycle and constants leave room for them, more vectors take a function's chain at once
+        wide = reduces and self.fmas > 1 and self.registers >= 32 and computes_function(inside)
+        return self.choose_lanes(min(cost, CHEAP_COST) if wide and cost <= WIDE_COST else cost, reduces)
 
     # ---- statements ----
 
@@ -177,7 +181,6 @@ class _Emitter:
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
                 if v in self.firsts and not reader.checks:
                     extremes[v] = self.first_extreme(v, f"{d}_{number}", term)
-                    inside += extremes[v].step()
                     continue
                 pick = self.picked(term, identity(COMBINE[v.op], kind))
                 if pick is not None:
@@ -187,26 +190,28 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            if d == busiest and inside:
-                inside = [*self.ask_ahead(len(passes) > 1, passes[d]), *inside]
+            asks = self.ask_ahead(len(passes) > 1, passes[d]) if d == busiest and d in passes else []
+            if inside:
+                inside, asks = [*asks, *inside], []
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
-            for one in extremes.values():
-                row += one.registers(lanes)
             if inside:
                 row += self.reduced_loops(inside, lanes)
+            for one in extremes.values():
+                row += one.passes(asks)
+                asks = []
             for number, v in enumerate(reductions):
-                if v in extremes:
-                    rest, top, first = extremes[v].finish(lanes)
-                    row += [*rest, self.name_row_value(v, f"r{d}_{number}", top)]
-                    row.append(self.name_row_value(self.firsts[v], f"r{d}_{number}f", first))
-                    continue
-                if number in picks:
+                if v in extremes or number in picks:
                     continue
                 kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
                 result: Expr = reg(f"acc{d}_{number}", kind)
                 if self.by_rows:
                     result = across(COMBINE[v.op], result)
                 row.append(self.name_row_value(v, f"r{d}_{number}", cast(result, v.dtype)))
+            for number, v in enumerate(reductions):
+                if v in extremes:
+                    rest, top, first = extremes[v].finish()
+                    row += [*rest, self.name_row_value(v, f"r{d}_{number}", top)]
+                    row.append(self.name_row_value(self.firsts[v], f"r{d}_{number}f", first))
             body += self.each_row(row)
             chosen: list[Stmt] = []
             for number, pick in picks.items():
@@ -239,6 +244,8 @@ class _Emitter:
         """The maxima and minima whose first place is wanted too and that are found with it, in one pass: along long rows."""
         if not self.by_rows or self.inner or self.vector is None or upper(self.vector.extent) < LONG_ROW:
             return {}
+        if lower_bound(self.vector.extent) < VECTORS * self.register:
+            return {}
         pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
         return {v: first for v, first in pairs if first is not None}
 
@@ -246,7 +253,8 @@ class _Emitter:
         """The pass over a row for a maximum or minimum and its place."""
         assert self.vector is not None
         place, kind = var(self.vector.name), self.firsts[v].dtype
-        return FirstExtreme(number, x, place, extent(self.vector.extent), v.op == "reduce_max", kind)
+        size, largest = extent(self.vector.extent), v.op == "reduce_max"
+        return FirstExtreme(number, x, place, size, largest, kind, self.register)
 
     # ---- operands from memory ----
 
@@ -280,7 +288,7 @@ class _Emitter:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
         wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
-        if len(wanted) > 1 and work < BUSY:
+        if len(wanted) > 1 and work < BUSY * len(wanted):
             return []  # streams side by side keep memory busy by themselves
         return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 

@@ -9,7 +9,7 @@ from tilewright.kernel.ir import Expr, Let, Set, Stmt, Store
 from tilewright.lower.groups import Group, operation_cost, own_cost
 from tilewright.recipes.machine import Machine
 
-__all__ = ["depths", "inside_of", "side_by_side", "work_of"]
+__all__ = ["computes_function", "depths", "inside_of", "side_by_side", "work_of"]
 
 # Cheap operations in a chain: three functions like tanh one after the other, where one multiplication begins in a cycle.
 SERIAL_COST = 48
@@ -33,6 +33,20 @@ def work_of(stmts: list[Stmt], atom: Expr) -> int:
             moves[e] = e is atom or e.op == "reg" or any(moves[a] for a in e.args)
         stack.extend(missing)
     return sum(operation_cost(e.op) for e, moving in moves.items() if moving and e.args and e.dtype.is_float)
+
+
+def computes_function(stmts: list[Stmt]) -> bool:
+    """Whether statements compute a function of ``SLIM``, and no other that is as costly."""
+    found, seen = set[str](), set[Expr]()
+    stack = [s.value for s in stmts if isinstance(s, (Let, Set, Store))]
+    while stack:
+        e = stack.pop()
+        if e not in seen:
+            seen.add(e)
+            stack.extend(e.args)
+            if operation_cost(e.op) >= FUNCTION_COST:
+                found.add(e.op)
+    return bool(found) and found <= set(SLIM)
 
 
 def depths(group: Group, inside: set[Value]) -> dict[Value, int]:
