@@ -27,6 +27,7 @@ from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import leaving
 
 __all__ = ["Plan", "UnboundLeaf", "changes", "evaluate", "leaf_buffer", "plan", "program", "transparent"]
 
@@ -155,6 +156,7 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
 
 
 def _compile(planned: Plan, donated: Mapping[int, int], settled: Sequence[int]) -> Program:
+    leaving.install()  # native code is about to be made anyway
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)
