@@ -139,7 +139,11 @@ def _drop(entry: _Entry) -> None:
 def sweep() -> None:
     """Let go of the operands of values that are gone, which takes those with it that nobody else refers to."""
     while _gone:
-        _drop(_gone.pop())
+        try:
+            entry = _gone.pop()
+        except IndexError:  # another thread took the last one
+            return
+        _drop(entry)
 
 
 def _intern(
