@@ -460,6 +460,13 @@ def test_places_that_cannot_be_written_are_refused_before_training(
     assert fail(capsys, regression(folder), "--out", folder / "net.kyn").startswith("error: cannot write")
 
 
+def test_more_memory_than_there_is_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = folder / "classes.kyn"
+    program.write_text(CLASSES.format(last="dense 2 linear", loss="cross_entropy"))
+    said = fail(capsys, program, "--param", "hidden=2147483647")
+    assert said.startswith("error: there is not enough memory: ") and said.count("\n") == 1
+
+
 def test_a_full_disk_while_exporting_leaves_no_half_written_file(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_an_unusable_directory_warns_once_and_does_without(tmp_path: Path) -> No
         assert call(kernels.compile([answer("one", 1), answer("two", 2)])["two"]) == 2
         assert call(kernels.compile([answer("three", 3)])["three"]) == 3
     assert len(seen) == 1
+    assert seen[0].filename == __file__  # the user's own line, not one of the package
     assert blocked.read_text() == "not a directory"
 
 

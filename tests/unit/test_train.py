@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import nn, optim, random
 from tilewright.core.files import FileWriteError
@@ -192,3 +193,18 @@ def test_what_cannot_be_trained_is_named() -> None:
         trainer(epochs=0)
     with pytest.raises(ValueError, match="'hour'"):
         trainer(schedule="hour")
+
+
+def test_tensors_and_lists_are_rows_too() -> None:
+    rows = [[1.0, 2.0], [0.5, -1.0], [0.0, 3.0]]
+    losses = []
+    kinds: list[Any] = [lambda a: a, tw.tensor, lambda a: np.array(a, np.float32)]
+    for kind in kinds:
+        tw.manual_seed(0)
+        model = nn.Linear(2, 1)
+        trainer = Trainer(model, F.mse_loss, optim.SGD(model.parameters(), lr=0.1), epochs=2)
+        x, y = kind(rows), kind([[1.0], [2.0], [3.0]])
+        losses.append([e.loss for e in trainer.fit(x, y, x, y).epochs])
+        assert trainer.predict(x).shape == (3, 1) and trainer.evaluate(x, y)["loss"] > 0
+        assert trainer.predict(np.zeros((0, 2), np.float32)).shape == (0, 1)
+    assert losses[0] == losses[1] == losses[2]

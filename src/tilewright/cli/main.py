@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             reason = (error.strerror or str(error)).lower()
             print_error(TilewrightError(f"{error.filename}: {reason}" if error.filename else reason))
         return 1
+    except MemoryError as error:
+        print_error(
+            TilewrightError(f"there is not enough memory: {error}" if str(error) else "out of memory")
+        )
+        return 1
     except KeyboardInterrupt as error:
         print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130

@@ -110,8 +110,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     ``init_val`` is a tensor or a tree of them; the value keeps its structure, shapes and dtypes. ``cond_fun`` gives one
     bool. See ``scan`` for what both may do. The number of iterations is known only at the end, so there is forward mode
     (``jvp``, ``jacfwd``) and no reverse mode, for which ``scan`` and ``fori_loop`` are there. Under ``vmap`` the loop
-    runs until all examples are done, each of which keeps its own last value. A loop that never ends cannot be
-    interrupted.
+    runs until all examples are done, each of which keeps its own last value. Ctrl-C ends it between two iterations.
 
     >>> while_loop(lambda n: n < 100, lambda n: n * 2, Tensor(3)).item()
     192

@@ -10,7 +10,6 @@ choice that the recipe would not build is ignored, and so is, with a warning, a 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.core.files import write_json_atomic
+from tilewright.core.warn import warn
 from tilewright.recipes.contraction import Situation, Tiling
 from tilewright.recipes.machine import Machine
 
@@ -80,10 +80,9 @@ def read_choices(path: Path, target: str) -> Choices:
             raise ValueError("it is too large")
         choices = _parsed(json.loads(path.read_text(encoding="utf-8")), target)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        warnings.warn(
+        warn(
             f"the tuned choices in {path} are not used: {error}. Remove the file, or run `tw tune` again.",
             TuningWarning,
-            stacklevel=2,
         )
         choices = Choices()
     _known[path] = (stamp, choices)

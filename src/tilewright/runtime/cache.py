@@ -12,11 +12,11 @@ import contextlib
 import os
 import tempfile
 import time
-import warnings
 from hashlib import blake2b
 from pathlib import Path
 
 from tilewright.core.settings import settings
+from tilewright.core.warn import warn
 from tilewright.runtime.statistics import stats
 
 __all__ = ["DiskCache", "TilewrightCacheWarning"]
@@ -158,10 +158,9 @@ class DiskCache:
     def _warn(self, verb: str, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"the kernel cache {self.directory} cannot be {verb} ({error.strerror or error}); "
                 "kernels are compiled again in every process. Point TW_CACHE_DIR at a writable directory, or "
                 "set it to nothing to do without.",
                 TilewrightCacheWarning,
-                stacklevel=4,
             )

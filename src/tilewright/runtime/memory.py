@@ -48,7 +48,8 @@ class Memory:
             # private: pages shared with forked children would be theirs too, and are hardly ever huge
             pages = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
-            raise MemoryError(f"the system refused {self.nbytes} bytes: {error.strerror}") from None
+            shown = f"{self.nbytes / 2**30:,.1f} GiB" if self.nbytes >= 1 << 30 else f"{self.nbytes:,} bytes"
+            raise MemoryError(f"the system refused {shown}: {error.strerror}") from None
         start = int(np.frombuffer(pages, np.uint8).__array_interface__["data"][0])
         aligned = start + (-start) % _HUGE_PAGE
         if hasattr(mmap, "MADV_HUGEPAGE"):

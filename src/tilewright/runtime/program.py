@@ -137,13 +137,13 @@ def _call(codes: list[int], function: Callable[..., int], *arguments: Any) -> No
     codes.extend(map(function, *zip(arguments)))
 
 
-class _Running:
-    """Around native code that runs without the GIL: fast calls of other threads stay out meanwhile."""
-
-    def __enter__(self) -> None:
-        assumptions.words[assumptions.RUNNING] += 1
-
-    def __exit__(self, *error: object) -> None:
+def _call_freely(codes: list[int], function: Callable[..., int], *arguments: Any) -> None:
+    """`_call` of what runs without the GIL: fast calls of other threads stay out meanwhile. A signal's handler may raise before
+    the end, or behind it, and not on the way."""
+    assumptions.words[assumptions.RUNNING] += 1
+    try:
+        _call(codes, function, *arguments)
+    finally:
         assumptions.words[assumptions.RUNNING] -= 1
 
 
@@ -253,9 +253,8 @@ class Program:
     def _enter_slowly(self, pointers: Pointers, codes: list[int]) -> None:
         """Bind and call through Python: without builtins of JIT code, or for pointers that are no list of plain integers."""
         assert self._only is not None
-        with _Running():
-            self._bind(pointers)
-            _call(codes, self._only, self.entered)
+        self._bind(pointers)
+        _call_freely(codes, self._only, self.entered)
         stats.native_calls += 1
         stats.launches += self.launch_count
 
@@ -321,8 +320,7 @@ class Program:
             part.store(offsets.PROFILE, table.address)
             tables.append((part, table))
         try:
-            with _Running():
-                _call(codes, stage.call, stage.address)
+            _call_freely(codes, stage.call, stage.address)
         finally:
             for part, _ in tables:
                 part.store(offsets.PROFILE, 0)

@@ -29,6 +29,7 @@ from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.graph.template import Template
 from tilewright.runtime.buffers import Buffer
+from tilewright.tensor import leaving
 
 __all__ = [
     "Packed",
@@ -193,6 +194,7 @@ def _compile(
 ) -> Program:
     """The program of a plan, which is that of the graph written out: there may be one already, since values are packed or not
     by how they came about. ``rest`` is of the key what does not depend on the graph."""
+    leaving.install()  # native code is about to be made anyway
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tilewright.tensor.trace import Trace
 
 __all__ = [
+    "Restoring",
     "autocast",
     "enable_grad",
     "is_grad_enabled",
@@ -49,7 +50,25 @@ def is_grad_enabled() -> bool:
     return modes.grad
 
 
-class set_grad_enabled:
+class Restoring:
+    """A block that changes a mode: ``__enter__`` keeps the old one in ``_before``. Where there is native code, ``__exit__`` is a
+    builtin (``leaving``), which nothing interrupts before the mode is what it was."""
+
+    __slots__ = ()
+
+    _mode = ""
+    _before: list[Any]
+    _left: Callable[..., None] | None = None  # what else is to be done, with the arguments of ``__exit__``
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        setattr(modes, self._mode, self._before.pop())
+        if self._left is not None:
+            self._left(kind, error, trace)
+
+
+class set_grad_enabled(Restoring):
     """Turn the recording of derivatives on or off, in a ``with`` block or for a decorated function.
 
     >>> with set_grad_enabled(False):
@@ -59,6 +78,8 @@ class set_grad_enabled:
 
     __slots__ = ("_before", "mode")
 
+    _mode = "grad"
+
     def __init__(self, mode: bool) -> None:
         self.mode = bool(mode)
         self._before: list[bool] = []
@@ -66,11 +87,6 @@ class set_grad_enabled:
     def __enter__(self) -> None:
         self._before.append(modes.grad)
         modes.grad = self.mode
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        modes.grad = self._before.pop()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         mode = self.mode
@@ -103,7 +119,7 @@ class enable_grad(set_grad_enabled):
         super().__init__(True)
 
 
-class autocast:
+class autocast(Restoring):
     """Round float32 operands of contractions and convolutions to ``dtype`` (bfloat16 or float16); sums and results stay float32.
 
     >>> import tilewright as tw
@@ -111,6 +127,8 @@ class autocast:
     ...     (tw.ones((1, 1)) @ tw.asarray([[1.001]])).item()
     1.0
     """
+
+    _mode = "products"
 
     def __init__(self, dtype: DType | None) -> None:
         if dtype is not None and not (dtype.is_float and dtype.bits == 16):
@@ -122,18 +140,15 @@ class autocast:
         self._before.append(modes.products)
         modes.products = self.dtype
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        modes.products = self._before.pop()
 
-
-class suspend_trace:
+class suspend_trace(Restoring):
     """Operations inside run outside the trace in progress, as ordinary lazy tensors.
 
     For state that a jitted function creates on its first run and keeps (an optimizer's moments): such a tensor must not
     belong to the trace. Inside the block, shapes and types of traced tensors can be read, their elements cannot.
     """
+
+    _mode = "trace"
 
     def __init__(self) -> None:
         self._before: list[Any] = []
@@ -141,8 +156,3 @@ class suspend_trace:
     def __enter__(self) -> None:
         self._before.append(modes.trace)
         modes.trace = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        modes.trace = self._before.pop()

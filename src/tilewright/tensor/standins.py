@@ -15,7 +15,7 @@ from tilewright.core.shape import Shape
 from tilewright.graph.ir import Value, input_value, topological
 from tilewright.tensor import lazy
 from tilewright.tensor.errors import LeakedTensorError
-from tilewright.tensor.modes import modes
+from tilewright.tensor.modes import Restoring, modes
 from tilewright.tensor.trace import Trace
 
 if TYPE_CHECKING:
@@ -24,28 +24,31 @@ if TYPE_CHECKING:
 __all__ = ["StandIns"]
 
 
-class StandIns(Trace):
+class StandIns(Trace, Restoring):
     """A trace whose ``placeholders`` stand for values that are given later. Use it in a ``with`` block.
 
     Leaving the block puts a tensor from outside back, and complains, when it was assigned something made from a
     stand-in; other assignments stay.
     """
 
+    _mode = "trace"
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.outer: Trace | None = None
+        self._before: list[Any] = []
         self.placeholders: list[Value] = []
         self._seen: dict[int, tuple[Tensor, Value, bool]] = {}
 
     def __enter__(self) -> StandIns:
         self.outer = modes.trace
+        self._before.append(self.outer)
         modes.trace = self
         return self
 
-    def __exit__(
+    def _left(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        modes.trace = self.outer
         self.closed = True
         stolen = self._restore()
         if error is None and stolen is not None:

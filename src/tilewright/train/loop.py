@@ -21,7 +21,8 @@ from tilewright import random
 from tilewright.core.diagnostics import TilewrightError
 from tilewright.core.dtype import DType, float16
 from tilewright.core.integers import integer
-from tilewright.functions.creation import from_numpy
+from tilewright.functions.arguments import TensorLike
+from tilewright.functions.creation import from_numpy, tensor
 from tilewright.jit import jit
 from tilewright.nn import BatchNorm1d, BatchNorm2d, Module
 from tilewright.optim import Optimizer
@@ -40,6 +41,11 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Metric = Callable[[Array, Array], float]
 
 EVALUATION_BATCH = 1024  # rows at once when nothing is learned
+
+
+def _array(data: Any) -> Array:
+    """Rows as an array: tensors are read, and numbers in lists get the types that `tw.tensor` gives them."""
+    return data if isinstance(data, np.ndarray) else np.asarray(tensor(data))
 
 
 class TrainingError(TilewrightError):
@@ -182,13 +188,17 @@ class Trainer:
 
     # ---- training ------------------------------------------------------------------------------------------
 
-    def fit(self, x: Array, y: Array, x_test: Array | None = None, y_test: Array | None = None) -> History:
+    def fit(
+        self, x: TensorLike, y: TensorLike, x_test: TensorLike | None = None, y_test: TensorLike | None = None
+    ) -> History:
         """Train on rows x [N, *I] with targets y [N, ...]; `early_stop` and `metrics` look at the test rows.
 
         Raises `TrainingError` when the loss is no longer a number, `CheckpointError` for a checkpoint of
         another run. Ctrl-C ends it between two steps, or after the one that runs: the model has the weights of a
         whole step, and the exception's note says which epoch the checkpoint holds.
         """
+        x, y = _array(x), _array(y)
+        x_test, y_test = (None if a is None else _array(a) for a in (x_test, y_test))
         held_out = (x_test, y_test) if x_test is not None and y_test is not None and len(x_test) else None
         if len(x) != len(y):
             raise TrainingError(f"training needs as many rows as targets, got {len(x)} and {len(y)}")
@@ -290,21 +300,23 @@ class Trainer:
 
     # ---- evaluation ----------------------------------------------------------------------------------------
 
-    def predict(self, x: Array) -> Array:
+    def predict(self, x: TensorLike) -> Array:
         """The model's outputs in evaluation mode for rows x [N, *I]: [N, *O]."""
+        x = _array(x)
         was_training = self.model.training
         self.model.eval()
         try:
             parts = [
                 np.array(self._forward(from_numpy(np.ascontiguousarray(x[i : i + EVALUATION_BATCH]))).numpy())
-                for i in range(0, len(x), EVALUATION_BATCH)
+                for i in range(0, max(len(x), 1), EVALUATION_BATCH)
             ]
         finally:
             self.model.train(was_training)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
-    def evaluate(self, x: Array, y: Array) -> dict[str, float]:
+    def evaluate(self, x: TensorLike, y: TensorLike) -> dict[str, float]:
         """The loss and every metric of the model in evaluation mode on rows x [N, *I] with targets y."""
+        x, y = _array(x), _array(y)
         if len(x) == 0:
             raise TrainingError("there are no rows to evaluate on")
         output = self.predict(x)
