@@ -300,6 +300,8 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
 
 def fresh_leaf(type: TensorType) -> Value:
     """A leaf different from every other. It needs no place in the table: nobody can ask for it."""
+    if _gone:
+        sweep()
     value = Value.__new__(Value)
     value.op = "input"
     value.inputs = ()
@@ -311,6 +313,8 @@ def fresh_leaf(type: TensorType) -> Value:
 
 def packed_value(template: Any, operands: tuple[Value, ...], type: TensorType) -> Value:
     """What ``template`` makes of ``operands``, as one value. It is different from every other, also from one built alike."""
+    if _gone:
+        sweep()
     value = Value.__new__(Value)
     value.type = type
     value.buffer = value.role = value.names = None
