@@ -78,7 +78,17 @@ def test_an_interrupted_call_writes_all_or_nothing(how: str) -> None:
     assert len(held) == 2 and count.tolist()[0] >= 3
 
 
-LONG = 10**13  # iterations: of a loop of which nobody sees the end
+# Iterations of loops that a test stops after a moment. They end by themselves after a minute or two: a test fails then.
+LONG = 10**10  # of a counter
+MANY = 3 * 10**6  # of small products
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_raises() -> Iterator[None]:
+    """Python's own handler, which a process that was started in a shell's background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -132,7 +142,7 @@ def test_a_loop_in_native_code_stops_for_ctrl_c(threads: int, nested: str) -> No
         return x
 
     x = tw.ones((512, 64))
-    few, endless = tw.tensor(3), tw.tensor(LONG)
+    few, endless = tw.tensor(3), tw.tensor(MANY)
     for _ in range(3):
         result = step(few, x).numpy().copy()
     for _ in range(2):
@@ -162,12 +172,12 @@ def test_an_epoch_in_one_call_leaves_the_weights_it_began_with(threads: int) -> 
         moments.assign(m)
         return ((x @ w - 1) ** 2).mean()
 
-    epoch.executable(10**9)
+    epoch.executable(MANY)
     first = epoch(5).item()
     for _ in range(2):
         before = weights.numpy().copy(), moments.numpy().copy()
         with ctrl_c(0.2):
-            epoch(10**9)
+            epoch(MANY)
         for tensor, old in zip((weights, moments), before, strict=True):
             np.testing.assert_array_equal(tensor.numpy(), old)
         assert epoch(5).item() < first
