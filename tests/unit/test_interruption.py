@@ -21,10 +21,13 @@ from tilewright.runtime.buffers import Buffer, pool
 from tilewright.tensor import modes
 from tilewright.train.ctrl_c import ctrl_c_noted
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"),
-    reason="setitimer, which sends the signal during a call, exists on POSIX systems only",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not hasattr(signal, "setitimer"),
+        reason="setitimer, which sends the signal during a call, exists on POSIX systems only",
+    ),
+    pytest.mark.usefixtures("ctrl_c_raises"),
+]
 
 
 class _Interrupted(Exception):
@@ -81,14 +84,6 @@ def test_an_interrupted_call_writes_all_or_nothing(how: str) -> None:
 # Iterations of loops that a test stops after a moment. They end by themselves after a minute or two: a test fails then.
 LONG = 10**10  # of a counter
 MANY = 3 * 10**6  # of small products
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_raises() -> Iterator[None]:
-    """Python's own handler, which a process that was started in a shell's background does not have."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
