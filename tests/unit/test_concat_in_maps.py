@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compiled_steps import check_exactly
 
 import tilewright as tw
+from tilewright import compiler
+from tilewright.core import dtype as dt
+from tilewright.graph.ir import input_value, make
 
 N = 7
 X = np.random.default_rng(0).standard_normal((5, N)).astype("float32")
@@ -64,3 +68,12 @@ def test_parts_that_reduce_or_move_stay_apart(floating):
     want = whole.sum(axis=1), e, np.concatenate([e, x], axis=1).sum(axis=1)
     for got, one in zip(f(tw.tensor(x)), want, strict=True):
         np.testing.assert_allclose(got.numpy(), one, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_of_a_concat_of_single_elements_are_well_formed():
+    x = input_value(dt.float32, (1,))
+    turned = make("flip", [x], axes=(0,))
+    whole = make("concat", [turned, x], axis=0)
+    check_exactly(
+        compiler.compile([x], [whole, turned]), [x], [whole, turned], lambda rng, v: np.ones(1, "float32")
+    )

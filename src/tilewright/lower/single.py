@@ -181,7 +181,8 @@ def _concat(group: Group, stored: Callable[[Value], bool], lanes: int) -> list[C
             for x in xs:
                 s = _Single(group, stored, lanes)
                 stores = _part(s, x, Affine.of(0), (Affine.of(0), s.space.loop("c", tail)), 0, start)
-                loop = Loop("c", LO, HI, tuple(stores), "vector" if tail > 1 else "serial", lanes)
+                kind = ("vector", lanes) if tail > 1 else ("serial", 0)
+                loop = Loop("c", LO, HI, tuple(stores), *kind)
                 calls.append(s.builder.call((loop,), tail, CHUNK_ELEMENTS, f"concat {list(x.shape)}"))
                 start += tail
             continue
