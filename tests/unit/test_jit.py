@@ -723,3 +723,39 @@ def test_a_jitted_function_goes_to_other_processes_by_its_name() -> None:
     local = tw.jit(lambda x: x)
     with pytest.raises((pickle.PicklingError, AttributeError), match="<lambda>"):
         pickle.dumps(local)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_gradient_may_be_another_tensor_that_is_used_in_one_call_and_not_in_the_next(write: bool) -> None:
+    w, u = (tw.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    other = tw.zeros(2).realize()
+
+    def differences() -> tuple[tw.Tensor, ...]:
+        with tw.no_grad():
+            if write:
+                w.grad += 1
+            return other * 1 - w.grad, w.grad - u.grad * 0.5, w.grad
+
+    jitted = tw.jit(differences)
+    for pair in ((0, 0), (0, 0), (0, 1), (1, 0), (1, 2), (2, 2), (0, 1), (2, 1), (2, 1)):
+        found = []
+        for function in (jitted, differences):
+            other[...] = 5.0
+            tensors = [other, *(tw.full((2,), n).realize() for n in (7.0, 9.0))]
+            w.grad, u.grad = (tensors[i] for i in pair)
+            results = function()
+            assert results[2] is tensors[pair[0]]
+            found.append([t.tolist() for t in (*results, *tensors)])
+        assert found[0] == found[1], pair
+
+
+def test_a_gradient_with_a_history_at_a_later_call_is_differentiated() -> None:
+    w = tw.tensor([3.0], requires_grad=True)
+    jitted = tw.jit(lambda: w.grad * 2)
+    w.grad = tw.tensor([1.0])
+    assert not jitted().requires_grad
+    w.grad = w * w
+    result = jitted()
+    w.grad = None
+    result.sum().backward()
+    assert w.grad is not None and w.grad.tolist() == [12.0]

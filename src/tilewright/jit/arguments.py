@@ -75,10 +75,15 @@ def _dtype_of_array(array: Any) -> DType:
 
 def aliased(variant: Variant, dynamic: Sequence[Any]) -> bool:
     """Whether an argument is also another argument or a captured tensor, so that a write would be seen through both; or
-    a gradient that the function reads is a captured tensor."""
+    a gradient that the function uses is one of these or another's gradient."""
     seen: set[int] = set()
     for leaf in dynamic:
         if id(leaf) in variant.handles or id(leaf) in seen:
             return True
         seen.add(id(leaf))
-    return any(id(tensor._grad) in variant.handles for tensor, _ in variant.gradient_types)
+    for tensor, _, _ in variant.gradient_types:
+        gradient = id(tensor._grad)
+        if gradient in variant.handles or gradient in seen:
+            return True
+        seen.add(gradient)
+    return False

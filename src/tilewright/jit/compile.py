@@ -17,6 +17,7 @@ from tilewright.jit.variant import (
     OBJECT,
     OUTPUT,
     RETURNED_ARGUMENT,
+    RETURNED_GRADIENT,
     SIZE,
     Variant,
 )
@@ -105,7 +106,11 @@ class TraceCompiler:
             for e in trace.captured.values()
             if e.owner is None
         ]
-        variant.gradient_types = [(s, t) for kind, s, t, _ in variant.binds if kind == GRADIENT]
+        variant.gradient_types = [
+            (e.owner, e.placeholder.type, e.required_grad)
+            for e in trace.captured.values()
+            if e.owner is not None
+        ]
         variant.written = bool(variant.writes or variant.other_writes)
         return variant
 
@@ -126,7 +131,10 @@ class TraceCompiler:
     def _results(self, result: Any) -> None:
         leaves, self.variant.structure = flatten(result)
         for leaf in leaves:
-            if (
+            owner = self.trace.owner(leaf)
+            if owner is not None:
+                self.variant.results.append((RETURNED_GRADIENT, owner))
+            elif (
                 not isinstance(leaf, Tensor)
                 or leaf._trace is not self.trace
                 or id(leaf) in self.trace.captured
@@ -168,7 +176,7 @@ class TraceCompiler:
                 continue  # made by the trace itself
             self.variant.grad_guards.append((tensor, before is None))
             now = tensor._grad
-            if now is before:
+            if self.trace.owner(now) is tensor or (now is None and before is None):
                 continue
             if now is None or not self.keep_grads:
                 self.variant.grads.append((tensor, -1))

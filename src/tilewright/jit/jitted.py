@@ -44,6 +44,7 @@ from tilewright.jit.variant import (
     GRADIENT,
     OUTPUT,
     RETURNED_ARGUMENT,
+    RETURNED_GRADIENT,
     SIZE,
     Variant,
 )
@@ -362,6 +363,7 @@ class Jitted(Generic[P, R]):
             written = dynamic[source] if kind == ARGUMENT else source._grad
             if isinstance(written, Tensor):
                 _rebind(written, outputs[position], types[position])
+        gradients = {id(item): item._grad for kind, item in variant.results if kind == RETURNED_GRADIENT}
         for tensor, position in variant.grads:
             if position < 0:
                 tensor._grad = None
@@ -375,6 +377,8 @@ class Jitted(Generic[P, R]):
                     leaves.append(_recorded(outputs[item], type, variant.recorded[item], bound, numbers))
                     continue
                 leaves.append(from_leaf(leaf_of(outputs[item], type)))
+            elif kind == RETURNED_GRADIENT:
+                leaves.append(gradients[id(item)])
             elif kind == RETURNED_ARGUMENT:
                 leaf = dynamic[item]
                 leaves.append(leaf if isinstance(leaf, Tensor) else Tensor(leaf))

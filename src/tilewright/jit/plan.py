@@ -255,10 +255,10 @@ class _Planner:
             row = {"kind": Kind.CAPTURED, "source": self.kept(tensor), "slot": slot}
             row["memory_version"] = versions.get(slot, 0)
             rows.append(row | self.type(type, required))
-        for owner, type in self.variant.gradient_types:
+        for owner, type, required in self.variant.gradient_types:
             slot = bound.pop((GRADIENT, id(owner)), 0)
             row = {"kind": Kind.GRADIENT, "source": self.kept(owner), "slot": slot}
-            rows.append(row | self.type(type, False))
+            rows.append(row | self.type(type, required))
         for tensor, absent in self.variant.grad_guards:
             kind = Kind.NO_GRAD if absent else Kind.SOME_GRAD
             rows.append({"kind": kind, "source": self.kept(tensor)})

@@ -21,12 +21,13 @@ __all__ = [
     "OBJECT",
     "OUTPUT",
     "RETURNED_ARGUMENT",
+    "RETURNED_GRADIENT",
     "SIZE",
     "Variant",
 ]
 
 CAPTURED, GRADIENT, ARGUMENT, FIXED, SIZE = range(5)  # kinds of inputs
-OUTPUT, RETURNED_ARGUMENT, OBJECT = range(3)  # kinds of results
+OUTPUT, RETURNED_ARGUMENT, OBJECT, RETURNED_GRADIENT = range(4)  # kinds of results
 
 
 class Variant:
@@ -51,9 +52,11 @@ class Variant:
         self.grad_guards: list[tuple[Tensor, bool]] = []
         self.handles: set[int] = set()  # identities of captured tensors
         self.structure: Structure = Structure("leaf")
-        self.results: list[tuple[int, Any]] = []  # (kind, output position | argument position | object)
+        self.results: list[
+            tuple[int, Any]
+        ] = []  # (kind, output position | argument position | object | owner)
         self.captured_types: list[tuple[Tensor, TensorType, bool]] = []
-        self.gradient_types: list[tuple[Tensor, TensorType]] = []
+        self.gradient_types: list[tuple[Tensor, TensorType, bool]] = []  # by owner
         self.writes: list[tuple[Tensor, int]] = []  # captured tensor, output position
         self.other_writes: list[tuple[int, Any, int]] = []  # (kind of source, source, output position)
         self.keep: list[Tensor] = []  # arguments told apart by identity
@@ -117,4 +120,10 @@ class Variant:
                 return False
             if tensor._value.type is not type and tensor._value.type != type:
                 return False
-        return all(t._grad is not None and t._grad._value.type == type for t, type in self.gradient_types)
+        for tensor, type, required_grad in self.gradient_types:
+            gradient = tensor._grad
+            if gradient is None or gradient._requires_grad is not required_grad:
+                return False
+            if gradient._value.type is not type and gradient._value.type != type:
+                return False
+        return True

@@ -46,7 +46,9 @@ class Trace:
             int, tuple[Tensor, Tensor | None]
         ] = {}  # tensor whose .grad was looked at, and what it was
         self._watching: set[tuple[int, str]] = set()
-        self._owners: dict[int, Tensor] = {}  # gradient by identity -> whose it was
+        self._owners: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # stand-in by identity -> whose gradient, and itself
         self.watched: list[
             tuple[Any, str, Any]
         ] = []  # object, attribute, value: plain Python state it depends on
@@ -59,7 +61,7 @@ class Trace:
             lazy.realize_tensors((tensor,))
         before = tensor._value
         placeholder = input_value(before.type.dtype, before.type.shape)
-        owner = self._owners.get(id(tensor))
+        owner = self.owner(tensor)
         self.captured[id(tensor)] = Captured(tensor, before, placeholder, owner)
         if tensor._leaf:
             lazy.register_role(placeholder, tensor)
@@ -72,9 +74,35 @@ class Trace:
     def note_grad(self, tensor: Tensor, replaced: bool = False) -> None:
         """Remember what ``tensor.grad`` was before the trace looked at it or changed it (``replaced``: without a look)."""
         if id(tensor) not in self.grads and (tensor._trace is not self or id(tensor) in self.captured):
-            self.grads[id(tensor)] = (tensor, tensor._grad)
-            if tensor._grad is not None:
-                self._owners[id(tensor._grad)] = tensor
+            before = tensor._grad
+            self.grads[id(tensor)] = (tensor, before)
+            if before is not None and not replaced:
+                tensor._grad = self._stand_in(tensor, before)
+
+    def owner(self, gradient: Tensor | None) -> Tensor | None:
+        """The tensor whose ``.grad`` gave this tensor to the trace, if one did."""
+        note = self._owners.get(id(gradient))
+        return None if note is None else note[0]
+
+    def _stand_in(self, owner: Tensor, before: Tensor) -> Tensor:
+        """A tensor of its own for a gradient: what the trace reaches by ``.grad`` may be another tensor at the next call, also
+        where it is now one that the trace reaches by another way, too."""
+        if (before._leaf and before._requires_grad) or before._hooks is not None:
+            self.history_outside = True  # gradients arrive at it
+            return before
+        entry = self.captured.get(id(before))
+        if entry is None:
+            if before._trace is not None:
+                raise lazy.leaked(before)
+            with suspend_trace():
+                lazy.realize_tensors((before,))
+        stand_in = before.__class__.__new__(before.__class__)
+        stand_in._value = before._value if entry is None else entry.before
+        stand_in._requires_grad = before._requires_grad if entry is None else entry.required_grad
+        stand_in._leaf, stand_in._chain = before._leaf, 0
+        stand_in._grad = stand_in._group = stand_in._trace = stand_in._hooks = None
+        self._owners[id(stand_in)] = owner, stand_in
+        return stand_in
 
     def watch(self, owner: Any, attribute: str) -> None:
         """The traced code depends on a Python attribute; another value of it needs another trace."""
