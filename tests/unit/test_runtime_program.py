@@ -508,15 +508,26 @@ def test_a_lazy_program_takes_the_way_that_took_less() -> None:
         team._wake(team.address, 2)
         time.sleep(0.001)
     runs = 1
-    for known, published in (((10**6, 1), 1), ((1, 10**6), 0), ((0, 1), 0)):
-        for first, extra in ((0, 0), (63, 1)):  # the 64th run tries the other way
+    for known, published in (((10**9, 1000), 1), ((1000, 10**9), 0), ((0, 1000), 0)):
+        # Runs 0 to 3 of 256 try the other way; the first two of a way in a row find data on the move and do not count.
+        for low, tries, counts in (
+            (0, 1, 0),
+            (1, 1, 0),
+            (2, 1, 1),
+            (3, 1, 1),
+            (4, 0, 0),
+            (5, 0, 0),
+            (6, 0, 1),
+            (70, 0, 1),
+        ):
             before = signal.value
             alone.value, shared.value = known
-            turn.value = first
+            turn.value = 255 + low
             lazy.run(addresses(x))
             runs += 1
-            expected = published if known[0] == 0 else published ^ extra
+            expected = published if known[0] == 0 else published ^ tries
             assert signal.value - before == expected
+            assert ((alone.value, shared.value) != known) == (counts or known[0] == 0)
             np.testing.assert_array_equal(x, runs)
     with state.lock:
         state.replace(None)

@@ -53,27 +53,31 @@ choose:
   %asleep = icmp ne i32 %sleepers, 0
   br i1 %asleep, label %weigh, label %awake
 
-; Workers are awake: the way that took less (by an eighth, to share), and every 64th time the other one, to know what it takes
-; now.
+; Workers are awake: the way that took less (by an eighth, to share), and of 256 times four in a row the other one, to know what
+; it takes now. The first two in a row do not count, there and back: they wait for data that lie in another core's cache, and
+; after them every thread has its own.
 awake:
   %turn.p = getelementptr i8, ptr %part, i64 {TURN}
   %turn.old = load i64, ptr %turn.p
   %turn = add i64 %turn.old, 1
   store i64 %turn, ptr %turn.p
-  %low = and i64 %turn, 63
-  %tries = icmp eq i64 %low, 0
+  %low = and i64 %turn, 255
+  %tries = icmp ult i64 %low, 4
+  %late = and i64 %turn, 250  ; 0 in the runs 0, 1, 4 and 5 of 256
+  %counts = icmp ne i64 %late, 0
   %margin = lshr i64 %shared, 3
   %equal = add i64 %shared, %margin
   %better = icmp ult i64 %alone, %equal
   %other = xor i1 %better, %tries
   %unknown = icmp eq i64 %alone, 0
   %single.now = or i1 %other, %unknown
+  %alone.counts = or i1 %counts, %unknown
   br i1 %single.now, label %single, label %together
 together:
   %code = call i32 @share(ptr %part, i1 false)
   %end = call i64 %clock()
   %took = sub i64 %end, %now
-  call void @learn(ptr %shared.p, i64 %took)
+  call void @learn(ptr %shared.p, i64 %took, i1 %counts)
   store i64 %end, ptr %last.p
   ret i32 %code
 
@@ -106,7 +110,9 @@ weigh:
   store i64 %backoff.new, ptr %backoff.p
   br i1 %pays, label %woken, label %single
 woken:
-  store i64 0, ptr %shared.p  ; learned anew
+  store i64 0, ptr %shared.p  ; learned anew, from the third time on
+  %woken.turn = getelementptr i8, ptr %part, i64 {TURN}
+  store i64 3, ptr %woken.turn
   %woken.code = call i32 @share(ptr %part, i1 true)
   %woken.end = call i64 %clock()
   %woken.took = sub i64 %woken.end, %now
@@ -119,26 +125,31 @@ woken:
   store i64 %woken.end, ptr %last.p
   ret i32 %woken.code
 single:
+  %single.counts = phi i1 [ %alone.counts, %awake ], [ true, %weigh ]
   %single.code = call i32 @run_serial(ptr %part)
   %single.end = call i64 %clock()
   %single.took = sub i64 %single.end, %now
-  call void @learn(ptr %alone.p, i64 %single.took)
+  call void @learn(ptr %alone.p, i64 %single.took, i1 %single.counts)
   store i64 %single.end, ptr %last.p
   ret i32 %single.code
 }}
 
-; What something takes on average, from one time more. That a thread lost its CPU counts up to 64 times
-; as much: where that happens often, running alone is better.
-define internal void @learn(ptr %known.p, i64 %took) nounwind {{
+; What something takes on average, from one time more if that counts. That a thread lost its CPU counts up to 64 times
+; as much, but over 64 runs: where that happens often, running alone is better.
+define internal void @learn(ptr %known.p, i64 %took, i1 %counts) nounwind {{
   %known = load i64, ptr %known.p
   %first = icmp eq i64 %known, 0
   %most = shl i64 %known, 6
   %bounded = call i64 @llvm.umin.i64(i64 %took, i64 %most)
   %more = sub i64 %bounded, %known
-  %part = ashr i64 %more, 3
+  %usual = shl i64 %known, 2
+  %rare = icmp ugt i64 %took, %usual
+  %window = select i1 %rare, i64 6, i64 3
+  %part = ashr i64 %more, %window
   %mean = add i64 %known, %part
   %new = select i1 %first, i64 %took, i64 %mean
-  store i64 %new, ptr %known.p
+  %kept = select i1 %counts, i64 %new, i64 %known
+  store i64 %kept, ptr %known.p
   ret void
 }}
 """
