@@ -11,6 +11,7 @@ Figures reach the documents only this way, with their date, command and machine.
 import argparse
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +82,16 @@ def origin(content: dict[str, Any]) -> list[str]:
     features = ", ".join(machine["features"])
     caches = ", ".join(f"{level} {size}" for level, size in machine["caches"].items())
     return [
-        f"{content['date'][:10]}, `{content.get('command', 'bench.startup, options not recorded')}`,",
+        f"{content['date'][:10]}, `{command(content)}`,",
         f"on {machine['cpu']} ({machine['usable_cores']} cores, {features}; {caches}), {machine['system']},",
         f"Python {machine['python']}; {packages}.",
     ]
+
+
+def command(content: dict[str, Any]) -> str:
+    """What was run, less where it wrote its results."""
+    whole: str = content.get("command", "bench.startup, options not recorded")
+    return re.sub(r" --(into|json)[ =]\S+", "", whole)
 
 
 def section(content: dict[str, Any]) -> str:

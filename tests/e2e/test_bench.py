@@ -103,7 +103,7 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
     peer = {**step, "framework": "b", "median": 0.003, "minimum": 0.002}
     limits = {"2": {"peak_gflops": 9.0, "triad_gbps": 8.0, "copy_gbps": 7.0}}
     contents = [
-        {"date": "2026-01-02T03", "command": "x", "machine": MACHINE, "results": [startup]},
+        {"date": "2026-01-02T03", "command": "x --into /tmp/a", "machine": MACHINE, "results": [startup]},
         {
             "date": "2026-01-02T03",
             "command": "y",
@@ -129,7 +129,7 @@ def test_figures_are_put_between_the_marks_of_a_page(repository: Path, tmp_path:
     assert texts[0].startswith(
         "above\n<!-- bench:begin; a note -->\n\n| what | goal | measured | reached |\n"
     )
-    assert "\n\n2026-01-02, `x`,\n" in texts[0]
+    assert "\n\n2026-01-02, `x`,\n" in texts[0]  # without the place of the results
     assert texts[0].endswith("\n<!-- bench:end -->\nbelow\n") and "outdated" not in texts[0]
     assert "| a | 0.10 | - | - | - | 1.25 | 0.50 | - |" in texts[0]
     assert "| training steps, 2 threads | each ratio ≥ 1.5 | 1 of 1; least 1.50 (MLP) | yes |" in texts[0]
