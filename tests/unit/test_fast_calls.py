@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from platform_needs import needs_builtins
 
 import tilewright as tw
 from tilewright import compiler, nn, optim
@@ -26,17 +27,13 @@ from tilewright.core.settings import settings
 from tilewright.jit import Jitted
 from tilewright.jit.plan import NO_PLAN
 from tilewright.nn import functional as F
-from tilewright.runtime import builtin
 from tilewright.runtime.buffers import pool
 from tilewright.runtime.profiler import profile
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.target import host_target
 from tilewright.runtime.team import set_num_threads
 
-pytestmark = pytest.mark.skipif(
-    not builtin.available(),
-    reason="needs CPython with the GIL on Linux; elsewhere calls run through Python (test_jit)",
-)
+pytestmark = needs_builtins  # elsewhere calls run through Python (test_jit)
 
 X, Y = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32)
 

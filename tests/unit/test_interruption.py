@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from platform_needs import needs_builtins
 
 import tilewright as tw
 from tilewright.lower.schedule import may_fail
-from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer, pool
 from tilewright.tensor import modes
 from tilewright.train.ctrl_c import ctrl_c_noted
@@ -107,11 +107,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     tw.set_num_threads(request.param)
     yield request.param
     tw.set_num_threads(None)
-
-
-needs_builtins = pytest.mark.skipif(
-    not builtin.available(), reason="loops ask through a builtin of JIT code, which CPython on Linux has"
-)
 
 
 @needs_builtins

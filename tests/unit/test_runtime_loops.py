@@ -4,6 +4,8 @@ errors inside, on any number of threads."""
 from __future__ import annotations
 
 import signal
+import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from platform_needs import needs_builtins
 from runtime_kernels import kernel
 
 from tilewright.runtime import builtin
@@ -190,9 +193,18 @@ def test_thousands_of_short_iterations_run_every_chunk_once() -> None:
     np.testing.assert_array_equal(x, 20000)
 
 
-@pytest.mark.skipif(
-    not builtin.available(), reason="loops ask through a builtin of JIT code, which CPython on Linux has"
-)
+def test_builtins_are_there_where_they_should_be() -> None:
+    """Otherwise every test of `needs_builtins` would be skipped without a word."""
+    supported = (
+        sys.platform == "linux"
+        and sys.implementation.name == "cpython"
+        and sys.maxsize > 2**32
+        and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    )
+    assert builtin.available() == supported
+
+
+@needs_builtins
 @pytest.mark.usefixtures("ctrl_c_raises")
 def test_loops_that_stop_are_stopped_between_two_iterations() -> None:
     """Also the inner one of two; a loop that does not stop takes no notice. Left alone they take minutes."""

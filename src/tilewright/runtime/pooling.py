@@ -97,18 +97,12 @@ def _keep(nbytes: int) -> str:
     c.leave(c.compare("sgt", size, limit), "done")
     known = c.call("@PyDict_GetItem", free, number)
     with c.when(c.compare("eq", known, "null", "ptr")):
-        made = c.call("@PyList_New", "i64 0")
-        c.unless("ne", made, "null", "full")
-        c.call("@PyDict_SetDefault", free, number, made)
-        c.call("@Py_DecRef", made, type="void")
+        _begin(c, free, number)
     over = c.compare("sgt", c.value(f"add i64 {c.load(held_at, type='i64')}, {size}"), limit)
     with c.when(over):  # what it holds is not what is in use now
         c.store("0", held_at, type="i64")
         c.call("@PyDict_Clear", free, type="void")
-        made = c.call("@PyList_New", "i64 0")
-        c.unless("ne", made, "null", "full")
-        c.call("@PyDict_SetDefault", free, number, made)
-        c.call("@Py_DecRef", made, type="void")
+        _begin(c, free, number)
     blocks = c.call("@PyDict_GetItem", free, number)
     c.unless("ne", blocks, "null", "full")
     c.unless("eq", c.call("@PyList_Append", blocks, "%memory", type="i32"), "0", "full", "i32")
@@ -119,6 +113,14 @@ def _keep(nbytes: int) -> str:
     c.label("done")
     c.line("ret void")
     return c.text()
+
+
+def _begin(c: Code, free: str, number: str) -> None:
+    """An empty list of a size's blocks."""
+    made = c.call("@PyList_New", "i64 0")
+    c.unless("ne", made, "null", "full")
+    c.call("@PyDict_SetDefault", free, number, made)
+    c.call("@Py_DecRef", made, type="void")
 
 
 def _give() -> str:
