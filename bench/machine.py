@@ -181,12 +181,12 @@ class Code:
             builder.add_ir(triad_ir(self.lanes, name, store)).export_symbol(name)
         for name, (accumulator, operand, instruction, _) in self.products.items():
             builder.add_ir(peak_ir(name, accumulator, operand, instruction)).export_symbol(f"peak_{name}")
-        self.library = builder.link(self.compiler, "limits")
+        self.linked = builder.link(self.compiler, "limits")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         peak = ctypes.CFUNCTYPE(None, count, pointer)
-        self.peak = {name: peak(self.library[f"peak_{name}"]) for name in self.products}
+        self.peak = {name: peak(self.linked[f"peak_{name}"]) for name in self.products}
         triad = ctypes.CFUNCTYPE(None, count, pointer, pointer, pointer, count)
-        self.triad, self.triad_past = (triad(self.library[name]) for name in stores)
+        self.triad, self.triad_past = (triad(self.linked[name]) for name in stores)
 
 
 def best_time(work: Callable[[int], object], cores: list[int], repeats: int) -> float:

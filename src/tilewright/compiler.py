@@ -134,8 +134,8 @@ class Executable:
         self.donated = frozenset(donated)
         self.sizes = dict(sizes)
         self.settled = tuple(settled)
-        self.library = jit.default_library()
-        target = self.library.target
+        self.linked = jit.default_library()
+        target = self.linked.target
         # buffers are flat: a reshaped output is the value below it
         self.final = [unshaped(v) for v in run_passes(self.outputs)]
         self._check_memory(self.final, 0)
@@ -168,7 +168,7 @@ class Executable:
         self._check_memory(self.final, self.schedule.arena_bytes)
         plans = [p for p in (self.preparation, self.schedule) if p is not None]
         self.names, addresses = load_kernels(
-            self.library, [k for plan in plans for step in plan.steps for k in step.kernels()]
+            self.linked, [k for plan in plans for step in plan.steps for k in step.kernels()]
         )
         self.program = self._program(self.schedule, addresses, len(kept))
         if self.preparation is not None:
@@ -398,8 +398,8 @@ class Executable:
             "graph": lambda: Graph(self.inputs, tuple(self.final)).text(),
             "groups": self._groups_text,
             "kernels": lambda: "\n\n".join(print_kernel(self._named(k)) for k in self.names),
-            "llvm": lambda: "\n".join(emitter.emit(self._named(k), self.library.target) for k in self.names),
-            "asm": lambda: "\n".join(self.library.disassemble(n) for n in self.names.values()),
+            "llvm": lambda: "\n".join(emitter.emit(self._named(k), self.linked.target) for k in self.names),
+            "asm": lambda: "\n".join(self.linked.disassemble(n) for n in self.names.values()),
             "plan": self._plan_text,
         }
         if name not in texts:

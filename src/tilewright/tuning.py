@@ -132,7 +132,7 @@ class _Search:
         self.executable, self.allowed = executable, seconds
         self.progress = progress or (lambda share, text: None)
         self.machine = replace(executable.machine, tuned=None)
-        self.library = KernelLibrary(executable.library.target, DiskCache(None, 0))
+        self.library = KernelLibrary(executable.linked.target, DiskCache(None, 0))
         self.began = time.perf_counter()
 
     @property
@@ -250,7 +250,7 @@ def store(executable: Executable, rows: Sequence[Tuned]) -> str:
     """
     if settings.cache_dir is None:
         raise TilewrightError("there is no cache directory to store tuned choices in; set TW_CACHE_DIR")
-    target = executable.library.target.key
+    target = executable.linked.target.key
     path = database_path(settings.cache_dir, target)
     choices = Choices(read_choices(path, target).rows)
     today = f"{datetime.now(UTC):%Y-%m-%d}"

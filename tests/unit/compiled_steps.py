@@ -112,9 +112,9 @@ def run_in_random_order(
     needed = max((emitter.scratch_bytes(k) for k in executable.names), default=0)
     scratch = np.full(needed + 64, 0xA5, np.uint8)
     aligned = scratch.ctypes.data + (-scratch.ctypes.data) % 64
-    addresses = executable.library.compile(
+    addresses = executable.linked.compile(
         [
-            (name, compiler._source(k, name, executable.library.target), compiler._EMITTER + name)
+            (name, compiler._source(k, name, executable.linked.target), compiler._EMITTER + name)
             for k, name in executable.names.items()
         ]
     )

@@ -684,7 +684,7 @@ def test_settings_that_change_compilation_reach_what_was_compiled_before(how: st
 
     def noted(self: compiler.Executable, *args: Any) -> None:
         original(self, *args)
-        compiled.append(self.library.target.name)
+        compiled.append(self.linked.target.name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler.Executable, "__init__", noted)

@@ -2,7 +2,7 @@
 
 An eager training loop builds the same graph in every step. Its derivatives are recorded and compiled at the first
 ``backward``; later ones only number the forward graph to find the program. The forward graph is rebuilt over
-placeholders for that, so that nothing of one step stays in the program. A packed value is one node of it.
+inputs of its own for that, so that nothing of one step stays in the program. A packed value is one node of it.
 
 ``run`` gives up (None) where a step could differ in more than its leaves; ``gradients.backward`` then records the
 derivatives as ordinary pending work.

@@ -20,7 +20,8 @@ __all__ = ["Captured", "Trace"]
 
 
 class Captured:
-    """A tensor from outside that the trace uses. ``owner``: it is the gradient of that tensor, looked up anew each call."""
+    """A tensor from outside that the trace uses. ``placeholder`` is the program's input that stands for it in the traced graph.
+    ``owner``: it is the gradient of that tensor, looked up anew each call."""
 
     __slots__ = ("before", "owner", "placeholder", "required_grad", "tensor")
 
