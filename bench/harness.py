@@ -2,8 +2,9 @@
 
 For each thread count the workers start once and stay. A case is prepared in every worker, the numbers they
 must agree on are compared, and then come rounds: in each round every worker times the case once, in an order
-that rotates. Only one worker works at a time; the others wait for their next command. How much processor time
-they and everything else on the machine used meanwhile is measured and reported with the result.
+that rotates. Only one worker works at a time; the others wait for their next command, and a turn begins when
+every thread of theirs sleeps: some frameworks' threads spin for a while after their work. How much processor
+time they and everything else on the machine used meanwhile is measured and reported with the result.
 """
 
 import itertools
@@ -21,6 +22,8 @@ from typing import Any
 
 from bench.cases.base import Case
 
+PATIENCE = 1.0  # seconds to wait for the threads of waiting workers
+LOOKS = 3  # 2 ms apart, that must all find them asleep: a thread that spins may yield now and then
 TICK = os.sysconf("SC_CLK_TCK")
 PEAKS = {"f32": "peak_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +38,7 @@ class Plan:
     least: int = 5
     most: int = 500
     warmup: int = 3
-    settle: float = 0.03  # pause before a turn, so that the last worker's threads stop spinning
+    settle: float = 0.03  # pause before a turn, and then until no thread of a waiting worker runs
     hopeless: float = math.inf  # no further rounds for a peer that took so many times the best peer's time
 
     @classmethod
@@ -98,6 +101,20 @@ def machine_seconds() -> float:
     """Busy time of all cores so far, without idle and waiting."""
     fields = [int(f) for f in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     return (sum(fields[:8]) - fields[3] - fields[4]) / TICK
+
+
+def resting(pid: int) -> bool:
+    """Whether no thread of a process runs or wants to."""
+    states = (read_state(thread) for thread in Path(f"/proc/{pid}/task").iterdir())
+    return all(state not in ("R", "D") for state in states)
+
+
+def read_state(thread: Path) -> str:
+    """The letter for what a thread does, as in proc(5); empty if it has ended meanwhile."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Process:
@@ -201,7 +218,7 @@ class Harness:
         if result.problem is not None:
             return
         idle = [w for w in workers if w is not worker and w.child.poll() is None]
-        time.sleep(self.plan.settle)
+        self.rest(idle)
         before = self.clocks(worker, idle)
         answer = worker.ask(
             do="time",
@@ -219,6 +236,15 @@ class Harness:
         result.wall += wall
         result.idle_s += waiting
         result.other_s += max(machine - own - waiting, 0.0)
+
+    def rest(self, idle: Sequence[Process]) -> None:
+        """Pause until the threads of all waiting workers sleep, for a second at most."""
+        time.sleep(self.plan.settle)
+        end = time.perf_counter() + PATIENCE
+        quiet = 0
+        while quiet < LOOKS and time.perf_counter() < end:
+            quiet = quiet + 1 if all(resting(w.child.pid) for w in idle) else 0
+            time.sleep(0.002)
 
     @staticmethod
     def clocks(worker: Process, idle: Sequence[Process]) -> tuple[float, float, float, float]:

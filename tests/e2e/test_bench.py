@@ -7,6 +7,8 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,38 @@ def test_bandwidth_is_judged_by_a_copy_and_by_stores_past_the_caches(
         ("each share of a large copy's bandwidth ≥ 0.85", True),
         ("each share of the bandwidth past the caches ≥ 0.85", False),
     ]
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="needs /proc, where Linux says what threads do"
+)
+def test_a_turn_begins_when_the_waiting_workers_threads_sleep(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A waiting worker's second thread spins until it is told to stop; the pause before a turn outlasts it."""
+    monkeypatch.syspath_prepend(str(repository))
+    harness = importlib.import_module("bench.harness")
+    program = (
+        "import sys, threading\n"
+        "told = threading.Event()\n"
+        "def spin():\n"
+        "    while not told.is_set(): pass\n"
+        "threading.Thread(target=spin).start()\n"
+        "print(flush=True)\n"
+        "sys.stdin.readline()\n"
+        "told.set()\n"
+        "sys.stdin.readline()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin and child.stdout
+    with child, child.stdin as lines:
+        child.stdout.readline()
+        assert not any(harness.resting(child.pid) for _ in range(20))
+        told = threading.Timer(0.2, lambda: (lines.write("\n"), lines.flush()))
+        told.start()
+        plan = harness.Plan(settle=0.0)
+        harness.Harness(plan, print).rest([types.SimpleNamespace(child=child)])
+        assert told.finished.is_set()
+        assert harness.resting(child.pid)
