@@ -83,7 +83,7 @@ def speed(goal: Speed, results: Sequence[Content]) -> Iterator[Row]:
             continue
         what = f"{goal.what}, {threads} thread{'s' * (threads > 1)}"
         if goal.each is not None:
-            yield least(what, "ratio", goal.each, ratios)
+            yield least(what, "ratio", goal.each, ratios, shares)
         if goal.mean is not None:
             mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
             yield Row(what, f"geometric mean ≥ {goal.mean:g}", f"{mean:.2f}", mean >= goal.mean)
@@ -92,12 +92,24 @@ def speed(goal: Speed, results: Sequence[Content]) -> Iterator[Row]:
             yield least(what, "share of the bandwidth past the caches", goal.bandwidth, shares)
 
 
-def least(what: str, kind: str, goal: float, values: dict[str, float]) -> Row:
-    """At least `goal` in every case: how many reach it, and the worst."""
-    good = sum(value >= goal for value in values.values())
+def least(
+    what: str, kind: str, goal: float, values: dict[str, float], shares: dict[str, float] | None = None
+) -> Row:
+    """At least `goal` in every case: how many reach it, and the worst.
+
+    With shares of the machine's limit, each case that falls short tells its own, and what the goal would need.
+    """
+    short = sorted((case for case in values if values[case] < goal), key=values.__getitem__)
     worst = min(values, key=values.__getitem__)
-    measured = f"{good} of {len(values)}; least {values[worst]:.2f} ({worst})"
-    return Row(what, f"each {kind} ≥ {goal:g}", measured, good == len(values))
+    told = [f"{values[worst]:.2f} ({worst})"]
+    if short and shares is not None:
+        told = [
+            f"{values[case]:.2f} ({case}, at {share:.0%} of the limit; {goal:g} is {share * goal / values[case]:.0%})"
+            for case in short
+            for share in [shares[case]]
+        ]
+    measured = f"{len(values) - len(short)} of {len(values)}; least {', '.join(told)}"
+    return Row(what, f"each {kind} ≥ {goal:g}", measured, not short)
 
 
 def compilation(fresh: Sequence[Content]) -> Iterator[Row]:

@@ -172,6 +172,22 @@ def test_bandwidth_is_judged_by_a_copy_and_by_stores_past_the_caches(
     ]
 
 
+def test_a_case_below_its_goal_tells_what_the_goal_needs_of_the_machine(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half as fast as the goal at 60% of the limit: the goal is at 120%, beyond the machine."""
+    monkeypatch.syspath_prepend(str(repository))
+    goals = importlib.import_module("bench.goals")
+    results = []
+    for case, peer, share in (("a", 3.0, 0.9), ("b", 1.5, 0.6)):
+        common = {"suite": "training", "case": case, "threads": 1}
+        results.append({**common, "framework": "tilewright", "median": 2.0, "share": share})
+        results.append({**common, "framework": "torch", "median": peer, "share": 0.1})
+    row = goals.evaluate([{"limits": {}, "results": results}])[0]
+    assert not row.reached
+    assert row.measured == "1 of 2; least 0.75 (b, at 60% of the limit; 1.5 is 120%)"
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="needs /proc, where Linux says what threads do"
 )
