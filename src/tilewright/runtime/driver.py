@@ -54,6 +54,8 @@ from tilewright.runtime.offsets import (
 from tilewright.runtime.placement import PLACE, PLACE_ELSEWHERE
 from tilewright.runtime.sequences import SEQUENCE
 from tilewright.runtime.sharing import CHOOSE
+from tilewright.runtime.slices import CALLS as SLICE_CALLS
+from tilewright.runtime.slices import SLICE, SLICE_ELSEWHERE
 
 __all__ = ["FUNCTIONS", "driver_source", "function_table", "has_futex"]
 
@@ -492,6 +494,7 @@ entry:
   store i32 0, ptr %seen
   store i32 0, ptr %spins
   call void @settle_in(ptr %team, i64 %tid)
+  call void @ask_for_short_slices()
   br label %idle
 idle:
   %stop = load atomic i32, ptr %stop.p acquire, align 4
@@ -650,7 +653,8 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
     """
     machine = triple.split("-")[0]
     pause, declaration = _PAUSE.get(machine, ('fence syncscope("singlethread") seq_cst', ""))
-    system = _LINUX + PLACE if has_futex(triple) else _ELSEWHERE + PLACE_ELSEWHERE
+    linux, elsewhere = _LINUX + PLACE + SLICE, _ELSEWHERE + PLACE_ELSEWHERE + SLICE_ELSEWHERE
+    system = linux if has_futex(triple) else elsewhere
     table = f"@functions = private constant [{len(FUNCTIONS)} x ptr] [" + ", ".join(
         f"ptr @{function}" for function in FUNCTIONS
     )
@@ -672,6 +676,8 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
     )
     text = text.replace("@PAUSE@", pause).replace("@YIELD_AFTER@", str(yield_after))
     text = text.replace("@GETTID@", str(_GETTID_CALL.get(machine, 0)))
+    for name, number in zip(("@GETATTR@", "@SETATTR@"), SLICE_CALLS.get(machine, (0, 0)), strict=True):
+        text = text.replace(name, str(number))
     return text.replace("@FUTEX@", str(_FUTEX_CALL.get(machine, 0)))
 
 
