@@ -79,7 +79,8 @@ _FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
 _GETTID_CALL = {"x86_64": 186, "aarch64": 178}
 
 _RESOLVE = f"""
-; args[i] = slots[arg_slots[i]] + arg_offsets[i], and a cleared status, at the start of every run.
+; args[i] = slots[arg_slots[i]] + arg_offsets[i], and a cleared status, at the start of every run. What is as in the last run is
+; not written: workers have it in their caches.
 define internal void @resolve(ptr %part) nounwind {{
 entry:
   %slots.p = getelementptr i8, ptr %part, i64 {SLOTS}
@@ -94,10 +95,14 @@ entry:
   %args = load ptr, ptr %args.p
   %status.p = getelementptr i8, ptr %part, i64 {STATUS}
   %status = load ptr, ptr %status.p
-  store <4 x i32> zeroinitializer, ptr %status, align 16
+  %words = load i128, ptr %status, align 16
+  %clear = icmp eq i128 %words, 0
+  br i1 %clear, label %head, label %report
+report:
+  store i128 0, ptr %status, align 16
   br label %head
 head:
-  %i = phi i64 [ 0, %entry ], [ %next, %body ]
+  %i = phi i64 [ 0, %entry ], [ 0, %report ], [ %next, %body ], [ %next, %change ]
   %more = icmp ult i64 %i, %count
   br i1 %more, label %body, label %end
 body:
@@ -109,8 +114,12 @@ body:
   %offset = load i64, ptr %offset.p
   %arg = getelementptr i8, ptr %base, i64 %offset
   %arg.p = getelementptr ptr, ptr %args, i64 %i
-  store ptr %arg, ptr %arg.p
+  %arg.old = load ptr, ptr %arg.p
   %next = add i64 %i, 1
+  %same = icmp eq ptr %arg, %arg.old
+  br i1 %same, label %head, label %change
+change:
+  store ptr %arg, ptr %arg.p
   br label %head
 end:
   ret void
