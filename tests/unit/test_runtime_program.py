@@ -576,23 +576,20 @@ def test_a_choice_that_has_changed_is_soon_tried_again(lazy: Lazy) -> None:
         assert turn.value == 0
 
 
-def test_lazy_programs_run_alone_for_some_time_after_workers_lost_their_cpu_twice(lazy: Lazy) -> None:
+def test_lazy_programs_run_alone_for_some_time_after_a_worker_lost_its_cpu(lazy: Lazy) -> None:
     alone, shared, turn = map(lazy.word, (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN))
-    resume, lost = (lazy.word(at, of_team=True) for at in (offsets.TEAM_RESUME, offsets.TEAM_LOST))
+    resume = lazy.word(offsets.TEAM_RESUME, of_team=True)
     counts, rounds = zeros(2), np.full(2, 4_000_000, np.int64)  # milliseconds: as if one had been waited for
     waits = Program([launch("work", 1, 2, 2, 1)], slots=3, lazy=True)
     waits.run(addresses(counts, rounds))
-    assert resume.value == lost.value == 0  # alone, whatever it takes
+    assert resume.value == 0  # alone, whatever it takes
     (part,) = waits._parts()
-    for again in (False, True):
-        ctypes.c_int64.from_address(part.address + offsets.ALONE_NS).value = 1000
-        ctypes.c_int64.from_address(part.address + offsets.SHARED_NS).value = 10
-        began = time.monotonic_ns()
-        waits.run(addresses(counts, rounds))
-        ended = time.monotonic_ns()
-        assert began < lost.value < ended
-        assert resume.value == 0 or (again and ended < resume.value < ended + 5 * (ended - began))
-    assert resume.value
+    ctypes.c_int64.from_address(part.address + offsets.ALONE_NS).value = 1000
+    ctypes.c_int64.from_address(part.address + offsets.SHARED_NS).value = 10
+    began = time.monotonic_ns()
+    waits.run(addresses(counts, rounds))
+    ended = time.monotonic_ns()
+    assert ended < resume.value < ended + 5 * (ended - began)
     alone.value, shared.value, turn.value = 3600 * 10**9, 1, 0
     resume.value = ended + 3600 * 10**9
     assert not lazy.is_shared()

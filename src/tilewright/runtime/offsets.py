@@ -37,7 +37,6 @@ __all__ = [
     "TEAM_CREDIT",
     "TEAM_HAZARDS",
     "TEAM_LAST",
-    "TEAM_LOST",
     "TEAM_MASKS",
     "TEAM_MASK_BYTES",
     "TEAM_MASK_COUNT",
@@ -84,7 +83,6 @@ TEAM_WAKE_NS = 272  # i64: what waking took the last time
 TEAM_BACKOFF = 280  # i64: how often they were woken and found asleep again between such runs
 TEAM_SPIN_NS = 288  # i64: how long an idle worker waits before it sleeps
 TEAM_RESUME = 296  # i64: until when lazy parts run alone
-TEAM_LOST = 304  # i64: when a run of a lazy part ended last in which a worker lost its CPU
 # Where workers may run: not on the caller's CPU, where the system likes to put what is woken.
 TEAM_CPU = 320  # i64: the caller's CPU when they were placed last; -1: not yet
 TEAM_TIDS = 328  # ptr to i32: the system's number of each thread; 0 for one that has not started

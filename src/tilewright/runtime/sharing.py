@@ -5,8 +5,8 @@ cache is far from another core, and a worker that the system took the CPU from i
 lazy part keeps what it took either way, and whichever was less is done. The chunks are the same, and so are the results.
 
 A part knows the least that either way took, which comes up slowly where runs take longer: what disturbs a run says nothing of
-the next one. Where workers lose their CPU in the middle of a chunk again and again, which costs a thousand short runs each time,
-no short part is shared for some time, so that this costs a small part of the whole.
+the next one. Where a worker has lost its CPU in the middle of a chunk, which costs a thousand short runs, no short part is
+shared for some time, so that this costs a small part of the whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tilewright.runtime.offsets import (
     TEAM_CLOCK,
     TEAM_CREDIT,
     TEAM_LAST,
-    TEAM_LOST,
     TEAM_RESUME,
     TEAM_SLEEPERS,
     TEAM_SPIN_NS,
@@ -36,7 +35,7 @@ _FIRST = (
 _LAST = 256
 _TRIES = 2  # runs of a try: in the first, data move to where they are worked on
 _LOSS_NS = 200_000  # more than a run of a lazy part and a wake-up can take
-_SOON, _REST = 3, 2  # two losses within 8 times what the second took, and 4 times as long a rest
+_REST = 2  # runs stay alone for 1 << 2 times as long
 
 CHOOSE = f"""
 ; A run of a part whose launches are worth sharing, as it seems. A lazy part is so short that sharing may cost more than it
@@ -95,7 +94,7 @@ together:
   %end = call i64 %clock()
   %took = sub i64 %end, %now
   call void @learn(ptr %shared.p, i64 %took)
-  call void @rest_after_losses(ptr %team, i64 %alone, i64 %took, i64 %end)
+  call void @rest_after_loss(ptr %team, i64 %alone, i64 %took, i64 %end)
   br label %learned
 
 ; Workers sleep. Waking costs as much as a short run; it pays when runs follow one another, so that workers stay awake between
@@ -132,7 +131,7 @@ woken:
   %woken.code = call i32 @share(ptr %part, i1 true)
   %woken.end = call i64 %clock()
   %woken.took = sub i64 %woken.end, %now
-  call void @rest_after_losses(ptr %team, i64 %alone, i64 %woken.took, i64 %woken.end)
+  call void @rest_after_loss(ptr %team, i64 %alone, i64 %woken.took, i64 %woken.end)
   store i64 %woken.end, ptr %last.p
   ret i32 %woken.code
 single:
@@ -180,21 +179,13 @@ define internal void @learn(ptr %known.p, i64 %took) nounwind {{
   ret void
 }}
 
-; Runs stay alone for some time after a second one in a row in which a worker lost its CPU. The first may be an accident.
-define internal void @rest_after_losses(ptr %team, i64 %alone, i64 %took, i64 %end) nounwind {{
+; Runs stay alone for some time after one in which a worker lost its CPU.
+define internal void @rest_after_loss(ptr %team, i64 %alone, i64 %took, i64 %end) nounwind {{
 entry:
   %twice = shl i64 %alone, 1
   %most = add i64 %twice, {_LOSS_NS}
   %lost = icmp ugt i64 %took, %most
-  br i1 %lost, label %look, label %done
-look:
-  %last.p = getelementptr i8, ptr %team, i64 {TEAM_LOST}
-  %last = load i64, ptr %last.p
-  store i64 %end, ptr %last.p
-  %since = sub i64 %end, %last
-  %limit = shl i64 %took, {_SOON}
-  %soon = icmp ult i64 %since, %limit
-  br i1 %soon, label %rest, label %done
+  br i1 %lost, label %rest, label %done
 rest:
   %pause = shl i64 %took, {_REST}
   %until = add i64 %end, %pause
