@@ -43,6 +43,7 @@ from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
+from tilewright.lower.pieces import even_chunk
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
 from tilewright.lower.work import computes_function, depths, inside_of, side_by_side, work_of
@@ -503,7 +504,7 @@ class _Emitter:
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
                 chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
-                chunk = self.even_chunk(self.vector.extent, max(chunk, 1), self.lanes)
+                chunk = even_chunk(self.vector.extent, max(chunk, 1), self.threads, self.lanes)
                 return self.finish(body, self.vector.extent, chunk, label)
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         return self.over_grid(body, per_item, label)
@@ -526,7 +527,7 @@ class _Emitter:
                 digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
         chunk = max(1, self.least_cost * upper(grid) // max(work, 1), self.least_chunk(grid))
-        return self.finish(body, grid, self.even_chunk(grid, chunk), label)
+        return self.finish(body, grid, even_chunk(grid, chunk, self.threads), label)
 
     @property
     def least_cost(self) -> int:
@@ -536,23 +537,6 @@ class _Emitter:
     def least_chunk(self, grid: Extent) -> int:
         """Items of a piece of work that is one of a long launch's many."""
         return grid // (PIECES * self.threads) if isinstance(grid, int) else 0
-
-    def even_chunk(self, grid: Extent, least: int, unit: int = 1) -> int:
-        """Items of a piece of work, a multiple of ``unit`` and about ``least`` or more, so that threads with equally many pieces
-        have equally much to do, as far as that goes."""
-        chunk = -(-least // unit) * unit
-        if not isinstance(grid, int) or grid <= chunk or self.threads == 1:
-            return chunk
-        pieces = -(-grid // least)
-        if pieces < self.threads:
-            return -(-grid // (pieces * unit)) * unit
-        most = grid
-        for count in range(self.threads, pieces + 1, self.threads):
-            length = -(-grid // (count * unit)) * unit
-            share = length * -(-grid // (length * self.threads))
-            if share <= most:
-                most, chunk = share, length
-        return chunk
 
     def shared_dims(self, work: int) -> tuple[list[Dim], list[Dim]]:
         """The outer dims that the grid runs over, outermost first, and those that are loops inside a piece of work.
