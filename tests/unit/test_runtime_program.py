@@ -3,11 +3,14 @@
 import ctypes
 import gc
 import os
+import platform
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -486,20 +489,39 @@ def test_a_lazy_program_lets_workers_sleep() -> None:
         time.sleep(0.001)
 
 
-def test_a_lazy_program_takes_the_way_that_took_less() -> None:
+@dataclass
+class Lazy:
+    """A lazy program on two threads, whose worker stays awake, and what the driver knows of it."""
+
+    program: Program
+    x: Array
+    team: Team
+    runs: int = 1
+
+    def word(self, at: int, of_team: bool = False) -> ctypes.c_int64:
+        (part,) = self.program._parts()
+        return ctypes.c_int64.from_address((self.team.address if of_team else part.address) + at)
+
+    def is_shared(self) -> bool:
+        """Run once more; whether the run was published."""
+        signal = ctypes.c_int32.from_address(self.team.address)
+        before = signal.value
+        self.program.run(addresses(self.x))
+        self.runs += 1
+        np.testing.assert_array_equal(self.x, self.runs)
+        return signal.value != before
+
+
+@pytest.fixture
+def lazy() -> Iterator[Lazy]:
     set_num_threads(2)
     x = zeros(64)
-    lazy = Program([launch("count", 1, 1, 64, 1)], slots=2, lazy=True)
-    lazy.run(addresses(x))
+    program = Program([launch("count", 1, 1, 64, 1)], slots=2, lazy=True)
+    program.run(addresses(x))
     team = state.current
     assert team is not None
-    signal = ctypes.c_int32.from_address(team.address)
-    (part,) = lazy._parts()
-    alone, shared, turn = (
-        ctypes.c_int64.from_address(part.address + at)
-        for at in (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN)
-    )
     ctypes.c_int32.from_address(team.address + offsets.TEAM_SPINS).value = 2**31 - 1  # workers stay awake
+    signal = ctypes.c_int32.from_address(team.address)
     team._wake(team.address, 2)
     deadline = time.monotonic() + 5
     while team.sleepers:
@@ -507,30 +529,96 @@ def test_a_lazy_program_takes_the_way_that_took_less() -> None:
         signal.value += 1
         team._wake(team.address, 2)
         time.sleep(0.001)
-    runs = 1
-    for known, published in (((10**9, 1000), 1), ((1000, 10**9), 0), ((0, 1000), 0)):
-        # Runs 0 to 3 of 256 try the other way; the first two of a way in a row find data on the move and do not count.
-        for low, tries, counts in (
-            (0, 1, 0),
-            (1, 1, 0),
-            (2, 1, 1),
-            (3, 1, 1),
-            (4, 0, 0),
-            (5, 0, 0),
-            (6, 0, 1),
-            (70, 0, 1),
-        ):
-            before = signal.value
-            alone.value, shared.value = known
-            turn.value = 255 + low
-            lazy.run(addresses(x))
-            runs += 1
-            expected = published if known[0] == 0 else published ^ tries
-            assert signal.value - before == expected
-            assert ((alone.value, shared.value) != known) == (counts or known[0] == 0)
-            np.testing.assert_array_equal(x, runs)
+    yield Lazy(program, x, team)
     with state.lock:
         state.replace(None)
+
+
+def test_a_lazy_program_takes_the_way_that_took_less(lazy: Lazy) -> None:
+    alone, shared, turn = map(lazy.word, (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN))
+    hour = 3600 * 10**9
+    # The other way is tried twice from every power of two on.
+    tries = {8, 9, 16, 17, 128, 129, 256, 257}
+    for known, usual in (((hour, 1), True), ((1, hour), False)):
+        for now in (1, 7, 8, 9, 10, 15, 16, 17, 18, 127, 128, 129, 130, 255, 256, 257, 258, 511):
+            alone.value, shared.value = known
+            turn.value = now - 1
+            assert lazy.is_shared() == (usual != (now in tries)), now
+            assert turn.value in (0, now)  # 0 when the run has changed the choice
+    turn.value = 511
+    lazy.is_shared()
+    assert turn.value in (0, 256)
+    alone.value = 0  # not known
+    assert not lazy.is_shared()
+
+
+def test_a_lazy_program_knows_the_least_that_a_way_takes(lazy: Lazy) -> None:
+    alone, shared, turn = map(lazy.word, (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN))
+    hour = 3600 * 10**9
+    for way, other, is_shared in ((shared, alone, True), (alone, shared, False)):
+        other.value, way.value, turn.value = 4 * hour, 2 * hour, 0
+        assert lazy.is_shared() == is_shared
+        assert 0 < way.value < hour  # the least
+        # What takes longer raises it by at most a sixteenth, so that one lost CPU changes no choice.
+        way.value, turn.value = 2, 0
+        assert lazy.is_shared() == is_shared
+        assert way.value == 2  # 2 + 2 / 16
+        way.value = 64
+        assert lazy.is_shared() == is_shared
+        assert 64 <= way.value <= 68
+
+
+def test_a_choice_that_has_changed_is_soon_tried_again(lazy: Lazy) -> None:
+    alone, shared, turn = map(lazy.word, (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN))
+    for slow, fast, now in ((shared, alone, 255), (alone, shared, 255)):
+        slow.value, fast.value, turn.value = 3600 * 10**9, 10**9, now
+        assert lazy.is_shared() == (slow is shared)  # a try, which takes less than a second
+        assert turn.value == 0
+
+
+def test_lazy_programs_run_alone_for_some_time_after_a_worker_lost_its_cpu(lazy: Lazy) -> None:
+    alone, shared, turn = map(lazy.word, (offsets.ALONE_NS, offsets.SHARED_NS, offsets.TURN))
+    resume = lazy.word(offsets.TEAM_RESUME, of_team=True)
+    counts, rounds = zeros(2), np.full(2, 4_000_000, np.int64)  # milliseconds: as if one had been waited for
+    waits = Program([launch("work", 1, 2, 2, 1)], slots=3, lazy=True)
+    waits.run(addresses(counts, rounds))
+    assert resume.value == 0  # alone, whatever it takes
+    (part,) = waits._parts()
+    ctypes.c_int64.from_address(part.address + offsets.ALONE_NS).value = 1000
+    ctypes.c_int64.from_address(part.address + offsets.SHARED_NS).value = 10
+    began = time.monotonic_ns()
+    waits.run(addresses(counts, rounds))
+    ended = time.monotonic_ns()
+    assert ended < resume.value < ended + 5 * (ended - began)
+    alone.value, shared.value, turn.value = 3600 * 10**9, 1, 0
+    resume.value = ended + 3600 * 10**9
+    assert not lazy.is_shared()
+    alone.value, resume.value = 3600 * 10**9, ended
+    assert lazy.is_shared()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks this system")
+def test_workers_ask_for_short_slices() -> None:
+    set_num_threads(2)
+    Program([launch("count", 1, 1, 64, 1)], slots=2).run(addresses(zeros(64)))
+    team = state.current
+    assert team is not None
+    worker = team.threads[0].native_id
+    assert worker is not None
+    syscall = ctypes.CDLL(None).syscall
+
+    def slice_of(thread: int) -> tuple[int, int]:
+        """Its nice value, and its slice in nanoseconds: 0 where the system has no such thing."""
+        attributes = ctypes.create_string_buffer(48)
+        assert syscall(315, thread, attributes, 48, 0) == 0  # sched_getattr
+        nice, _, runtime = struct.unpack_from("iIQ", attributes, 16)
+        return nice, runtime
+
+    nice, usual = slice_of(0)
+    deadline = time.monotonic() + 5
+    while usual and slice_of(worker) != (nice, 100_000):
+        assert time.monotonic() < deadline and usual > 100_000
+        time.sleep(0.001)
 
 
 def test_runs_right_after_each_other_wake_the_workers() -> None:

@@ -43,6 +43,7 @@ from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
+from tilewright.lower.pieces import even_chunk
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
 from tilewright.lower.work import computes_function, depths, inside_of, side_by_side, work_of
@@ -503,8 +504,8 @@ class _Emitter:
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
                 chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
-                chunk = -(-chunk // self.lanes) * self.lanes
-                return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
+                chunk = even_chunk(self.vector.extent, max(chunk, 1), self.threads, self.lanes)
+                return self.finish(body, self.vector.extent, chunk, label)
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         return self.over_grid(body, per_item, label)
 
@@ -526,7 +527,7 @@ class _Emitter:
                 digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
             body = (Loop("g", LO, HI, (*digits, *body)),)
         chunk = max(1, self.least_cost * upper(grid) // max(work, 1), self.least_chunk(grid))
-        return self.finish(body, grid, chunk, label)
+        return self.finish(body, grid, even_chunk(grid, chunk, self.threads), label)
 
     @property
     def least_cost(self) -> int:

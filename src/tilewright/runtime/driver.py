@@ -54,6 +54,8 @@ from tilewright.runtime.offsets import (
 from tilewright.runtime.placement import PLACE, PLACE_ELSEWHERE
 from tilewright.runtime.sequences import SEQUENCE
 from tilewright.runtime.sharing import CHOOSE
+from tilewright.runtime.slices import CALLS as SLICE_CALLS
+from tilewright.runtime.slices import SLICE, SLICE_ELSEWHERE
 
 __all__ = ["FUNCTIONS", "driver_source", "function_table", "has_futex"]
 
@@ -77,7 +79,8 @@ _FUTEX_CALL = {"x86_64": 202, "aarch64": 98}
 _GETTID_CALL = {"x86_64": 186, "aarch64": 178}
 
 _RESOLVE = f"""
-; args[i] = slots[arg_slots[i]] + arg_offsets[i], and a cleared status, at the start of every run.
+; args[i] = slots[arg_slots[i]] + arg_offsets[i], and a cleared status, at the start of every run. What is as in the last run is
+; not written: workers have it in their caches.
 define internal void @resolve(ptr %part) nounwind {{
 entry:
   %slots.p = getelementptr i8, ptr %part, i64 {SLOTS}
@@ -92,10 +95,14 @@ entry:
   %args = load ptr, ptr %args.p
   %status.p = getelementptr i8, ptr %part, i64 {STATUS}
   %status = load ptr, ptr %status.p
-  store <4 x i32> zeroinitializer, ptr %status, align 16
+  %words = load i128, ptr %status, align 16
+  %clear = icmp eq i128 %words, 0
+  br i1 %clear, label %head, label %report
+report:
+  store i128 0, ptr %status, align 16
   br label %head
 head:
-  %i = phi i64 [ 0, %entry ], [ %next, %body ]
+  %i = phi i64 [ 0, %entry ], [ 0, %report ], [ %next, %body ], [ %next, %change ]
   %more = icmp ult i64 %i, %count
   br i1 %more, label %body, label %end
 body:
@@ -107,8 +114,12 @@ body:
   %offset = load i64, ptr %offset.p
   %arg = getelementptr i8, ptr %base, i64 %offset
   %arg.p = getelementptr ptr, ptr %args, i64 %i
-  store ptr %arg, ptr %arg.p
+  %arg.old = load ptr, ptr %arg.p
   %next = add i64 %i, 1
+  %same = icmp eq ptr %arg, %arg.old
+  br i1 %same, label %head, label %change
+change:
+  store ptr %arg, ptr %arg.p
   br label %head
 end:
   ret void
@@ -492,6 +503,7 @@ entry:
   store i32 0, ptr %seen
   store i32 0, ptr %spins
   call void @settle_in(ptr %team, i64 %tid)
+  call void @ask_for_short_slices()
   br label %idle
 idle:
   %stop = load atomic i32, ptr %stop.p acquire, align 4
@@ -650,7 +662,8 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
     """
     machine = triple.split("-")[0]
     pause, declaration = _PAUSE.get(machine, ('fence syncscope("singlethread") seq_cst', ""))
-    system = _LINUX + PLACE if has_futex(triple) else _ELSEWHERE + PLACE_ELSEWHERE
+    linux, elsewhere = _LINUX + PLACE + SLICE, _ELSEWHERE + PLACE_ELSEWHERE + SLICE_ELSEWHERE
+    system = linux if has_futex(triple) else elsewhere
     table = f"@functions = private constant [{len(FUNCTIONS)} x ptr] [" + ", ".join(
         f"ptr @{function}" for function in FUNCTIONS
     )
@@ -672,6 +685,8 @@ def driver_source(name: str, triple: str, yield_after: int = 1000) -> str:
     )
     text = text.replace("@PAUSE@", pause).replace("@YIELD_AFTER@", str(yield_after))
     text = text.replace("@GETTID@", str(_GETTID_CALL.get(machine, 0)))
+    for name, number in zip(("@GETATTR@", "@SETATTR@"), SLICE_CALLS.get(machine, (0, 0)), strict=True):
+        text = text.replace(name, str(number))
     return text.replace("@FUTEX@", str(_FUTEX_CALL.get(machine, 0)))
 
 

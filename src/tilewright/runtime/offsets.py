@@ -41,6 +41,7 @@ __all__ = [
     "TEAM_MASK_BYTES",
     "TEAM_MASK_COUNT",
     "TEAM_PROGRAM",
+    "TEAM_RESUME",
     "TEAM_SCRATCH",
     "TEAM_SIGNAL",
     "TEAM_SIZE",
@@ -65,8 +66,8 @@ THREAD_LIMIT = 1 << 10
 
 # The team's control block.
 TEAM_SIGNAL = 0  # i32, the futex word: counts published runs
+TEAM_PROGRAM = 8  # ptr: the part published last, or null. Who sees the signal has it
 TEAM_SLEEPERS = 64  # i32
-TEAM_PROGRAM = 128  # ptr: the part published last, or null
 TEAM_STOP = 192  # i32
 TEAM_SPINS = 196  # i32: pauses of an idle worker before it sleeps
 TEAM_HAZARDS = 200  # ptr: a line per thread, holding the part that thread is looking at
@@ -81,6 +82,7 @@ TEAM_CREDIT = 264  # i64: nanoseconds that those took that found sleepers, one r
 TEAM_WAKE_NS = 272  # i64: what waking took the last time
 TEAM_BACKOFF = 280  # i64: how often they were woken and found asleep again between such runs
 TEAM_SPIN_NS = 288  # i64: how long an idle worker waits before it sleeps
+TEAM_RESUME = 296  # i64: until when lazy parts run alone
 # Where workers may run: not on the caller's CPU, where the system likes to put what is woken.
 TEAM_CPU = 320  # i64: the caller's CPU when they were placed last; -1: not yet
 TEAM_TIDS = 328  # ptr to i32: the system's number of each thread; 0 for one that has not started

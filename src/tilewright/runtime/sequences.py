@@ -120,6 +120,7 @@ define internal i32 @choice(ptr %record, ptr %sequences, i64 %branches) nounwind
 }}
 declare i64 @llvm.smax.i64(i64, i64)
 declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.ctlz.i64(i64, i1)
 declare i64 @llvm.smin.i64(i64, i64)
 
 ; Whether a loop is to stop. It reads the clock at its own pace (iterations until the next look, and between two looks; when
