@@ -9,6 +9,7 @@ sum; divide).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, is_static, lower_bound, product, total, upper
@@ -37,8 +38,9 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, mentions
-from tilewright.lower.ahead import Walk, asked_ahead
+from tilewright.lower.ahead import AHEAD, Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
+from tilewright.lower.column_extremes import ROWS_AHEAD, ColumnExtreme, passes_over
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
@@ -58,6 +60,7 @@ LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+TASKS = 4  # for each of several threads that are shared out as strips of columns
 ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
 BUSY = 4  # operations for each of several operands: less is no reason to ask for them
@@ -246,6 +249,10 @@ class _Emitter:
             return {}
         if lower_bound(self.vector.extent) < VECTORS * self.register:
             return {}
+        return {v: first for v, first in self.pairs().items() if v.dtype.is_float}
+
+    def pairs(self) -> dict[Value, Value]:
+        """The maxima and minima whose first place is a reduction of the group too, with that."""
         pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
         return {v: first for v, first in pairs if first is not None}
 
@@ -287,9 +294,15 @@ class _Emitter:
             if self.together is not None:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
-        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
-        if len(wanted) > 1 and work < BUSY * len(wanted):
-            return []  # streams side by side keep memory busy by themselves
+        asks = self.ask(walks, unit)
+        # streams side by side keep memory busy by themselves
+        return [] if len(asks) > 1 and work < BUSY * len(asks) else asks
+
+    def ask(self, walks: list[Walk], unit: int, ahead: int = AHEAD) -> list[Stmt]:
+        """Requests for what is read later where loops are met as in ``asked_ahead``."""
+        assert self.vector is not None
+        results = self.group.outputs
+        wanted = asked_ahead(self.accesses, results, self.vector, walks, unit, self.machine, ahead)
         return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 
     # ---- several rows together ----
@@ -425,6 +438,61 @@ class _Emitter:
             adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns(adds),)))
         return across_columns(starts), *adding, across_columns(ends)
 
+    def column_extremes(self) -> tuple[Stmt, ...] | None:
+        """The work for one item of the grid of a group that looks for columns' extremes and their first places, and computes
+        nothing else but functions of these; None for any other."""
+        if self.vector is None or self.by_rows or len(self.inner) != 1:
+            return None
+        group, columns, rows = self.group, self.vector.extent, self.inner[0].extent
+        pairs = self.pairs()
+        if not isinstance(columns, int) or not isinstance(rows, int) or any(v.dtype.is_bool for v in pairs):
+            return None
+        alone = {*pairs, *pairs.values()} == set(group.reductions) and all(
+            map(self.is_row_value, group.outputs)
+        )
+        if not pairs or not alone or self.reader.checks:
+            return None
+        kept = sum(v.dtype.itemsize + f.dtype.itemsize for v, f in pairs.items())
+        lanes = 2 * self.width // max(w.dtype.itemsize for pair in pairs.items() for w in pair)
+        # as many strips as keep what is kept in the first-level cache, and as give every thread some
+        items = product([d.extent for d in self.outer])
+        tasks = min(
+            self.cost * items * rows * columns // CHUNK_COST, TASKS * self.threads if self.threads > 1 else 1
+        )
+        strips = max(-(-columns * kept // ROW_BYTES), min(-(-tasks // items), columns // (2 * lanes)), 1)
+        width = -(-columns // strips // lanes) * lanes
+        strips = -(-columns // width)
+        strip = Dim("strip", strips, False)
+        column = var("column")
+        first = var(strip.name) * width if strips > 1 else index(0)
+        stop = op("minimum", index(width), index(columns) - first) if columns % width else index(width)
+
+        def across_columns(body: list[Stmt]) -> Stmt:
+            assert self.vector is not None
+            body = [Let(self.vector.name, first + column), *body]
+            return Loop(column.attr, index(0), stop, tuple(body), "vector", lanes)
+
+        extremes = []
+        for v, place in pairs.items():
+            x = reduction_terms(self.reader, v, self.nest.outer(), self.nest.inner(), None)
+            if self.reader.checks:
+                return None
+            area = partial(self.builder.area, size=width)
+            one = ColumnExtreme(x, var(self.inner[0].name), column, v.op == "reduce_max", place.dtype, area)
+            extremes.append(one)
+        walks = [Walk(self.vector, width), Walk(self.inner[0], rows)]
+        walks += [Walk(d, upper(d.extent)) for d in reversed(self.outer)]
+        body = passes_over(extremes, rows, across_columns, lanes, self.ask(walks, 1, ROWS_AHEAD))
+        for (v, place), one in zip(pairs.items(), extremes, strict=True):
+            self.reader.bound[v] = lambda at, one=one: one.best()  # type: ignore[misc]
+            self.reader.bound[place] = lambda at, one=one: one.place()  # type: ignore[misc]
+        self.reader.forget()
+        body.append(across_columns(self.store(list(group.outputs))))
+        self.final = set(group.outputs)
+        if strips > 1:
+            self.outer.append(strip)
+        return tuple(body)
+
     def is_row_value(self, v: Value) -> bool:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
         if not self.group.reduced:
@@ -496,6 +564,9 @@ class _Emitter:
             added = self.added_rows()
             if added is not None:
                 return self.over_grid(added, per_item, label)
+        found = self.column_extremes()
+        if found is not None:
+            return self.over_grid(found, per_item, label)
         body = tuple(self.phases())
         if self.vector is not None and not self.by_rows:
             if not self.outer:
