@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import Shape, is_static, product
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value
 from tilewright.lower.affine import Affine, Space
+from tilewright.lower.order import visiting_order
 from tilewright.lower.read import (
     COMBINE,
     REWRITES,
@@ -151,7 +152,7 @@ class Group:
 
 class _Former:
     def __init__(self, outputs: Sequence[Value]) -> None:
-        self.order = topological(outputs)
+        self.order = visiting_order(outputs)
         self.outputs = dict.fromkeys(outputs)
         nests = [v for v in self.order if v.op in NESTS]
         self.operands = {x for v in nests for x in _nest_operands(v)}  # have to be stored
