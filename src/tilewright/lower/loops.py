@@ -44,6 +44,7 @@ from tilewright.lower.column_extremes import ROWS_AHEAD, ColumnExtreme, passes_o
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
+from tilewright.lower.lines import LINE, LONG_RUN, cut_at_line, first_line
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
 from tilewright.lower.together import RowsTogether, rows_together
@@ -56,7 +57,6 @@ CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
 ALONE = 32  # times as much for one thread, which only begins the next piece itself
-LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
@@ -110,9 +110,9 @@ class _Emitter:
         self.cost = sum(max(own_cost(v), 1) for v in inside - single) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
         # the beginning of such a result is gone from the caches by the time its end is written
-        self.builder.streamed.update(
-            v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
-        )
+        large = [v for v in group.outputs if v.type.nbytes >= machine.l3]
+        self.begin = self.first_line(large)
+        self.builder.streamed.update(v for v in large if self.begin is not None or self.in_whole_lines(v))
         self.together = self.choose_together(machine)
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
@@ -125,6 +125,31 @@ class _Emitter:
             return False
         rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
         return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
+
+    def first_line(self, large: list[Value]) -> Expr | None:
+        """Where the first whole line begins in every run that the vector loop writes of large results, if they are long and not
+        whole lines."""
+        if self.vector is None or not large or any(map(self.in_whole_lines, large)):
+            return None
+        (along,), found = self.vector.at.terms, set[Expr | None]()
+        for v in large:
+            short = upper(self.vector.extent) * v.dtype.itemsize < LONG_RUN
+            if short or not is_static(v.shape) or v.op == "concat":
+                return None
+            ((_, position),) = written(v, self.nest)
+            found.add(first_line(position, along, v.dtype.itemsize))
+        return found.pop() if len(found) == 1 else None
+
+    def over_vectors(self, body: tuple[Stmt, ...], lanes: int) -> tuple[Stmt, ...]:
+        """The vector loop over all there is."""
+        assert self.vector is not None
+        loop = Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes)
+        if self.begin is None or any(isinstance(s, Set) for s in body):
+            return (loop,)  # a register's lanes count from the beginning
+        streamed = {self.builder.buffer(v, "w") for v in self.builder.streamed if isinstance(v, Value)}
+        if not any(isinstance(s, Store) and s.buffer in streamed for s in body):
+            return (loop,)
+        return tuple(cut_at_line(loop, self.begin, self.register))
 
     def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
         """Lanes of a vector loop whose body does this much for an element: one register's or several times that many."""
@@ -550,8 +575,7 @@ class _Emitter:
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
         body = tuple(inside)
         if self.by_rows:
-            assert self.vector is not None
-            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes),)
+            body = self.over_vectors(body, lanes)
         for dim in reversed(self.inner):
             body = (Loop(dim.name, index(0), extent(dim.extent), body),)
         return list(body)
@@ -576,7 +600,7 @@ class _Emitter:
                 chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
                 chunk = -(-chunk // self.lanes) * self.lanes
                 return self.finish(body, self.vector.extent, max(chunk, self.lanes), label)
-            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
+            body = self.over_vectors(body, self.lanes)
         return self.over_grid(body, per_item, label)
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
