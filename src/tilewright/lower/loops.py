@@ -330,6 +330,15 @@ class _Emitter:
         wanted = asked_ahead(self.accesses, results, self.vector, walks, unit, self.machine, ahead)
         return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 
+    def ask_by_rows(self, width: int) -> list[Stmt]:
+        """Requests for what is read some rows later, where rows of so many columns are met one after the other."""
+        assert self.vector is not None
+        dims = [*self.outer, *self.inner]
+        if not all(isinstance(d.extent, int) for d in dims):
+            return []
+        walks = [Walk(self.vector, width), *(Walk(d, upper(d.extent)) for d in reversed(dims))]
+        return self.ask(walks, 1, ROWS_AHEAD)
+
     # ---- several rows together ----
 
     def choose_together(self, machine: Machine) -> RowsTogether | None:
@@ -421,7 +430,8 @@ class _Emitter:
 
     def added_rows(self) -> tuple[Stmt, ...] | None:
         """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
-        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time."""
+        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time; but what comes
+        from memory, and is more than added, row by row, so that it can be asked for some rows ahead."""
         assert self.vector is not None
         group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
         column = var(self.vector.name)
@@ -429,13 +439,14 @@ class _Emitter:
         starts: list[Stmt] = []
         adds: list[Stmt] = []
         together: list[Stmt] = []
-        passes = rows.extent // ROWS_ADDED if self.fmas > 1 and isinstance(rows.extent, int) else 0
+        plain = True
         ends: list[Stmt] = []
         for number, v in enumerate(group.reductions):
             kind, combine = self.kind_of(v), COMBINE[v.op]
             term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
             if take_checks(reader):
                 return None
+            plain = plain and number == 0 and combine == "add" and term.op == "load"
             name = self.builder.area(kind, upper(self.vector.extent))
             starts.append(Store(name, column, identity(combine, kind)))
             total = load(name, column, kind)
@@ -455,12 +466,16 @@ class _Emitter:
             assert self.vector is not None
             return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
 
+        asks = [] if plain else self.ask_by_rows(upper(self.vector.extent))
+        asks = asks if len(asks) == 1 else []  # streams side by side keep memory busy by themselves
+        several = self.fmas > 1 and not asks
+        passes = rows.extent // ROWS_ADDED if several and isinstance(rows.extent, int) else 0
         adding: list[Stmt] = []
         if passes:
             adding.append(Loop("several", index(0), index(passes), (across_columns(together),)))
         if not isinstance(rows.extent, int) or passes * ROWS_ADDED < rows.extent:
             first = index(passes * ROWS_ADDED)
-            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns(adds),)))
+            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns([*asks, *adds]),)))
         return across_columns(starts), *adding, across_columns(ends)
 
     def column_extremes(self) -> tuple[Stmt, ...] | None:
@@ -505,9 +520,7 @@ class _Emitter:
             area = partial(self.builder.area, size=width)
             one = ColumnExtreme(x, var(self.inner[0].name), column, v.op == "reduce_max", place.dtype, area)
             extremes.append(one)
-        walks = [Walk(self.vector, width), Walk(self.inner[0], rows)]
-        walks += [Walk(d, upper(d.extent)) for d in reversed(self.outer)]
-        body = passes_over(extremes, rows, across_columns, lanes, self.ask(walks, 1, ROWS_AHEAD))
+        body = passes_over(extremes, rows, across_columns, lanes, self.ask_by_rows(width))
         for (v, place), one in zip(pairs.items(), extremes, strict=True):
             self.reader.bound[v] = lambda at, one=one: one.best()  # type: ignore[misc]
             self.reader.bound[place] = lambda at, one=one: one.place()  # type: ignore[misc]
