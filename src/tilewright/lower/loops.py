@@ -319,15 +319,15 @@ class _Emitter:
             if self.together is not None:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
-        asks = self.ask(walks, unit)
-        # streams side by side keep memory busy by themselves
-        return [] if len(asks) > 1 and work < BUSY * len(asks) else asks
+        wanted = self.requests(walks, unit)
+        if len(wanted) > 1 and work < BUSY * len(wanted):
+            return []  # streams side by side keep memory busy by themselves
+        return wanted
 
-    def ask(self, walks: list[Walk], unit: int, ahead: int = AHEAD) -> list[Stmt]:
-        """Requests for what is read later where loops are met as in ``asked_ahead``."""
+    def requests(self, walks: list[Walk], unit: int, ahead: int = AHEAD) -> list[Stmt]:
+        """Requests for what follows in these loops (`ahead.py`)."""
         assert self.vector is not None
-        results = self.group.outputs
-        wanted = asked_ahead(self.accesses, results, self.vector, walks, unit, self.machine, ahead)
+        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine, ahead)
         return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
 
     def ask_by_rows(self, width: int) -> list[Stmt]:
@@ -337,7 +337,7 @@ class _Emitter:
         if not all(isinstance(d.extent, int) for d in dims):
             return []
         walks = [Walk(self.vector, width), *(Walk(d, upper(d.extent)) for d in reversed(dims))]
-        return self.ask(walks, 1, ROWS_AHEAD)
+        return self.requests(walks, 1, ROWS_AHEAD)
 
     # ---- several rows together ----
 
