@@ -39,6 +39,7 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.ahead import Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
+from tilewright.lower.columns import Columns
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
@@ -101,6 +102,12 @@ class _Emitter:
             moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
             itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
+        self.columns: Columns | None = None
+        if group.columns:  # the rows of a block lie inside
+            self.columns = Columns(
+                group.columns, max(self.depth[v] for v in group.columns), self.builder, self.reader
+            )
+            self.outer.sort(key=self.in_block)
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
         single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
@@ -114,6 +121,11 @@ class _Emitter:
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
         self.machine = machine
+
+    def in_block(self, dim: Dim) -> bool:
+        """Whether the reductions over rows run over an outer dim."""
+        (atom,) = dim.at.terms
+        return not any(mentions_loop(i, atom) for i in self.nest.index(self.group.columns[0]))
 
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
@@ -165,12 +177,14 @@ class _Emitter:
         body: list[Stmt] = []
         for d in range(last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
-            stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
+            stores = [v for v in self.elements(rows) if self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
             kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
+            if self.columns is not None and self.columns.depth == d:  # before operands are written over
+                inside += self.columns.adds(self.place_in_row(), nest.operand_index)
             inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
             picks: dict[int, Expr] = {}
@@ -222,8 +236,12 @@ class _Emitter:
             reader.forget()
             body += self.row_values(d + 1)
         body += self.each_row(self.store([v for v in group.outputs if v in rows]), along=True)
-        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
+        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last} - set(group.columns)
         return body
+
+    def elements(self, rows: set[Value]) -> list[Value]:
+        """The outputs that are written for every element of a row."""
+        return [v for v in self.group.outputs if v not in rows and v not in self.group.columns]
 
     def picked(self, term: Expr, start: Expr) -> Expr | None:
         """The result of a reduction in which one element at most counts, that at a place known before the loop (a class's
@@ -262,7 +280,8 @@ class _Emitter:
         """The phases that pass over elements, and how much each computes for one: that which computes most waits least for memory
         by itself."""
         found = {self.depth[v] - 1 for v in self.group.reductions if v not in self.firsts.values()}
-        stored = [self.depth[v] for v in self.group.outputs if v not in rows]
+        stored = [self.depth[v] for v in self.elements(rows)]
+        found |= {self.columns.depth} if self.columns is not None else set()
         work = dict.fromkeys(found, 0) | {d: STORE_COST * stored.count(d) for d in stored}
         for v, depth in self.depth.items():
             if v not in rows and depth in work:
@@ -429,8 +448,8 @@ class _Emitter:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
         if not self.group.reduced:
             return False
-        if v in self.group.reductions:
-            return True
+        if v in self.group.reductions or v in self.group.columns:
+            return v in self.group.reductions
         reduced = [a for k, i in enumerate(self.group.loops) if k in self.group.reduced for a in i.terms]
         if reduced:
             return not any(i.coefficient(a) for i in self.group.members[v] for a in reduced)
@@ -452,15 +471,21 @@ class _Emitter:
 
     def keep(self, v: Value, kept: dict[Value, Callable[[Index], Expr]]) -> list[Stmt]:
         """Store a value of the row in scratch."""
-        dims = [d for d in self.nest.dims if d.reduced]
-        position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
-        size = product([d.extent for d in dims])
+        position, size = self.place_in_row().expr(), self.row_size()
         name = self.builder.area(v.dtype, size * (self.together.count if self.together else 1))
         if self.together is not None:
             position = self.together.place(position, size)
         value = self.reader.read(v, self.nest.index(v))
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
+
+    def place_in_row(self) -> Affine:
+        """An element's number in its row."""
+        dims = [d for d in self.nest.dims if d.reduced]
+        return self.nest.space.linear([d.at for d in dims], [d.extent for d in dims])
+
+    def row_size(self) -> int:
+        return product([d.extent for d in self.nest.dims if d.reduced])
 
     def store(self, values: list[Value]) -> list[Stmt]:
         """Stores of values at one place of the loops. All are computed before the first is written: an output may lie where
@@ -496,6 +521,8 @@ class _Emitter:
             added = self.added_rows()
             if added is not None:
                 return self.over_grid(added, per_item, label)
+        if self.columns is not None:
+            return self.over_grid(self.blocks(self.columns), per_item, label)
         body = tuple(self.phases())
         if self.vector is not None and not self.by_rows:
             if not self.outer:
@@ -508,9 +535,26 @@ class _Emitter:
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
         return self.over_grid(body, per_item, label)
 
+    def blocks(self, columns: Columns) -> tuple[Stmt, ...]:
+        """The work for one block of rows, over which ``columns`` reduce. The grid then runs over the blocks."""
+        nest, place = self.nest, self.place_in_row()
+        starts = columns.starts(place, self.row_size())
+        body = tuple(self.phases())
+        self.outer, rows = (
+            [d for d in self.outer if not self.in_block(d)],
+            [d for d in self.outer if self.in_block(d)],
+        )
+        if self.together is not None:
+            rows[-1] = self.together.blocks()
+        for dim in reversed(rows):
+            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+        ends = columns.ends(place, lambda v: nest.space.linear(nest.index(v), v.shape))
+        lanes = self.choose_lanes(0, False)
+        return *self.reduced_loops(starts, lanes), *body, *self.reduced_loops(ends, lanes)
+
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
-        if self.together is not None:
+        if self.together is not None and self.columns is None:
             self.outer[-1] = self.together.blocks()
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):
