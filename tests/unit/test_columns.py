@@ -4,7 +4,7 @@ can run."""
 import numpy as np
 import pytest
 from compiled_steps import Array, equal_bits, interpreted, native, run_in_random_order
-from test_rows_together import along, compiled, draw, layer_norm, levels, softmax, text, total
+from test_rows_together import compiled, draw, layer_norm, levels, softmax, total
 
 from tilewright import compiler
 from tilewright.autodiff.vjp import vjp

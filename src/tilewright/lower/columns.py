@@ -39,8 +39,8 @@ def result_index(v: Value, at: Index) -> Index:
 
 
 def rows_reduced(space: Space, loops: Index, dims: Shape, reduced: frozenset[int], v: Value) -> Index | None:
-    """The digits of the row's number over which ``v`` reduces, where it has a result for each element of a row and there are blocks
-    of rows enough; None where not. ``loops`` run over ``dims``, those of ``reduced`` along a row."""
+    """The digits of the row's number over which ``v`` reduces, where it has one result for each element of a row and blocks of
+    rows enough; None where not. ``loops`` run over ``dims``, those of ``reduced`` along a row."""
     shape = v.inputs[0].shape
     if not is_static((*shape, *dims)) or product(shape) != product(dims) or v.op == "fold":
         return None
