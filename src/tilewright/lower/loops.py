@@ -39,6 +39,7 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.ahead import Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
+from tilewright.lower.centred import CentredBlocks, block_length, centred_sums
 from tilewright.lower.columns import Columns
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
@@ -102,6 +103,10 @@ class _Emitter:
             moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
             itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
+        self.turns = self.back = (
+            False  # each pass over a row begins where the one before ended; the last one ran back
+        )
+        self.returns = False  # and finds all of the row in the second-level cache
         self.columns: Columns | None = None
         if group.columns:  # the rows of a block lie inside
             self.columns = Columns(
@@ -173,9 +178,11 @@ class _Emitter:
         self.firsts = self.long_extremes()
         self.shared = self.read_by_elements(rows)
         passes = self.passes(rows)
-        busiest = max(passes, key=lambda d: (passes[d], d), default=0)
-        body: list[Stmt] = []
-        for d in range(last + 1):
+        blocks = self.choose_blocks(rows, cached)
+        body = [] if blocks is None else self.block_phases(blocks)
+        start = 0 if blocks is None else 2
+        busiest = max((d for d in passes if d >= start), key=lambda d: (passes[d], d), default=0)
+        for d in range(start, last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
             stores = [v for v in self.elements(rows) if self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
@@ -204,7 +211,9 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            asks = self.ask_ahead(len(passes) > 1, passes[d]) if d == busiest and d in passes else []
+            asks: list[Stmt] = []
+            if d == busiest and d in passes and not self.returns:
+                asks = self.ask_ahead(len(passes) > 1, passes[d])
             if inside:
                 inside, asks = [*asks, *inside], []
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
@@ -242,6 +251,66 @@ class _Emitter:
     def elements(self, rows: set[Value]) -> list[Value]:
         """The outputs that are written for every element of a row."""
         return [v for v in self.group.outputs if v not in rows and v not in self.group.columns]
+
+    # ---- long rows ----
+
+    def choose_blocks(self, rows: set[Value], cached: list[Value]) -> CentredBlocks | None:
+        """Blocks of a row that pass through the first two phases at once, where the row is long and the second phase is sums of
+        distances from a mean that the first gives (`centred.py`)."""
+        group, depth = self.group, self.depth
+        if not self.by_rows or len(self.inner) != 1 or self.together is not None or self.vector is None:
+            return None
+        sums = centred_sums(group, depth)
+        stores = any(depth[v] < 2 for v in (*self.elements(rows), *cached))
+        if sums is None or stores or any(depth[v] < 3 for v in self.firsts):
+            return None
+        outer, along = self.inner[0], self.vector.extent
+        if (self.columns and self.columns.depth < 2) or not is_static((outer.extent, along)):
+            return None
+        (atom,) = self.vector.at.terms
+        moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)} - set(group.outputs)
+        nbytes = upper(along) * sum(v.dtype.itemsize for v in moving)
+        length = block_length(nbytes, upper(outer.extent), self.machine)
+        if length == 0:
+            return None
+        self.turns, self.returns = True, nbytes * upper(outer.extent) <= self.machine.l2
+        at = self.nest.index(sums.distance)
+        return CentredBlocks(sums, outer, length, upper(along), at, self.builder, self.reader)
+
+    def block_phases(self, blocks: CentredBlocks) -> list[Stmt]:
+        """The first two phases, with reductions of the first that need no mean."""
+        group, nest, reader, vector = self.group, self.nest, self.reader, self.vector
+        assert vector is not None
+        name, most = vector.name, extent(vector.extent)
+        plain, centred = blocks.plain_totals(group), list(blocks.sums.factors)
+        others = [v for v in group.reductions if self.depth[v] == 1 and v not in plain]
+        body: list[Stmt] = []
+        inside: list[Stmt] = []
+        lanes = self.choose_lanes(CHEAP_COST, True)
+        for number, v in enumerate(others):
+            kind, combine, acc = self.kind_of(v), COMBINE[v.op], f"acc0_{number}"
+            term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+            body.append(Reg(acc, kind, identity(combine, kind), (), lanes))
+            inside += [*take_checks(reader), Set(acc, combined(combine, reg(acc, kind), term))]
+
+        def along(stmts: list[Stmt]) -> Loop:
+            return Loop(name, index(0), most, tuple(stmts), "vector", lanes)
+
+        # while a block passes again, the next one is on its way
+        step = Walk(blocks.dim, upper(blocks.dim.extent), blocks.length)
+        body += blocks.passes(inside, self.requests([step], blocks.size, cache=1), along)
+        for number, v in enumerate(others):
+            total = across(COMBINE[v.op], reg(f"acc0_{number}", self.kind_of(v)))
+            body.append(self.name_row_value(v, f"r0_{number}", cast(total, v.dtype)))
+        for phase, values in enumerate((plain, centred)):
+            body += [blocks.mean()] if phase == 1 else []
+            for number, v in enumerate(values):
+                body += blocks.together(v, f"sum{phase}_{number}")
+                body.append(
+                    self.name_row_value(v, f"t{phase}_{number}", reg(f"sum{phase}_{number}", v.dtype))
+                )
+            reader.forget()
+        return body
 
     def picked(self, term: Expr, start: Expr) -> Expr | None:
         """The result of a reduction in which one element at most counts, that at a place known before the loop (a class's
@@ -306,10 +375,18 @@ class _Emitter:
             if self.together is not None:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
-        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
+        wanted = self.requests(walks, unit)
         if len(wanted) > 1 and work < BUSY * len(wanted):
             return []  # streams side by side keep memory busy by themselves
-        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
+        return wanted
+
+    def requests(self, walks: list[Walk], unit: int, cache: int | None = None) -> list[Stmt]:
+        """Requests for what follows in these loops (`ahead.py`)."""
+        assert self.vector is not None
+        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
+        return [
+            Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), cache or a.cache) for a in wanted
+        ]
 
     # ---- several rows together ----
 
@@ -510,7 +587,10 @@ class _Emitter:
             assert self.vector is not None
             body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes),)
         for dim in reversed(self.inner):
-            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+            self.back = self.turns and not self.back
+            if self.back:
+                body = (Let(dim.name, extent(dim.extent) - 1 - var("back")), *body)
+            body = (Loop("back" if self.back else dim.name, index(0), extent(dim.extent), body),)
         return list(body)
 
     # ---- the whole kernel ----
