@@ -154,3 +154,17 @@ def test_equal_layers_share_their_kernels() -> None:
     executable = compiled("host", 1, leaves, outputs)
     arrays = arrays_of(leaves)
     agree(native(executable, arrays), evaluate(outputs, dict(zip(leaves, arrays, strict=True))), 1e-4)
+
+
+def test_sums_beside_a_large_map() -> None:
+    """A bias' gradient beside an activation's: the map's rows are passed over once. What caches hold is summed by itself."""
+    for rows, count in ((1 << 16, 1), (1 << 13, 0)):
+        x, g = input_value(dt.float32, (rows, 64)), input_value(dt.float32, (rows, 64))
+        bias = input_value(dt.float32, (64,))
+        y = make("tanh", [build.add(x, build.broadcast(bias, x.shape))])
+        leaves, gradients = [x, bias, g], vjp([y], [g], [x, bias])
+        outputs = [v for v in gradients if v is not None]
+        executable = compiled("host", 1, leaves, outputs)
+        assert sum(len(group.columns) for group in executable.groups) == count
+        arrays = arrays_of(leaves)
+        agree(native(executable, arrays), evaluate(outputs, dict(zip(leaves, arrays, strict=True))), 1e-4)

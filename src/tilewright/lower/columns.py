@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape, is_static, product
 from tilewright.graph.ir import Value
-from tilewright.kernel.ir import Stmt, Store, cast, load, op
+from tilewright.kernel.ir import Let, Stmt, Store, cast, load, op, var
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity
@@ -76,15 +76,17 @@ class Columns:
             Store(area, place.expr(), identity(COMBINE[v.op], self.kind(v))) for v, area in self.areas.items()
         ]
 
-    def adds(self, place: Affine, index: Callable[[Value], Index]) -> list[Stmt]:
-        """A row's terms; ``index`` gives the place in a reduction's operand."""
-        stmts: list[Stmt] = []
-        for v, area in self.areas.items():
-            term = cast(self.reader.read(v.inputs[0], index(v)), self.kind(v))
-            stmts += take_checks(self.reader)
-            total = load(area, place.expr(), self.kind(v))
-            stmts.append(Store(area, place.expr(), op(COMBINE[v.op], total, term)))
-        return stmts
+    def adds(self, place: Affine, index: Callable[[Value], Index]) -> tuple[list[Stmt], list[Stmt]]:
+        """A row's terms, and how they are added; ``index`` gives the place in a reduction's operand."""
+        terms: list[Stmt] = []
+        adds: list[Stmt] = []
+        for number, (v, area) in enumerate(self.areas.items()):
+            kind, name = self.kind(v), f"term{number}"
+            term = cast(self.reader.read(v.inputs[0], index(v)), kind)
+            terms += [*take_checks(self.reader), Let(name, term)]
+            total = op(COMBINE[v.op], load(area, place.expr(), kind), var(name, kind))
+            adds.append(Store(area, place.expr(), total))
+        return terms, adds
 
     def ends(self, place: Affine, position: Callable[[Value], Affine]) -> list[Stmt]:
         """A block's results, each stored at its position."""

@@ -55,6 +55,7 @@ WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
 SMALL_MAP = 1 << 14  # elements of a map that takes about as long as starting it
+LARGE_MAP = 1 << 22  # elements that caches hardly hold until they are read again
 FEW_READERS = 3  # groups that compute a short function again instead of reading it
 MAX_TOGETHER = 24  # values that one map computes side by side
 WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element many times, or pack it
@@ -489,23 +490,28 @@ class _Former:
         return True
 
     def joins_columns(self, v: Value, x: Value, group: Group) -> bool:
-        """Join a row group whose rows give the terms of a reduction over blocks of them."""
-        if group.kind != "row" or not group.reductions or len(group.dims) - 1 not in group.reduced:
+        """Join the rows that give the terms of a reduction over blocks of them: a row group's, or a large map's along its last
+        axis."""
+        space, loops, dims = group.space, group.loops, group.dims
+        along, last = group.reduced, len(dims) - 1
+        if group.kind == "map" and last > 0 and is_static(dims) and product(dims) >= LARGE_MAP:
+            if any(index != loops or m.op == "concat" for m, index in group.members.items()):
+                return False
+            along = frozenset([last])
+        elif group.kind != "row" or last not in along:
             return False
         if group.number > self.newest[v] and not self.shares_reads(x, group):
             return False
-        space, loops, dims = group.space, group.loops, group.dims
-        over = rows_reduced(space, loops, dims, group.reduced, v)
-        if over is None or any(
-            over != rows_reduced(space, loops, dims, group.reduced, u) for u in group.columns
-        ):
+        over = rows_reduced(space, loops, dims, along, v)
+        if over is None or any(over != rows_reduced(space, loops, dims, along, u) for u in group.columns):
             return False
-        columns = product([n for k, n in enumerate(dims) if k in group.reduced])
+        columns = product([n for k, n in enumerate(dims) if k in along])
         if columns * sum(max(u.dtype.itemsize, 4) for u in (v, *group.columns)) > BYTES:
             return False
         at = operand_index(space, loops, dims, v)
         if not self._consistent(x, at, group, {}):
             return False
+        group.kind, group.reduced = "row", along
         group.columns.append(v)
         self.place(group, v, result_index(v, at))
         return True

@@ -190,9 +190,10 @@ class _Emitter:
             kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
-            if self.columns is not None and self.columns.depth == d:  # before operands are written over
-                inside += self.columns.adds(self.place_in_row(), nest.operand_index)
-            inside += self.store(stores)
+            if self.columns is not None and self.columns.depth == d:
+                inside += self.store(stores, self.columns.adds(self.place_in_row(), nest.operand_index))
+            else:
+                inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
             picks: dict[int, Expr] = {}
             extremes: dict[Value, FirstExtreme] = {}
@@ -564,22 +565,23 @@ class _Emitter:
     def row_size(self) -> int:
         return product([d.extent for d in self.nest.dims if d.reduced])
 
-    def store(self, values: list[Value]) -> list[Stmt]:
-        """Stores of values at one place of the loops. All are computed before the first is written: an output may lie where
-        one of the operands does."""
+    def store(self, values: list[Value], adds: tuple[list[Stmt], list[Stmt]] | None = None) -> list[Stmt]:
+        """Stores of values at one place of the loops, and what is added to columns there. All are computed before the first is
+        written: an output may lie where one of the operands does."""
         named: list[Stmt] = []
         stores: list[Stmt] = []
         places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
         for v, x, position in places:
             value = self.reader.read(x, self.nest.index(v))
             named += take_checks(self.reader)
-            if len(places) > 1:
+            if len(places) > 1 or adds:
                 self.named += 1
                 name = f"o{self.named}"
                 named.append(Let(name, value))
                 value = var(name, v.dtype)
             stores.append(Store(self.builder.buffer(v, "w"), position.expr(), value))
-        return [*named, *stores]
+        terms, added = adds or ([], [])
+        return [*terms, *named, *added, *stores]
 
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
         body = tuple(inside)
