@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.core.shape import product, static
+from tilewright.graph.distances import total_of
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     Expr,
@@ -41,8 +41,6 @@ from tilewright.lower.read import Index, Reader
 from tilewright.recipes.machine import Machine
 
 __all__ = ["CentredBlocks", "CentredSums", "block_length", "centred_sums"]
-
-CLOSE = 1e-6  # a factor is one over a number of elements, but for rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +83,14 @@ def _centred(v: Value, group: Group, depth: Mapping[Value, int]) -> CentredSums 
     if v.op != "reduce_sum" or not v.dtype.is_float or v.dtype.bits < 32:
         return None
     for distance, factor in ((x, None), *((x.inputs, x.inputs[::-1]) if x.op == "mul" else ())):
-        total = _total_of(distance, group)
+        total = total_of(distance)
+        if total not in group.reductions or group.members.get(distance) != group.loops:
+            continue
         if total is None or total.dtype is not v.dtype or total["axes"] != v["axes"]:
             continue
         if factor is None or factor is distance or depth.get(factor) == 0:
             return CentredSums(total, distance, {v: factor})
     return None
-
-
-def _total_of(distance: Value, group: Group) -> Value | None:
-    """The sum of a row's elements, where a value is an element less the mean of its row."""
-    if distance.op != "sub" or group.members.get(distance) != group.loops:
-        return None
-    x, mean = distance.inputs
-    mean = _below(mean)
-    if mean.op != "mul":
-        return None
-    for total, factor in (mean.inputs, mean.inputs[::-1]):
-        total, factor = _below(total), _below(factor)
-        if total.op != "reduce_sum" or total not in group.reductions or total.inputs[0] is not x:
-            continue
-        count = product([static(x.shape)[a] for a in total["axes"]])
-        if factor.op == "constant" and abs(factor["value"] * count - 1) < CLOSE:
-            return total
-    return None
-
-
-def _below(v: Value) -> Value:
-    """What a value repeats."""
-    while v.op in ("broadcast", "reshape"):
-        v = v.inputs[0]
-    return v
 
 
 def block_length(nbytes: int, steps: int, machine: Machine) -> int:

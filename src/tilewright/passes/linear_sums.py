@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tilewright.core.shape import is_static, product
+from tilewright.graph.distances import total_of
 from tilewright.graph.ir import Value, make, topological
 from tilewright.passes.canonicalise import broadcast_to
 
@@ -86,14 +87,5 @@ class _Parts:
 
 def is_distance(x: Value, axes: tuple[int, ...]) -> bool:
     """Whether a value is an element less a mean over these axes."""
-    if x.op != "sub":
-        return False
-    mean = _below(x.inputs[1])
-    sums = [_below(y) for y in mean.inputs] if mean.op == "mul" else []
-    return any(y.op == "reduce_sum" and y.inputs[0] is x.inputs[0] and y["axes"] == axes for y in sums)
-
-
-def _below(v: Value) -> Value:
-    while v.op in ("broadcast", "reshape"):
-        v = v.inputs[0]
-    return v
+    total = total_of(x)
+    return total is not None and total["axes"] == axes
