@@ -24,7 +24,7 @@ __all__ = ["Columns", "operand_index", "result_index", "rows_reduced"]
 BLOCKS = 16  # of rows: with fewer, too few threads would share the rows
 ROWS = 8  # in a block: with fewer, partial results are no small part of what is stored
 COLUMNS = 64  # with fewer, a row has no vectors to speak of
-BYTES = 1 << 15  # of partial results: they stay in the caches while rows pass
+BYTES = 1 << 16  # of partial results: they stay in the caches while rows pass
 
 
 def operand_index(space: Space, loops: Index, dims: Shape, v: Value) -> Index:
