@@ -40,7 +40,9 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.ahead import AHEAD, Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
+from tilewright.lower.centred import CentredBlocks, block_length, centred_sums
 from tilewright.lower.column_extremes import ROWS_AHEAD, ColumnExtreme, passes_over
+from tilewright.lower.columns import Columns
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
@@ -104,6 +106,16 @@ class _Emitter:
             moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
             itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
+        self.turns = self.back = (
+            False  # each pass over a row begins where the one before ended; the last one ran back
+        )
+        self.returns = False  # and finds all of the row in the second-level cache
+        self.columns: Columns | None = None
+        if group.columns:  # the rows of a block lie inside
+            self.columns = Columns(
+                group.columns, max(self.depth[v] for v in group.columns), self.builder, self.reader
+            )
+            self.outer.sort(key=self.in_block)
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
         single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
@@ -117,6 +129,11 @@ class _Emitter:
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
         self.machine = machine
+
+    def in_block(self, dim: Dim) -> bool:
+        """Whether the reductions over rows run over an outer dim."""
+        (atom,) = dim.at.terms
+        return not any(mentions_loop(i, atom) for i in self.nest.index(self.group.columns[0]))
 
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
@@ -189,17 +206,22 @@ class _Emitter:
         self.firsts = self.long_extremes()
         self.shared = self.read_by_elements(rows)
         passes = self.passes(rows)
-        busiest = max(passes, key=lambda d: (passes[d], d), default=0)
-        body: list[Stmt] = []
-        for d in range(last + 1):
+        blocks = self.choose_blocks(rows, cached)
+        body = [] if blocks is None else self.block_phases(blocks)
+        start = 0 if blocks is None else 2
+        busiest = max((d for d in passes if d >= start), key=lambda d: (passes[d], d), default=0)
+        for d in range(start, last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
-            stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
+            stores = [v for v in self.elements(rows) if self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
             kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
-            inside += self.store(stores)
+            if self.columns is not None and self.columns.depth == d:
+                inside += self.store(stores, self.columns.adds(self.place_in_row(), nest.operand_index))
+            else:
+                inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
             picks: dict[int, Expr] = {}
             extremes: dict[Value, FirstExtreme] = {}
@@ -218,7 +240,9 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            asks = self.ask_ahead(len(passes) > 1, passes[d]) if d == busiest and d in passes else []
+            asks: list[Stmt] = []
+            if d == busiest and d in passes and not self.returns:
+                asks = self.ask_ahead(len(passes) > 1, passes[d])
             if inside:
                 inside, asks = [*asks, *inside], []
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
@@ -250,7 +274,71 @@ class _Emitter:
             reader.forget()
             body += self.row_values(d + 1)
         body += self.each_row(self.store([v for v in group.outputs if v in rows]), along=True)
-        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
+        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last} - set(group.columns)
+        return body
+
+    def elements(self, rows: set[Value]) -> list[Value]:
+        """The outputs that are written for every element of a row."""
+        return [v for v in self.group.outputs if v not in rows and v not in self.group.columns]
+
+    # ---- long rows ----
+
+    def choose_blocks(self, rows: set[Value], cached: list[Value]) -> CentredBlocks | None:
+        """Blocks of a row that pass through the first two phases at once, where the row is long and the second phase is sums of
+        distances from a mean that the first gives (`centred.py`)."""
+        group, depth = self.group, self.depth
+        if not self.by_rows or len(self.inner) != 1 or self.together is not None or self.vector is None:
+            return None
+        sums = centred_sums(group, depth)
+        stores = any(depth[v] < 2 for v in (*self.elements(rows), *cached))
+        if sums is None or stores or any(depth[v] < 3 for v in self.firsts):
+            return None
+        outer, along = self.inner[0], self.vector.extent
+        if (self.columns and self.columns.depth < 2) or not is_static((outer.extent, along)):
+            return None
+        (atom,) = self.vector.at.terms
+        moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)} - set(group.outputs)
+        nbytes = upper(along) * sum(v.dtype.itemsize for v in moving)
+        length = block_length(nbytes, upper(outer.extent), self.machine)
+        if length == 0:
+            return None
+        self.turns, self.returns = True, nbytes * upper(outer.extent) <= self.machine.l2
+        at = self.nest.index(sums.distance)
+        return CentredBlocks(sums, outer, length, upper(along), at, self.builder, self.reader)
+
+    def block_phases(self, blocks: CentredBlocks) -> list[Stmt]:
+        """The first two phases, with reductions of the first that need no mean."""
+        group, nest, reader, vector = self.group, self.nest, self.reader, self.vector
+        assert vector is not None
+        name, most = vector.name, extent(vector.extent)
+        plain, centred = blocks.plain_totals(group), list(blocks.sums.factors)
+        others = [v for v in group.reductions if self.depth[v] == 1 and v not in plain]
+        body: list[Stmt] = []
+        inside: list[Stmt] = []
+        lanes = self.choose_lanes(CHEAP_COST, True)
+        for number, v in enumerate(others):
+            kind, combine, acc = self.kind_of(v), COMBINE[v.op], f"acc0_{number}"
+            term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+            body.append(Reg(acc, kind, identity(combine, kind), (), lanes))
+            inside += [*take_checks(reader), Set(acc, combined(combine, reg(acc, kind), term))]
+
+        def along(stmts: list[Stmt]) -> Loop:
+            return Loop(name, index(0), most, tuple(stmts), "vector", lanes)
+
+        # while a block passes again, the next one is on its way
+        step = Walk(blocks.dim, upper(blocks.dim.extent), blocks.length)
+        body += blocks.passes(inside, self.requests([step], blocks.size, cache=1), along)
+        for number, v in enumerate(others):
+            total = across(COMBINE[v.op], reg(f"acc0_{number}", self.kind_of(v)))
+            body.append(self.name_row_value(v, f"r0_{number}", cast(total, v.dtype)))
+        for phase, values in enumerate((plain, centred)):
+            body += [blocks.mean()] if phase == 1 else []
+            for number, v in enumerate(values):
+                body += blocks.together(v, f"sum{phase}_{number}")
+                body.append(
+                    self.name_row_value(v, f"t{phase}_{number}", reg(f"sum{phase}_{number}", v.dtype))
+                )
+            reader.forget()
         return body
 
     def picked(self, term: Expr, start: Expr) -> Expr | None:
@@ -294,7 +382,8 @@ class _Emitter:
         """The phases that pass over elements, and how much each computes for one: that which computes most waits least for memory
         by itself."""
         found = {self.depth[v] - 1 for v in self.group.reductions if v not in self.firsts.values()}
-        stored = [self.depth[v] for v in self.group.outputs if v not in rows]
+        stored = [self.depth[v] for v in self.elements(rows)]
+        found |= {self.columns.depth} if self.columns is not None else set()
         work = dict.fromkeys(found, 0) | {d: STORE_COST * stored.count(d) for d in stored}
         for v, depth in self.depth.items():
             if v not in rows and depth in work:
@@ -324,11 +413,15 @@ class _Emitter:
             return []  # streams side by side keep memory busy by themselves
         return wanted
 
-    def requests(self, walks: list[Walk], unit: int, ahead: int = AHEAD) -> list[Stmt]:
+    def requests(
+        self, walks: list[Walk], unit: int, cache: int | None = None, ahead: int = AHEAD
+    ) -> list[Stmt]:
         """Requests for what follows in these loops (`ahead.py`)."""
         assert self.vector is not None
         wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine, ahead)
-        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
+        return [
+            Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), cache or a.cache) for a in wanted
+        ]
 
     def ask_by_rows(self, width: int) -> list[Stmt]:
         """Requests for what is read some rows later, where rows of so many columns are met one after the other."""
@@ -337,7 +430,7 @@ class _Emitter:
         if not all(isinstance(d.extent, int) for d in dims):
             return []
         walks = [Walk(self.vector, width), *(Walk(d, upper(d.extent)) for d in reversed(dims))]
-        return self.requests(walks, 1, ROWS_AHEAD)
+        return self.requests(walks, 1, ahead=ROWS_AHEAD)
 
     # ---- several rows together ----
 
@@ -535,8 +628,8 @@ class _Emitter:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
         if not self.group.reduced:
             return False
-        if v in self.group.reductions:
-            return True
+        if v in self.group.reductions or v in self.group.columns:
+            return v in self.group.reductions
         reduced = [a for k, i in enumerate(self.group.loops) if k in self.group.reduced for a in i.terms]
         if reduced:
             return not any(i.coefficient(a) for i in self.group.members[v] for a in reduced)
@@ -558,9 +651,7 @@ class _Emitter:
 
     def keep(self, v: Value, kept: dict[Value, Callable[[Index], Expr]]) -> list[Stmt]:
         """Store a value of the row in scratch."""
-        dims = [d for d in self.nest.dims if d.reduced]
-        position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
-        size = product([d.extent for d in dims])
+        position, size = self.place_in_row().expr(), self.row_size()
         name = self.builder.area(v.dtype, size * (self.together.count if self.together else 1))
         if self.together is not None:
             position = self.together.place(position, size)
@@ -568,29 +659,41 @@ class _Emitter:
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
 
-    def store(self, values: list[Value]) -> list[Stmt]:
-        """Stores of values at one place of the loops. All are computed before the first is written: an output may lie where
-        one of the operands does."""
+    def place_in_row(self) -> Affine:
+        """An element's number in its row."""
+        dims = [d for d in self.nest.dims if d.reduced]
+        return self.nest.space.linear([d.at for d in dims], [d.extent for d in dims])
+
+    def row_size(self) -> int:
+        return product([d.extent for d in self.nest.dims if d.reduced])
+
+    def store(self, values: list[Value], adds: tuple[list[Stmt], list[Stmt]] | None = None) -> list[Stmt]:
+        """Stores of values at one place of the loops, and what is added to columns there. All are computed before the first is
+        written: an output may lie where one of the operands does."""
         named: list[Stmt] = []
         stores: list[Stmt] = []
         places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
         for v, x, position in places:
             value = self.reader.read(x, self.nest.index(v))
             named += take_checks(self.reader)
-            if len(places) > 1:
+            if len(places) > 1 or adds:
                 self.named += 1
                 name = f"o{self.named}"
                 named.append(Let(name, value))
                 value = var(name, v.dtype)
             stores.append(Store(self.builder.buffer(v, "w"), position.expr(), value))
-        return [*named, *stores]
+        terms, added = adds or ([], [])
+        return [*terms, *named, *added, *stores]
 
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
         body = tuple(inside)
         if self.by_rows:
             body = self.over_vectors(body, lanes)
         for dim in reversed(self.inner):
-            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+            self.back = self.turns and not self.back
+            if self.back:
+                body = (Let(dim.name, extent(dim.extent) - 1 - var("back")), *body)
+            body = (Loop("back" if self.back else dim.name, index(0), extent(dim.extent), body),)
         return list(body)
 
     # ---- the whole kernel ----
@@ -604,6 +707,8 @@ class _Emitter:
         found = self.column_extremes()
         if found is not None:
             return self.over_grid(found, per_item, label)
+        if self.columns is not None:
+            return self.over_grid(self.blocks(self.columns), per_item, label)
         body = tuple(self.phases())
         if self.vector is not None and not self.by_rows:
             if not self.outer:
@@ -616,9 +721,26 @@ class _Emitter:
             body = self.over_vectors(body, self.lanes)
         return self.over_grid(body, per_item, label)
 
+    def blocks(self, columns: Columns) -> tuple[Stmt, ...]:
+        """The work for one block of rows, over which ``columns`` reduce. The grid then runs over the blocks."""
+        nest, place = self.nest, self.place_in_row()
+        starts = columns.starts(place, self.row_size())
+        body = tuple(self.phases())
+        self.outer, rows = (
+            [d for d in self.outer if not self.in_block(d)],
+            [d for d in self.outer if self.in_block(d)],
+        )
+        if self.together is not None:
+            rows[-1] = self.together.blocks()
+        for dim in reversed(rows):
+            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+        ends = columns.ends(place, lambda v: nest.space.linear(nest.index(v), v.shape))
+        lanes = self.choose_lanes(0, False)
+        return *self.reduced_loops(starts, lanes), *body, *self.reduced_loops(ends, lanes)
+
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
-        if self.together is not None:
+        if self.together is not None and self.columns is None:
             self.outer[-1] = self.together.blocks()
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):

@@ -20,7 +20,7 @@ __all__ = ["split_reductions"]
 
 MIN_ELEMENTS = 1 << 16  # below this one core is done before another has woken up
 MIN_ROWS = 32  # with this many independent rows the work is shared out already, and a row stays in one kernel
-MIN_COLUMNS = 4096  # the same where the last axis is kept: neighbouring columns share a vector
+MIN_COLUMNS = 16384  # the same where the last axis is kept: neighbouring columns share a vector
 SPLITTABLE = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")
 
 
