@@ -108,6 +108,18 @@ def test_rows_of_which_the_greatest_element_is_looked_for() -> None:
     assert len(found) == 4 and all("block0_0.at" in at for _, at, _ in found)
 
 
+COLUMNS = """graph(%0: float32[4, 64, 1024]) {
+    %1 = reduce_max %0 axes=[1] : float32[4, 1024]
+    return %1
+}"""
+
+
+def test_sums_over_columns() -> None:
+    """Row by row, so that rows can be asked for four pages ahead; a plain sum keeps memory busy by itself."""
+    assert asked(COLUMNS) == [("i2 + i1 * 1024 + i0 * 65536 + 4096", " cache 1")]
+    assert asked(COLUMNS.replace("reduce_max", "reduce_sum")) == []
+
+
 @pytest.mark.parametrize("text", [MAP, ROWS, CHANNELS])
 def test_only_of_operands_that_leave_the_caches(text: str) -> None:
     assert asked(text, l3=1 << 20) == []

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from conformance.emitting import HOST, LEVELS, LIBRARIES, counter, targets
-from tilewright.codegen.llvm import emit
+from tilewright.codegen.llvm import emit, scratch_bytes
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
+from tilewright.core.shape import static, upper
 from tilewright.graph.graph import Graph
+from tilewright.graph.reference import evaluate
 from tilewright.kernel.digest import digest
 from tilewright.kernel.ir import HI, LO, Buf, Kernel, Loop, Store, index, load, op, var
 from tilewright.kernel.text import parse_kernel, print_kernel
@@ -45,6 +47,7 @@ def added(dtype: DType, lanes: int, columns: int = 0) -> Kernel:
 
 def call(kernel: Kernel, target: Target, pointers: list[int], lo: int, hi: int) -> str:
     """Run a kernel compiled for ``target`` on memory given by address; returns its LLVM IR."""
+    scratch = memory(scratch_bytes(kernel), 0)
     text = emit(kernel, target)
     address = LIBRARIES[target.name].compile([(kernel.name, text, "")])[kernel.name]
     table = (ctypes.c_void_p * len(pointers))(*pointers)
@@ -52,7 +55,7 @@ def call(kernel: Kernel, target: Target, pointers: list[int], lo: int, hi: int) 
     signature = ctypes.CFUNCTYPE(
         None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
     )
-    signature(address)(table, None, lo, hi, ctypes.byref(status))
+    signature(address)(table, scratch.ctypes.data, lo, hi, ctypes.byref(status))
     return text
 
 
@@ -172,3 +175,43 @@ def test_only_whole_lines(columns: int, whole: bool) -> None:
         (step,) = lower_groups(form_groups(Graph.parse(text).outputs), machine)
         (call,) = step.calls
         assert any(b.stream for b in call.kernel.buffers) == expected
+
+
+LONG_ROWS = """graph(%0: float32[9, 1403], %1: float32[1403]) {
+    %2 = reshape %1 shape=[1, 1403] : float32[1, 1403]
+    %3 = broadcast %2 shape=[9, 1403] : float32[9, 1403]
+    %4 = add %0, %3 : float32[9, 1403]
+    return %4
+}"""
+SOFTMAX_ROWS = """graph(%0: float32[9, 1403]) {
+    %1 = exp %0 : float32[9, 1403]
+    %2 = reduce_sum %1 axes=[1] : float32[9]
+    %3 = reshape %2 shape=[9, 1] : float32[9, 1]
+    %4 = broadcast %3 shape=[9, 1403] : float32[9, 1403]
+    %5 = div %1, %4 : float32[9, 1403]
+    return %5
+}"""
+
+
+@targets
+@pytest.mark.parametrize("text", [LONG_ROWS, SOFTMAX_ROWS], ids=["map", "rows"])
+def test_long_rows_are_cut_where_their_first_line_begins(target: Target, text: str) -> None:
+    """Rows of 1,403 elements begin at every place of a line; memory that begins elsewhere is only stored plainly."""
+    graph = Graph.parse(text)
+    machine = Machine(target.vector_bytes, target.registers, 48 << 10, 1 << 20, 1, l3=1 << 15)
+    (step,) = lower_groups(form_groups(graph.outputs), machine)
+    kernel = replace(step.calls[0].kernel, name=f"stream{next(counter)}")
+    shown = print_kernel(kernel)
+    assert "stream" in shown and shown.count("(16 - i0 * 1403 % 16) % 16") == 2
+    rng = np.random.default_rng(0)
+    arrays = {v: rng.standard_normal(static(v.shape)).astype(np.float32) for v in graph.inputs}
+    (want,) = evaluate(graph.outputs, arrays)
+    for offset in (0, 4):
+        out = memory(want.nbytes, offset)
+        places = [a.place for a in step.calls[0].args]
+        pointers = [arrays[p].ctypes.data if p in arrays else out.ctypes.data + ROOM for p in places]
+        call(kernel, target, pointers, 0, upper(step.calls[0].grid))
+        np.testing.assert_allclose(
+            out[ROOM:-ROOM].copy().view(np.float32).reshape(want.shape), want, rtol=1e-6
+        )
+        assert (out[:ROOM] == 0xA5).all() and (out[-ROOM:] == 0xA5).all()

@@ -196,14 +196,15 @@ def test_every_way_to_compute_is_right_under_emulation(way: str, tmp_path: Path)
 
 
 @needs_emulator
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shape", [(9, 65), (9, 1024)])
-def test_argmax_is_right_under_emulation(shape: tuple[int, int], tmp_path: Path) -> None:
+def test_argmax_is_right_under_emulation(shape: tuple[int, int], axis: int, tmp_path: Path) -> None:
     """The first of equal maxima, and the first NaN."""
     x = np.random.default_rng(0).integers(0, 9, shape).astype(np.float32)
     x[2, 40:50] = np.nan
-    executable = tw.jit(lambda x: x.argmax(1)).executable(tw.asarray(x))
+    executable = tw.jit(lambda x: x.argmax(axis)).executable(tw.asarray(x))
     (got,) = emulate(executable.outputs, {executable.inputs[0]: x}, tmp_path)
-    np.testing.assert_array_equal(got, x.argmax(1))
+    np.testing.assert_array_equal(got, x.argmax(axis))
 
 
 def leaves_of(v: Value) -> list[Value]:

@@ -12,10 +12,11 @@ from tilewright.autodiff.vjp import vjp
 from tilewright.core import dtype as dt
 from tilewright.core.shape import static
 from tilewright.graph import build
-from tilewright.graph.ir import Value, constant, input_value, make
+from tilewright.graph.ir import Value, constant, input_value, make, topological
 from tilewright.kernel.text import print_kernel
 from tilewright.lower.groups import Group, form_groups, is_leaf
 from tilewright.lower.lowering import lower_groups
+from tilewright.lower.order import visiting_order
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 
@@ -227,13 +228,28 @@ def test_an_mlp_training_step() -> None:
     kinds = [g.kind for g in groups]
     assert kinds.count("dot") == 5  # two forward, one backward to the hidden layer, two weights
     assert len(groups) <= 11
-    first = groups[0]
+    first = next(g for g in groups if g.kind == "dot")
     assert [v.op for v in first.members] == ["dot", "add", "le", "where"]  # linear, bias, relu
     weights = [g for g in groups if g.kind == "dot" and any(v.op == "sub" for v in g.members)]
     assert [static(g.anchor.shape) for g in weights] == [(16, 20), (5, 16)]
     losses = [g for g in groups if any(v.op == "log" for v in g.members)]
     assert len(losses) == 1  # the whole log-softmax
     assert losses[0].kind == "row"
+    assert losses[0].outputs[-1].op == "add"  # and its gradient: how many labels count was found before
+
+
+def test_short_sums_over_inputs_are_visited_first() -> None:
+    """The gradient of a mean over labels that count joins the rows of the loss; nothing else is visited out of order."""
+    x, labels, other = leaf(64, 100), leaf(64), leaf(64, 100)
+    count = build.reduce_sum(labels, (0,))
+    rows = build.reduce_sum(build.unary("exp", x), (1,))
+    scaled = build.mul(build.div(labels, rows), build.broadcast(count, (64,)))
+    outputs = [rows, build.mul(build.unary("exp", x), build.expand(scaled, (1,), (64, 100)))]
+    assert [g.kind for g in form_groups(outputs)] == ["row", "row"]
+    order = visiting_order(outputs)
+    assert order.index(count) < order.index(x)
+    long = [build.reduce_sum(x, (1,)), build.reduce_sum(other, (1,))]
+    assert visiting_order(long) == topological(long)
 
 
 @pytest.mark.parametrize("name", MODELS)

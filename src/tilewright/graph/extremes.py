@@ -1,17 +1,18 @@
 """The first largest or smallest element of a row, as reductions: what ``argmax`` and ``argmin`` become.
 
-``first_extreme`` builds them, ``first_of`` finds them again in a graph, so that a recipe may compute both in one pass.
+``first_extreme`` builds them, ``first_of`` finds them again in a graph, so that a recipe may compute both in one pass, and
+``first_extreme_of_parts`` puts them together from those of parts of the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tilewright.core.dtype import float32, int32, int64
+from tilewright.core.dtype import DType, float32, int32, int64
 from tilewright.core.shape import upper
 from tilewright.graph.ir import Value, constant, make
 
-__all__ = ["first_extreme", "first_of"]
+__all__ = ["first_extreme", "first_extreme_of_parts", "first_of"]
 
 
 def first_extreme(x: Value, axis: int, largest: bool) -> tuple[Value, Value]:
@@ -22,29 +23,50 @@ def first_extreme(x: Value, axis: int, largest: bool) -> tuple[Value, Value]:
     """
     if x.dtype.is_float and x.dtype.bits == 16:
         x = make("cast", [x], dtype=float32)
-    best = make("reduce_max" if largest else "reduce_min", [x], axes=(axis,))
+    best = _best(x, axis, largest)
+    kind = int32 if upper(x.shape[axis]) < 1 << 31 else int64
+    place = make("iota", [], shape=x.shape, axis=axis, dtype=kind)
+    return best, _first_place(x, best, place, axis, largest)
+
+
+def first_extreme_of_parts(
+    parts: Value, firsts: Value, size: int, axis: int, kind: DType, largest: bool
+) -> tuple[Value, Value]:
+    """The same of a row that was cut into parts of ``size`` elements along an axis, from every part's value and place in it."""
+    best = _best(parts, axis, largest)
+    start = make("iota", [], shape=parts.shape, axis=axis, dtype=kind)
+    start = make("mul", [start, _broadcast(constant(size, kind), start)])
+    firsts = firsts if firsts.dtype is kind else make("cast", [firsts], dtype=kind)
+    return best, _first_place(parts, best, make("add", [start, firsts]), axis, largest)
+
+
+def _best(x: Value, axis: int, largest: bool) -> Value:
+    return make("reduce_max" if largest else "reduce_min", [x], axes=(axis,))
+
+
+def _first_place(x: Value, best: Value, place: Value, axis: int, largest: bool) -> Value:
+    """The least of the places of those elements along an axis that are its best, or NaN if one is."""
     kept = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    kind = place.dtype
 
     def along(row: Value) -> Value:
         return _broadcast(make("reshape", [row], shape=kept), x)
 
-    kind = int32 if upper(x.shape[axis]) < 1 << 31 else int64
-    place = make("iota", [], shape=x.shape, axis=axis, dtype=kind)
     beyond = _broadcast(constant((1 << (kind.bits - 1)) - 1, kind), x)
     if x.dtype.is_float:
         loses = make("le" if largest else "ge", [x, along(_beside(best, largest))])
         found = make("where", [loses, beyond, place])
     else:
         found = make("where", [make("eq", [x, along(best)]), place, beyond])
-    return best, make("reduce_min", [found], axes=(axis,))
+    return make("reduce_min", [found], axes=(axis,))
 
 
 def first_of(best: Value, reductions: Iterable[Value]) -> Value | None:
-    """Among reductions the one that gives the place of ``best``, a maximum or minimum of floats along one axis."""
+    """Among reductions the one that gives the place of ``best``, a maximum or minimum along one axis."""
     if best.op not in ("reduce_max", "reduce_min") or len(best["axes"]) != 1:
         return None
     x = best.inputs[0]
-    if not x.dtype.is_float or x.dtype.bits == 16:
+    if x.dtype.is_float and x.dtype.bits == 16:
         return None
     _, first = first_extreme(x, best["axes"][0], best.op == "reduce_max")
     return first if first in reductions else None

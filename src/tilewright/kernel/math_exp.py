@@ -39,14 +39,16 @@ def exp(f: Format, x: Expr) -> Expr:
     """
     low, high = (-104.0, 89.0) if f.bits == 32 else (-746.0, 710.0)  # beyond, the result is 0 or infinite
     n_bits, _, r = _reduce(f, at_least(at_most(x, f.const(high)), f.const(low)), 2 * f.bias)
-    return _scaled(f, fma(r * r, polynomial(f, EXP[f.bits], r), r) + f.const(1.0), n_bits)
+    first, second = _halves(f, n_bits)
+    # the power of two may be multiplied in where 1 is added: that rounds to the same bits
+    return fma(fma(r * r, polynomial(f, EXP[f.bits], r), r), first, first) * second
 
 
-def _scaled(f: Format, p: Expr, n_bits: Expr) -> Expr:
-    """p 2^n, where the low bits of ``n_bits`` are n + twice the bias. To halve n takes integer operations, which a core begins
-    beside the multiplications that a longer interval for r would take."""
+def _halves(f: Format, n_bits: Expr) -> tuple[Expr, Expr]:
+    """Two powers of two with the product 2^n, where the low bits of ``n_bits`` are n + twice the bias. To halve n takes integer
+    operations, which a core begins beside the multiplications that a longer interval for r would take."""
     half = f.shift_right(n_bits, 1)
-    return p * f.exponent_field(n_bits - half) * f.exponent_field(half)
+    return f.exponent_field(n_bits - half), f.exponent_field(half)
 
 
 def exp2(f: Format, x: Expr) -> Expr:
@@ -55,7 +57,8 @@ def exp2(f: Format, x: Expr) -> Expr:
     magic = f.const(f.magic + 2 * f.bias)
     shifted = x + magic
     r = x - (shifted - magic)  # exact
-    return _scaled(f, fma(r, polynomial(f, EXP2[f.bits], r), f.const(1.0)), f.to_int(shifted))
+    first, second = _halves(f, f.to_int(shifted))
+    return fma(r, polynomial(f, EXP2[f.bits], r), f.const(1.0)) * first * second
 
 
 def expm1(f: Format, x: Expr) -> Expr:

@@ -17,7 +17,7 @@ from tilewright.lower.nest import Dim
 from tilewright.lower.read import Access
 from tilewright.recipes.machine import Machine
 
-__all__ = ["Ahead", "Walk", "asked_ahead"]
+__all__ = ["AHEAD", "Ahead", "Walk", "asked_ahead"]
 
 AHEAD = 8192  # bytes of all operands: two pages
 LONG = 4 * AHEAD  # a loop over fewer reads mostly what was asked for in the one around it
@@ -49,10 +49,11 @@ def asked_ahead(
     walks: Sequence[Walk],
     unit: int,
     machine: Machine,
+    ahead: int = AHEAD,
 ) -> list[Ahead]:
     """What a vector loop along ``vector`` asks for: of operands that are too large for the caches and that lie side by side along
     it. ``walks`` are the loops in the order in which what they read follows in time, the innermost first; of the first,
-    one iteration reads ``unit`` elements of an operand."""
+    one iteration reads ``unit`` elements of an operand. ``ahead``: bytes of all operands."""
     (along,) = vector.at.terms
     own, found = set(results), dict[Value, Affine]()
     for a in accesses:
@@ -65,10 +66,10 @@ def asked_ahead(
         return []
     asked: list[Ahead] = []
     for value, position in found.items():
-        distance = _distance(position, walks, unit * value.dtype.itemsize, AHEAD // len(found))
+        distance = _distance(position, walks, unit * value.dtype.itemsize, ahead // len(found))
         if distance is not None:
             shift, nbytes = distance
-            asked.append(Ahead(value, position + shift, 1 if nbytes <= AHEAD else 2))
+            asked.append(Ahead(value, position + shift, 1 if nbytes <= ahead else 2))
     return asked
 
 

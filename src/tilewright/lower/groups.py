@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 
 from tilewright.core.scalar import SCALAR_OPS
 from tilewright.core.shape import Shape, is_static, product
-from tilewright.graph.ir import Value, topological
+from tilewright.graph.ir import Value
 from tilewright.lower.affine import Affine, Space
+from tilewright.lower.columns import BYTES, operand_index, result_index, rows_reduced
+from tilewright.lower.order import visiting_order
 from tilewright.lower.read import (
     COMBINE,
     REWRITES,
@@ -54,6 +56,7 @@ WIDE_COST = 2  # what is read many times is stored when it costs more than this
 MAX_DEPTH = 64  # longer chains are cut: expressions stay within reach of the stack and of the registers
 MAX_FLOATING_COST = 120
 SMALL_MAP = 1 << 14  # elements of a map that takes about as long as starting it
+LARGE_MAP = 1 << 22  # elements that caches hardly hold until they are read again
 FEW_READERS = 3  # groups that compute a short function again instead of reading it
 MAX_TOGETHER = 24  # values that one map computes side by side
 WIDE_READERS = ("dot", "conv", "attention", "attention_grad")  # read an element many times, or pack it
@@ -128,7 +131,7 @@ class Group:
     ``dot`` (contraction with an epilogue), ``attention`` (its results for one set of operands), ``loop`` and ``switch`` (all
     results of one), ``single`` (one operation with a recipe of its own), ``host``.
     ``members`` maps every value to its index over the group's loop variables ``loops``. A concat that a map writes has that
-    of its operands.
+    of its operands. ``columns`` are reductions over the rows of a row group, which are computed on the way (`columns.py`).
     """
 
     number: int
@@ -141,6 +144,7 @@ class Group:
     members: dict[Value, Index] = field(default_factory=dict)
     outputs: list[Value] = field(default_factory=list)
     reductions: list[Value] = field(default_factory=list)
+    columns: list[Value] = field(default_factory=list)
     reason: str = ""
     results: set[Value] = field(default_factory=set)  # members that are results of the whole graph
 
@@ -151,7 +155,7 @@ class Group:
 
 class _Former:
     def __init__(self, outputs: Sequence[Value]) -> None:
-        self.order = topological(outputs)
+        self.order = visiting_order(outputs)
         self.outputs = dict.fromkeys(outputs)
         nests = [v for v in self.order if v.op in NESTS]
         self.operands = {x for v in nests for x in _nest_operands(v)}  # have to be stored
@@ -392,7 +396,7 @@ class _Former:
         ``nowhere`` collects what leads to no member, so that a value with many readers is followed once.
         """
         if x in group.members:
-            return None if x.op == "concat" else group.members[x]
+            return None if x.op == "concat" or x in group.columns else group.members[x]
         if x in nowhere:
             return None
         index = self.pushed(x, group, nowhere)
@@ -437,7 +441,7 @@ class _Former:
         if key in seen:
             return seen[key]
         if x in group.members:
-            good = group.members[x] == index and x.op != "concat"
+            good = group.members[x] == index and x.op != "concat" and x not in group.columns
         elif x.op in SCALAR_OPS or x.op in ("cast", "bitcast"):
             good = all(self._consistent(y, index, group, seen) for y in x.inputs)
         elif x.op == "barrier":
@@ -461,7 +465,7 @@ class _Former:
         else:
             dims, axes = x.shape, frozenset(v["axes"])
             for group in reversed(self.groups[max(self.newest[v], 0) :]):
-                if self.joins_rows(v, x, group, dims, axes):
+                if self.joins_rows(v, x, group, dims, axes) or self.joins_columns(v, x, group):
                     return
         group = Group(len(self.groups), "row", v, dims, axes, Space(), ())
         group.loops = tuple(group.space.loop(f"i{k}", n) for k, n in enumerate(dims))
@@ -484,6 +488,33 @@ class _Former:
             group.kind, group.reduced, group.anchor = "row", axes, v
         group.reductions.append(v)
         self.place(group, v, group.outer())
+        return True
+
+    def joins_columns(self, v: Value, x: Value, group: Group) -> bool:
+        """Join the rows that give the terms of a reduction over blocks of them: a row group's, or a large map's along its last
+        axis."""
+        space, loops, dims = group.space, group.loops, group.dims
+        along, last = group.reduced, len(dims) - 1
+        if group.kind == "map" and last > 0 and is_static(dims) and product(dims) >= LARGE_MAP:
+            if any(index != loops or m.op == "concat" for m, index in group.members.items()):
+                return False
+            along = frozenset([last])
+        elif group.kind != "row" or last not in along:
+            return False
+        if group.number > self.newest[v] and not self.shares_reads(x, group):
+            return False
+        over = rows_reduced(space, loops, dims, along, v)
+        if over is None or any(over != rows_reduced(space, loops, dims, along, u) for u in group.columns):
+            return False
+        columns = product([n for k, n in enumerate(dims) if k in along])
+        if columns * sum(max(u.dtype.itemsize, 4) for u in (v, *group.columns)) > BYTES:
+            return False
+        at = operand_index(space, loops, dims, v)
+        if not self._consistent(x, at, group, {}):
+            return False
+        group.kind, group.reduced = "row", along
+        group.columns.append(v)
+        self.place(group, v, result_index(v, at))
         return True
 
     def shares_reads(self, x: Value, group: Group) -> bool:

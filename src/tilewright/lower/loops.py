@@ -9,6 +9,7 @@ sum; divide).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, is_static, lower_bound, product, total, upper
@@ -37,11 +38,15 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, mentions
-from tilewright.lower.ahead import Walk, asked_ahead
+from tilewright.lower.ahead import AHEAD, Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
+from tilewright.lower.centred import CentredBlocks, block_length, centred_sums
+from tilewright.lower.column_extremes import ROWS_AHEAD, ColumnExtreme, passes_over
+from tilewright.lower.columns import Columns
 from tilewright.lower.extents import extent
 from tilewright.lower.extremes import VECTORS, FirstExtreme
 from tilewright.lower.groups import Group, own_cost
+from tilewright.lower.lines import LINE, LONG_RUN, cut_at_line, first_line
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
 from tilewright.lower.pieces import even_chunk
 from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
@@ -55,10 +60,10 @@ CHUNK_COST = (
     1 << 17
 )  # cheap element operations that make a piece of work worth handing to another core (a few µs)
 ALONE = 32  # times as much for one thread, which only begins the next piece itself
-LINE = 64  # bytes of a cache line
 PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
 CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
+TASKS = 4  # for each of several threads that are shared out as strips of columns
 ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
 BUSY = 4  # operations for each of several operands: less is no reason to ask for them
@@ -102,19 +107,34 @@ class _Emitter:
             moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
             itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
+        self.turns = self.back = (
+            False  # each pass over a row begins where the one before ended; the last one ran back
+        )
+        self.returns = False  # and finds all of the row in the second-level cache
+        self.columns: Columns | None = None
+        if group.columns:  # the rows of a block lie inside
+            self.columns = Columns(
+                group.columns, max(self.depth[v] for v in group.columns), self.builder, self.reader
+            )
+            self.outer.sort(key=self.in_block)
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
         single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
         self.cost = sum(max(own_cost(v), 1) for v in inside - single) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
         # the beginning of such a result is gone from the caches by the time its end is written
-        self.builder.streamed.update(
-            v for v in group.outputs if v.type.nbytes >= machine.l3 and self.in_whole_lines(v)
-        )
+        large = [v for v in group.outputs if v.type.nbytes >= machine.l3]
+        self.begin = self.first_line(large)
+        self.builder.streamed.update(v for v in large if self.begin is not None or self.in_whole_lines(v))
         self.together = self.choose_together(machine)
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
         self.machine = machine
+
+    def in_block(self, dim: Dim) -> bool:
+        """Whether the reductions over rows run over an outer dim."""
+        (atom,) = dim.at.terms
+        return not any(mentions_loop(i, atom) for i in self.nest.index(self.group.columns[0]))
 
     def in_whole_lines(self, v: Value) -> bool:
         """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
@@ -123,6 +143,31 @@ class _Emitter:
             return False
         rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
         return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
+
+    def first_line(self, large: list[Value]) -> Expr | None:
+        """Where the first whole line begins in every run that the vector loop writes of large results, if they are long and not
+        whole lines."""
+        if self.vector is None or not large or any(map(self.in_whole_lines, large)):
+            return None
+        (along,), found = self.vector.at.terms, set[Expr | None]()
+        for v in large:
+            short = upper(self.vector.extent) * v.dtype.itemsize < LONG_RUN
+            if short or not is_static(v.shape) or v.op == "concat":
+                return None
+            ((_, position),) = written(v, self.nest)
+            found.add(first_line(position, along, v.dtype.itemsize))
+        return found.pop() if len(found) == 1 else None
+
+    def over_vectors(self, body: tuple[Stmt, ...], lanes: int) -> tuple[Stmt, ...]:
+        """The vector loop over all there is."""
+        assert self.vector is not None
+        loop = Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes)
+        if self.begin is None or any(isinstance(s, Set) for s in body):
+            return (loop,)  # a register's lanes count from the beginning
+        streamed = {self.builder.buffer(v, "w") for v in self.builder.streamed if isinstance(v, Value)}
+        if not any(isinstance(s, Store) and s.buffer in streamed for s in body):
+            return (loop,)
+        return tuple(cut_at_line(loop, self.begin, self.register))
 
     def choose_lanes(self, cost: int, reduces: bool | None = None) -> int:
         """Lanes of a vector loop whose body does this much for an element: one register's or several times that many."""
@@ -162,17 +207,22 @@ class _Emitter:
         self.firsts = self.long_extremes()
         self.shared = self.read_by_elements(rows)
         passes = self.passes(rows)
-        busiest = max(passes, key=lambda d: (passes[d], d), default=0)
-        body: list[Stmt] = []
-        for d in range(last + 1):
+        blocks = self.choose_blocks(rows, cached)
+        body = [] if blocks is None else self.block_phases(blocks)
+        start = 0 if blocks is None else 2
+        busiest = max((d for d in passes if d >= start), key=lambda d: (passes[d], d), default=0)
+        for d in range(start, last + 1):
             reductions = [v for v in group.reductions if self.depth[v] == d + 1 and v not in reader.bound]
-            stores = [v for v in group.outputs if v not in rows and self.depth[v] == d]
+            stores = [v for v in self.elements(rows) if self.depth[v] == d]
             keeps = [v for v in cached if self.depth[v] == d]
             inside: list[Stmt] = []
             kept: dict[Value, Callable[[Index], Expr]] = {}
             for v in keeps:
                 inside += self.keep(v, kept)
-            inside += self.store(stores)
+            if self.columns is not None and self.columns.depth == d:
+                inside += self.store(stores, self.columns.adds(self.place_in_row(), nest.operand_index))
+            else:
+                inside += self.store(stores)
             regs: list[tuple[str, DType, Expr]] = []
             picks: dict[int, Expr] = {}
             extremes: dict[Value, FirstExtreme] = {}
@@ -191,7 +241,9 @@ class _Emitter:
                 inside += take_checks(reader)
                 inside.append(Set(name, combined(COMBINE[v.op], reg(name, kind), term)))
             lanes = self.phase_lanes(inside, bool(reductions)) if self.by_rows else 0
-            asks = self.ask_ahead(len(passes) > 1, passes[d]) if d == busiest and d in passes else []
+            asks: list[Stmt] = []
+            if d == busiest and d in passes and not self.returns:
+                asks = self.ask_ahead(len(passes) > 1, passes[d])
             if inside:
                 inside, asks = [*asks, *inside], []
             row: list[Stmt] = [Reg(name, kind, start, (), lanes) for name, kind, start in regs]
@@ -223,7 +275,71 @@ class _Emitter:
             reader.forget()
             body += self.row_values(d + 1)
         body += self.each_row(self.store([v for v in group.outputs if v in rows]), along=True)
-        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last}
+        self.final = {v for v in group.outputs if v in rows or self.depth[v] == last} - set(group.columns)
+        return body
+
+    def elements(self, rows: set[Value]) -> list[Value]:
+        """The outputs that are written for every element of a row."""
+        return [v for v in self.group.outputs if v not in rows and v not in self.group.columns]
+
+    # ---- long rows ----
+
+    def choose_blocks(self, rows: set[Value], cached: list[Value]) -> CentredBlocks | None:
+        """Blocks of a row that pass through the first two phases at once, where the row is long and the second phase is sums of
+        distances from a mean that the first gives (`centred.py`)."""
+        group, depth = self.group, self.depth
+        if not self.by_rows or len(self.inner) != 1 or self.together is not None or self.vector is None:
+            return None
+        sums = centred_sums(group, depth)
+        stores = any(depth[v] < 2 for v in (*self.elements(rows), *cached))
+        if sums is None or stores or any(depth[v] < 3 for v in self.firsts):
+            return None
+        outer, along = self.inner[0], self.vector.extent
+        if (self.columns and self.columns.depth < 2) or not is_static((outer.extent, along)):
+            return None
+        (atom,) = self.vector.at.terms
+        moving = {a.value for a in self.accesses if mentions_loop(a.position, atom)} - set(group.outputs)
+        nbytes = upper(along) * sum(v.dtype.itemsize for v in moving)
+        length = block_length(nbytes, upper(outer.extent), self.machine)
+        if length == 0:
+            return None
+        self.turns, self.returns = True, nbytes * upper(outer.extent) <= self.machine.l2
+        at = self.nest.index(sums.distance)
+        return CentredBlocks(sums, outer, length, upper(along), at, self.builder, self.reader)
+
+    def block_phases(self, blocks: CentredBlocks) -> list[Stmt]:
+        """The first two phases, with reductions of the first that need no mean."""
+        group, nest, reader, vector = self.group, self.nest, self.reader, self.vector
+        assert vector is not None
+        name, most = vector.name, extent(vector.extent)
+        plain, centred = blocks.plain_totals(group), list(blocks.sums.factors)
+        others = [v for v in group.reductions if self.depth[v] == 1 and v not in plain]
+        body: list[Stmt] = []
+        inside: list[Stmt] = []
+        lanes = self.choose_lanes(CHEAP_COST, True)
+        for number, v in enumerate(others):
+            kind, combine, acc = self.kind_of(v), COMBINE[v.op], f"acc0_{number}"
+            term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+            body.append(Reg(acc, kind, identity(combine, kind), (), lanes))
+            inside += [*take_checks(reader), Set(acc, combined(combine, reg(acc, kind), term))]
+
+        def along(stmts: list[Stmt]) -> Loop:
+            return Loop(name, index(0), most, tuple(stmts), "vector", lanes)
+
+        # while a block passes again, the next one is on its way
+        step = Walk(blocks.dim, upper(blocks.dim.extent), blocks.length)
+        body += blocks.passes(inside, self.requests([step], blocks.size, cache=1), along)
+        for number, v in enumerate(others):
+            total = across(COMBINE[v.op], reg(f"acc0_{number}", self.kind_of(v)))
+            body.append(self.name_row_value(v, f"r0_{number}", cast(total, v.dtype)))
+        for phase, values in enumerate((plain, centred)):
+            body += [blocks.mean()] if phase == 1 else []
+            for number, v in enumerate(values):
+                body += blocks.together(v, f"sum{phase}_{number}")
+                body.append(
+                    self.name_row_value(v, f"t{phase}_{number}", reg(f"sum{phase}_{number}", v.dtype))
+                )
+            reader.forget()
         return body
 
     def picked(self, term: Expr, start: Expr) -> Expr | None:
@@ -247,6 +363,10 @@ class _Emitter:
             return {}
         if lower_bound(self.vector.extent) < VECTORS * self.register:
             return {}
+        return {v: first for v, first in self.pairs().items() if v.dtype.is_float}
+
+    def pairs(self) -> dict[Value, Value]:
+        """The maxima and minima whose first place is a reduction of the group too, with that."""
         pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
         return {v: first for v, first in pairs if first is not None}
 
@@ -263,7 +383,8 @@ class _Emitter:
         """The phases that pass over elements, and how much each computes for one: that which computes most waits least for memory
         by itself."""
         found = {self.depth[v] - 1 for v in self.group.reductions if v not in self.firsts.values()}
-        stored = [self.depth[v] for v in self.group.outputs if v not in rows]
+        stored = [self.depth[v] for v in self.elements(rows)]
+        found |= {self.columns.depth} if self.columns is not None else set()
         work = dict.fromkeys(found, 0) | {d: STORE_COST * stored.count(d) for d in stored}
         for v, depth in self.depth.items():
             if v not in rows and depth in work:
@@ -288,10 +409,29 @@ class _Emitter:
             if self.together is not None:
                 unit *= self.together.count
                 walks[0] = Walk(walks[0].dim, walks[0].count, self.together.count)
-        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine)
+        wanted = self.requests(walks, unit)
         if len(wanted) > 1 and work < BUSY * len(wanted):
             return []  # streams side by side keep memory busy by themselves
-        return [Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), a.cache) for a in wanted]
+        return wanted
+
+    def requests(
+        self, walks: list[Walk], unit: int, cache: int | None = None, ahead: int = AHEAD
+    ) -> list[Stmt]:
+        """Requests for what follows in these loops (`ahead.py`)."""
+        assert self.vector is not None
+        wanted = asked_ahead(self.accesses, self.group.outputs, self.vector, walks, unit, self.machine, ahead)
+        return [
+            Prefetch(self.builder.buffer(a.value, "r"), a.position.expr(), cache or a.cache) for a in wanted
+        ]
+
+    def ask_by_rows(self, width: int) -> list[Stmt]:
+        """Requests for what is read some rows later, where rows of so many columns are met one after the other."""
+        assert self.vector is not None
+        dims = [*self.outer, *self.inner]
+        if not all(isinstance(d.extent, int) for d in dims):
+            return []
+        walks = [Walk(self.vector, width), *(Walk(d, upper(d.extent)) for d in reversed(dims))]
+        return self.requests(walks, 1, ahead=ROWS_AHEAD)
 
     # ---- several rows together ----
 
@@ -384,7 +524,8 @@ class _Emitter:
 
     def added_rows(self) -> tuple[Stmt, ...] | None:
         """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
-        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time."""
+        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time; but what comes
+        from memory, and is more than added, row by row, so that it can be asked for some rows ahead."""
         assert self.vector is not None
         group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
         column = var(self.vector.name)
@@ -392,13 +533,14 @@ class _Emitter:
         starts: list[Stmt] = []
         adds: list[Stmt] = []
         together: list[Stmt] = []
-        passes = rows.extent // ROWS_ADDED if self.fmas > 1 and isinstance(rows.extent, int) else 0
+        plain = True
         ends: list[Stmt] = []
         for number, v in enumerate(group.reductions):
             kind, combine = self.kind_of(v), COMBINE[v.op]
             term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
             if take_checks(reader):
                 return None
+            plain = plain and number == 0 and combine == "add" and term.op == "load"
             name = self.builder.area(kind, upper(self.vector.extent))
             starts.append(Store(name, column, identity(combine, kind)))
             total = load(name, column, kind)
@@ -418,20 +560,77 @@ class _Emitter:
             assert self.vector is not None
             return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
 
+        asks = [] if plain else self.ask_by_rows(upper(self.vector.extent))
+        asks = asks if len(asks) == 1 else []  # streams side by side keep memory busy by themselves
+        several = self.fmas > 1 and not asks
+        passes = rows.extent // ROWS_ADDED if several and isinstance(rows.extent, int) else 0
         adding: list[Stmt] = []
         if passes:
             adding.append(Loop("several", index(0), index(passes), (across_columns(together),)))
         if not isinstance(rows.extent, int) or passes * ROWS_ADDED < rows.extent:
             first = index(passes * ROWS_ADDED)
-            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns(adds),)))
+            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns([*asks, *adds]),)))
         return across_columns(starts), *adding, across_columns(ends)
+
+    def column_extremes(self) -> tuple[Stmt, ...] | None:
+        """The work for one item of the grid of a group that looks for columns' extremes and their first places, and computes
+        nothing else but functions of these; None for any other."""
+        if self.vector is None or self.by_rows or len(self.inner) != 1:
+            return None
+        group, columns, rows = self.group, self.vector.extent, self.inner[0].extent
+        pairs = self.pairs()
+        if not isinstance(columns, int) or not isinstance(rows, int) or any(v.dtype.is_bool for v in pairs):
+            return None
+        alone = {*pairs, *pairs.values()} == set(group.reductions) and all(
+            map(self.is_row_value, group.outputs)
+        )
+        if not pairs or not alone or self.reader.checks:
+            return None
+        kept = sum(v.dtype.itemsize + f.dtype.itemsize for v, f in pairs.items())
+        lanes = 2 * self.width // max(w.dtype.itemsize for pair in pairs.items() for w in pair)
+        # as many strips as keep what is kept in the first-level cache, and as give every thread some
+        items = product([d.extent for d in self.outer])
+        tasks = min(
+            self.cost * items * rows * columns // CHUNK_COST, TASKS * self.threads if self.threads > 1 else 1
+        )
+        strips = max(-(-columns * kept // ROW_BYTES), min(-(-tasks // items), columns // (2 * lanes)), 1)
+        width = -(-columns // strips // lanes) * lanes
+        strips = -(-columns // width)
+        strip = Dim("strip", strips, False)
+        column = var("column")
+        first = var(strip.name) * width if strips > 1 else index(0)
+        stop = op("minimum", index(width), index(columns) - first) if columns % width else index(width)
+
+        def across_columns(body: list[Stmt]) -> Stmt:
+            assert self.vector is not None
+            body = [Let(self.vector.name, first + column), *body]
+            return Loop(column.attr, index(0), stop, tuple(body), "vector", lanes)
+
+        extremes = []
+        for v, place in pairs.items():
+            x = reduction_terms(self.reader, v, self.nest.outer(), self.nest.inner(), None)
+            if self.reader.checks:
+                return None
+            area = partial(self.builder.area, size=width)
+            one = ColumnExtreme(x, var(self.inner[0].name), column, v.op == "reduce_max", place.dtype, area)
+            extremes.append(one)
+        body = passes_over(extremes, rows, across_columns, lanes, self.ask_by_rows(width))
+        for (v, place), one in zip(pairs.items(), extremes, strict=True):
+            self.reader.bound[v] = lambda at, one=one: one.best()  # type: ignore[misc]
+            self.reader.bound[place] = lambda at, one=one: one.place()  # type: ignore[misc]
+        self.reader.forget()
+        body.append(across_columns(self.store(list(group.outputs))))
+        self.final = set(group.outputs)
+        if strips > 1:
+            self.outer.append(strip)
+        return tuple(body)
 
     def is_row_value(self, v: Value) -> bool:
         """Whether a member has one element per row: no reduced loop occurs in its index."""
         if not self.group.reduced:
             return False
-        if v in self.group.reductions:
-            return True
+        if v in self.group.reductions or v in self.group.columns:
+            return v in self.group.reductions
         reduced = [a for k, i in enumerate(self.group.loops) if k in self.group.reduced for a in i.terms]
         if reduced:
             return not any(i.coefficient(a) for i in self.group.members[v] for a in reduced)
@@ -453,9 +652,7 @@ class _Emitter:
 
     def keep(self, v: Value, kept: dict[Value, Callable[[Index], Expr]]) -> list[Stmt]:
         """Store a value of the row in scratch."""
-        dims = [d for d in self.nest.dims if d.reduced]
-        position = self.nest.space.linear([d.at for d in dims], [d.extent for d in dims]).expr()
-        size = product([d.extent for d in dims])
+        position, size = self.place_in_row().expr(), self.row_size()
         name = self.builder.area(v.dtype, size * (self.together.count if self.together else 1))
         if self.together is not None:
             position = self.together.place(position, size)
@@ -463,30 +660,41 @@ class _Emitter:
         kept[v] = lambda at: load(name, position, v.dtype)
         return [*take_checks(self.reader), Store(name, position, value)]
 
-    def store(self, values: list[Value]) -> list[Stmt]:
-        """Stores of values at one place of the loops. All are computed before the first is written: an output may lie where
-        one of the operands does."""
+    def place_in_row(self) -> Affine:
+        """An element's number in its row."""
+        dims = [d for d in self.nest.dims if d.reduced]
+        return self.nest.space.linear([d.at for d in dims], [d.extent for d in dims])
+
+    def row_size(self) -> int:
+        return product([d.extent for d in self.nest.dims if d.reduced])
+
+    def store(self, values: list[Value], adds: tuple[list[Stmt], list[Stmt]] | None = None) -> list[Stmt]:
+        """Stores of values at one place of the loops, and what is added to columns there. All are computed before the first is
+        written: an output may lie where one of the operands does."""
         named: list[Stmt] = []
         stores: list[Stmt] = []
         places = [(v, x, position) for v in values for x, position in written(v, self.nest)]
         for v, x, position in places:
             value = self.reader.read(x, self.nest.index(v))
             named += take_checks(self.reader)
-            if len(places) > 1:
+            if len(places) > 1 or adds:
                 self.named += 1
                 name = f"o{self.named}"
                 named.append(Let(name, value))
                 value = var(name, v.dtype)
             stores.append(Store(self.builder.buffer(v, "w"), position.expr(), value))
-        return [*named, *stores]
+        terms, added = adds or ([], [])
+        return [*terms, *named, *added, *stores]
 
     def reduced_loops(self, inside: list[Stmt], lanes: int) -> list[Stmt]:
         body = tuple(inside)
         if self.by_rows:
-            assert self.vector is not None
-            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", lanes),)
+            body = self.over_vectors(body, lanes)
         for dim in reversed(self.inner):
-            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+            self.back = self.turns and not self.back
+            if self.back:
+                body = (Let(dim.name, extent(dim.extent) - 1 - var("back")), *body)
+            body = (Loop("back" if self.back else dim.name, index(0), extent(dim.extent), body),)
         return list(body)
 
     # ---- the whole kernel ----
@@ -497,6 +705,11 @@ class _Emitter:
             added = self.added_rows()
             if added is not None:
                 return self.over_grid(added, per_item, label)
+        found = self.column_extremes()
+        if found is not None:
+            return self.over_grid(found, per_item, label)
+        if self.columns is not None:
+            return self.over_grid(self.blocks(self.columns), per_item, label)
         body = tuple(self.phases())
         if self.vector is not None and not self.by_rows:
             if not self.outer:
@@ -506,12 +719,29 @@ class _Emitter:
                 chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
                 chunk = even_chunk(self.vector.extent, max(chunk, 1), self.threads, self.lanes)
                 return self.finish(body, self.vector.extent, chunk, label)
-            body = (Loop(self.vector.name, index(0), extent(self.vector.extent), body, "vector", self.lanes),)
+            body = self.over_vectors(body, self.lanes)
         return self.over_grid(body, per_item, label)
+
+    def blocks(self, columns: Columns) -> tuple[Stmt, ...]:
+        """The work for one block of rows, over which ``columns`` reduce. The grid then runs over the blocks."""
+        nest, place = self.nest, self.place_in_row()
+        starts = columns.starts(place, self.row_size())
+        body = tuple(self.phases())
+        self.outer, rows = (
+            [d for d in self.outer if not self.in_block(d)],
+            [d for d in self.outer if self.in_block(d)],
+        )
+        if self.together is not None:
+            rows[-1] = self.together.blocks()
+        for dim in reversed(rows):
+            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
+        ends = columns.ends(place, lambda v: nest.space.linear(nest.index(v), v.shape))
+        lanes = self.choose_lanes(0, False)
+        return *self.reduced_loops(starts, lanes), *body, *self.reduced_loops(ends, lanes)
 
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
         """The grid runs over as many leading outer dims as it takes to share the work out."""
-        if self.together is not None:
+        if self.together is not None and self.columns is None:
             self.outer[-1] = self.together.blocks()
         grid_dims, rest = self.shared_dims(work)
         for dim in reversed(rest):

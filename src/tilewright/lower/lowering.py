@@ -175,6 +175,7 @@ def _structure(
         numbers[group.anchor],
         tuple([(numbers[v], index) for v, index in group.members.items()]),
         tuple([numbers[v] for v in group.reductions]),
+        tuple([numbers[v] for v in group.columns]),
         tuple([numbers[v] for v in group.outputs]),
         *rows,
     )

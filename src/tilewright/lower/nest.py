@@ -14,6 +14,7 @@ from tilewright.core.shape import Extent, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import Expr, const
 from tilewright.lower.affine import Affine, Space, mentions
+from tilewright.lower.columns import operand_index, result_index
 from tilewright.lower.groups import Group
 from tilewright.lower.read import Access, Index, Reader, reduction_terms
 
@@ -61,7 +62,13 @@ class Nest:
         return self.space.recombine(total)
 
     def index(self, member: Value) -> Index:
+        if member in self.group.columns:
+            return result_index(member, self.operand_index(member))
         return tuple(self.move(i) for i in self.group.members[member])
+
+    def operand_index(self, v: Value) -> Index:
+        """Where the operand of one of the group's columns is read."""
+        return operand_index(self.space, tuple(self.full), self.group.dims, v)
 
     def outer(self) -> Index:
         return tuple(f for k, f in enumerate(self.full) if k not in self.group.reduced)
@@ -116,13 +123,15 @@ def _accesses(group: Group, nest: Nest, stored: Callable[[Value], bool]) -> list
     bind_members(group, nest, reader)
     for v in group.reductions:
         reduction_terms(reader, v, nest.outer(), nest.inner(), None)
+    for v in group.columns:
+        reader.read(v.inputs[0], nest.operand_index(v))
     for v in group.members:
         if v not in group.reductions:
             reader.bound.pop(v, None)
     reader.forget()
     for v in group.outputs:
         for x, position in written(v, nest):
-            if v not in group.reductions:
+            if v not in group.reductions and v not in group.columns:
                 reader.read(x, nest.index(v))
             reader.accesses.append(Access(v, position))
     return reader.accesses
@@ -243,7 +252,7 @@ def _vector_dim(nest: Nest, accesses: list[Access], width: int) -> tuple[int | N
     """The dim whose vector loop makes memory accesses cheapest, and what it costs per element of work."""
     best, choice = float("inf"), None
     for k, dim in enumerate(nest.dims):
-        if dim.extent == 1:
+        if dim.extent == 1 or (nest.group.columns and not dim.reduced):
             continue
         (atom,) = dim.at.terms
         cost = 1.0
