@@ -33,6 +33,7 @@ class Asking(Packing):
     pack_b: bool
     next_n: Affine | None  # which block of columns the next task that copies B has
     long: bool
+    trailing: bool  # whether a long epilogue follows each tile in the next one's steps of k
     strip: int  # rows of a block that a long epilogue follows at once
     far: list[Value]  # what the epilogue reads and writes that is not in L2 by then
 
@@ -103,7 +104,7 @@ class Asking(Packing):
         """What the epilogue reads that is not in L2 by then; also what it writes if it is long, since all stores of a strip
         follow each other then."""
         group = self.group
-        least = self.machine.l2 // (1 if self.long else 4)
+        least = self.machine.l2 // (1 if self.long and not self.trailing else 4)
         inside = topological(group.outputs, lambda v: v is group.anchor or self.stored(v))
         met = [v for v in inside if self.stored(v) or (self.long and v in group.outputs)]
         return [v for v in met if v.type.nbytes >= least]
@@ -122,7 +123,7 @@ class Asking(Packing):
         vectors = -(-self.width // t.lanes)
         lines = t.mr * vectors
         each = -(-lines // self.k)
-        zero, out = const(0, self.problem.kind), list[Stmt]()
+        out = list[Stmt]()
         for i in range(each):
             number = op("minimum", (self.flat_k(local) * each + i).expr(), const(lines - 1))
             row, vector = self.space.divmod(self.space.atom(number, 0, lines - 1), vectors)
@@ -131,9 +132,15 @@ class Asking(Packing):
                 self.full(self.m, mo, first_row + row),
                 self.full(self.n, no, first_column + vector * t.lanes),
             )
-            found = self.accessed(partial(epilogue, self.group, self.reader, at, zero, None))
-            places = {(a.value, a.position): None for a in found if a.value in self.far}
-            for v, position in places:
-                mode = "w" if v in self.group.outputs else "r"
-                out.append(Prefetch(self.builder.buffer(v, mode), position.expr()))
+            out += self.lines_met(at)
+        return out
+
+    def lines_met(self, at: At) -> list[Stmt]:
+        """Ask for the lines that the epilogue meets from an element of the result on."""
+        zero, out = const(0, self.problem.kind), list[Stmt]()
+        found = self.accessed(partial(epilogue, self.group, self.reader, at, zero, None))
+        places = {(a.value, a.position): None for a in found if a.value in self.far}
+        for v, position in places:
+            mode = "w" if v in self.group.outputs else "r"
+            out.append(Prefetch(self.builder.buffer(v, mode), position.expr()))
         return out
