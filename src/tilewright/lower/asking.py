@@ -53,7 +53,7 @@ class Asking(Packing):
         far &= t.mc >= ASKING_ROWS
         if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
             return []
-        if self.pack_b and self.laid_out is None and self.next_n is None:
+        if self.turns or (self.pack_b and self.laid_out is None and self.next_n is None):
             return []
         # what follows the last tile is that tile: lines outside of memory take long to be found missing
         ahead = (

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
@@ -44,6 +45,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
+from tilewright.lower.beside import Work, steps_beside
 from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
@@ -304,10 +306,11 @@ class Contraction(Trailing):
         self.strip = self.rows_of_strip()
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
+        self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
+        self.turns = self.takes_turns()
         self.laid_out = None
         if self.pack_b and (s.settled or s.once):
             self.laid_out = LaidOut(product(self.columns()))
-        self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def rows_of_strip(self) -> int:
         """How many rows of a block a long epilogue follows at once: fewer than all where tiles ask for the lines that it reads
@@ -599,14 +602,18 @@ class Contraction(Trailing):
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
-        if self.trailing:
-            ((name, _),) = loops
+        if self.trailing or self.turns:
             assert isinstance(m_count, int)
-            counts = (m_count, n_count)
-            tile += self.trailing_steps(self.where, (number, n_number), counts, name, step)
+            counts, works, ((name, _),) = (m_count, n_count), list[Work](), loops
+            if self.trailing:
+                works.append(self.lines_of_tile_before(self.where, (number, n_number), counts))
+            if self.turns:
+                copy = partial(self.square_of_next, (batch, no, n_block), (number, n_number), counts)
+                works.append((self.squares(m_count), copy))
+            tile += steps_beside(self.space, name, self.k, step, works)
             tile += self.unrolled("i", t.mr, done)
             nest = self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
-            return [*nest, *self.last_epilogue(self.where, counts)]
+            return [*nest, *(self.last_epilogue(self.where, counts) if self.trailing else [])]
         asks = list[Stmt]()
         if len(loops) == 1 and self.partial is None:
             asks = self.ahead_of_epilogue(batch, mo, no, m_block + m_start, n_block + n_start, local)

@@ -12,7 +12,6 @@ it multiplies. A vector of it after every few steps of k runs beside the multipl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.core.shape import is_static, product, upper
@@ -30,8 +29,9 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine
-from tilewright.lower.asking import Asking
+from tilewright.lower.beside import Work
 from tilewright.lower.problem import At, epilogue_cost
+from tilewright.lower.turning import Turning
 
 __all__ = ["Trailing"]
 
@@ -51,7 +51,7 @@ class Where:
     columns: tuple[Affine, Affine]
 
 
-class Trailing(Asking):
+class Trailing(Turning):
     """The epilogue of the tile before in the steps of k."""
 
     block_area: str  # the sums of one tile
@@ -76,35 +76,29 @@ class Trailing(Asking):
             return False
         return epilogue_cost(self.group, self.stored) <= CHEAP
 
-    def trailing_steps(
-        self, at: Where, tile: tuple[Affine, Affine], counts: tuple[int, int], name: str, step: Sequence[Stmt]
-    ) -> list[Stmt]:
-        """The loop over k, called ``name``, of a tile (number of its rows and of its columns, of as many as ``counts``), with the
-        epilogue of the one before."""
-        lines = self.tiling.mr * self.tiling.nr
-        each = self.k // lines
-        piece = self.space.loop("line", lines)
+    def lines_of_tile_before(self, at: Where, tile: tuple[Affine, Affine], counts: tuple[int, int]) -> Work:
+        """The epilogue of the tile before one (number of its rows and of its columns, of as many as ``counts``), vector by vector,
+        and requests for the lines that this tile's epilogue will meet."""
         number = tile[1] * counts[0] + tile[0]
         before = self.space.atom(op("maximum", (number - 1).expr(), const(0)), 0, product(counts) - 1)
         columns, rows = self.space.divmod(before, counts[0])
         if counts[0] == 1:
             rows = Affine.of(0)
-        body: list[Stmt] = [
-            Loop(name, (piece * each).expr(), ((piece + 1) * each).expr(), tuple(step)),
-            *self.line_of_epilogue(at, (rows, columns), piece, number.expr()),
-            *self.lines_met(self.place(at, tile, piece)),
-        ]
-        out: list[Stmt] = [Loop("line", index(0), index(lines), tuple(body))]
-        if lines * each < self.k:
-            out.append(Loop(name, index(lines * each), index(self.k), tuple(step)))
-        return out
+
+        def line(piece: Affine) -> list[Stmt]:
+            return [
+                *self.line_of_epilogue(at, (rows, columns), piece, number.expr()),
+                *self.lines_met(self.place(at, tile, piece)),
+            ]
+
+        return self.tiling.mr * self.tiling.nr, line
 
     def last_epilogue(self, at: Where, counts: tuple[int, int]) -> list[Stmt]:
         """The epilogue of the last tile, which no other follows."""
         lines = self.tiling.mr * self.tiling.nr
         last = Affine.of(counts[0] - 1), Affine.of(counts[1] - 1)
-        body = self.line_of_epilogue(at, last, self.space.loop("line", lines), const(1))
-        return [Loop("line", index(0), index(lines), tuple(body))]
+        body = self.line_of_epilogue(at, last, self.space.loop("piece", lines), const(1))
+        return [Loop("piece", index(0), index(lines), tuple(body))]
 
     def place(self, at: Where, tile: tuple[Affine, Affine], piece: Affine) -> At:
         """Where in the result a tile's vector number ``piece`` begins."""
