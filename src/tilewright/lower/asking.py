@@ -33,9 +33,13 @@ class Asking(Packing):
     pack_b: bool
     next_n: Affine | None  # which block of columns the next task that copies B has
     long: bool
-    trailing: bool  # whether a long epilogue follows each tile in the next one's steps of k
     strip: int  # rows of a block that a long epilogue follows at once
     far: list[Value]  # what the epilogue reads and writes that is not in L2 by then
+
+    @property
+    def far_b(self) -> bool:
+        """Whether B does not stay in L2."""
+        return self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
 
     def ahead(
         self,
@@ -49,8 +53,7 @@ class Asking(Packing):
         """Ask for the lines of B that follow: in a step of k, one of those that the next tile of columns reads there, while the
         first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
         t, start, size = self.tiling, columns[0], self.n.size
-        far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
-        far &= t.mc >= ASKING_ROWS
+        far = self.far_b and t.mc >= ASKING_ROWS
         if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
             return []
         if self.turns or (self.pack_b and self.laid_out is None and self.next_n is None):
@@ -104,7 +107,7 @@ class Asking(Packing):
         """What the epilogue reads that is not in L2 by then; also what it writes if it is long, since all stores of a strip
         follow each other then."""
         group = self.group
-        least = self.machine.l2 // (1 if self.long and not self.trailing else 4)
+        least = self.machine.l2 // (1 if self.long else 4)
         inside = topological(group.outputs, lambda v: v is group.anchor or self.stored(v))
         met = [v for v in inside if self.stored(v) or (self.long and v in group.outputs)]
         return [v for v in met if v.type.nbytes >= least]

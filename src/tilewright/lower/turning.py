@@ -63,6 +63,8 @@ class Turning(Asking):
         if each * counts[0] > all:
             body = (If(op("lt", number.expr(), const(all)), body),)
         out = list(body)
+        if not self.far_b:
+            return out
         line, zero = self.space.loop("line", lanes), Affine.of(0)
         along_k = self.analysis.streams("b", "k")
         panel, number = self.space.divmod(following * (each * counts[0]) + number + SOON, each * counts[0])
