@@ -14,7 +14,7 @@ from tilewright.lower.affine import Affine
 from tilewright.lower.groups import Group
 from tilewright.lower.packing import Packing
 from tilewright.lower.problem import Analysis, At, epilogue
-from tilewright.lower.read import Access
+from tilewright.lower.read import Access, Index
 from tilewright.recipes.machine import Machine
 
 __all__ = ["Asking"]
@@ -138,7 +138,7 @@ class Asking(Packing):
             out += self.lines_met(at)
         return out
 
-    def lines_met(self, at: At) -> list[Stmt]:
+    def lines_met(self, at: Index) -> list[Stmt]:
         """Ask for the lines that the epilogue meets from an element of the result on."""
         zero, out = const(0, self.problem.kind), list[Stmt]()
         found = self.accessed(partial(epilogue, self.group, self.reader, at, zero, None))

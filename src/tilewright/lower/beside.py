@@ -16,7 +16,9 @@ __all__ = ["Work", "steps_beside"]
 Work = tuple[int, Callable[[Affine], list[Stmt]]]  # pieces, and what one does, given its number
 
 
-def steps_beside(space: Space, name: str, length: int, step: Sequence[Stmt], works: Sequence[Work]) -> list[Stmt]:
+def steps_beside(
+    space: Space, name: str, length: int, step: Sequence[Stmt], works: Sequence[Work]
+) -> list[Stmt]:
     """The loop ``name`` over ``length`` steps of k, with pieces of other work among them."""
     count = max(pieces for pieces, _ in works)
     each = length // count

@@ -244,6 +244,7 @@ class Contraction(Trailing):
             apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
             pieces=upper(self.pieces),
             once=self.strewn(plain_b),
+            turns=n is None and k is None and self.may_turn(),
         )
 
     def strewn(self, plain: bool) -> bool:

@@ -283,7 +283,9 @@ class Packing:
             return (self.overlapping_k if self.inner else self.overlapping_n)(self.halo, batch, no, n_block)
         if self.turns:
             self.place_b(2 * self.panel)
-            return self.panel_of_b(batch, no, n_block, Affine.of(0), (Affine.of(0), self.width), self.k_loops("p"))
+            return self.panel_of_b(
+                batch, no, n_block, Affine.of(0), (Affine.of(0), self.width), self.k_loops("p")
+            )
         self.place_b(self.panel * (-(-self.tiling.nc // self.width) if self.in_panels else 1))
         out: list[Stmt] = []
         for loops, count in self.packing_loops():

@@ -31,13 +31,14 @@ from tilewright.kernel.ir import (
 from tilewright.lower.affine import Affine
 from tilewright.lower.beside import Work
 from tilewright.lower.problem import At, epilogue_cost
+from tilewright.lower.read import Index
 from tilewright.lower.turning import Turning
 
 __all__ = ["Trailing"]
 
 CHEAP = 40  # operations of a long epilogue up to which vectors of it go side by side, or beside products
 LEAST_STEPS = 4  # of k that a vector of the epilogue runs beside
-SPARE = 8  # registers beside a tile's sums that steps of k and a trailing epilogue share
+SPARE = 4  # registers beside a tile's sums that steps of k and a trailing epilogue share
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ class Trailing(Turning):
         return epilogue_cost(self.group, self.stored) <= CHEAP
 
     def lines_of_tile_before(self, at: Where, tile: tuple[Affine, Affine], counts: tuple[int, int]) -> Work:
-        """The epilogue of the tile before one (number of its rows and of its columns, of as many as ``counts``), vector by vector,
-        and requests for the lines that this tile's epilogue will meet."""
+        """The epilogue of the tile before one (number of its rows and of its columns, of as many as ``counts``), a vector at a
+        time, and requests for lines that this tile's epilogue will meet."""
         number = tile[1] * counts[0] + tile[0]
         before = self.space.atom(op("maximum", (number - 1).expr(), const(0)), 0, product(counts) - 1)
         columns, rows = self.space.divmod(before, counts[0])
@@ -100,7 +101,7 @@ class Trailing(Turning):
         body = self.line_of_epilogue(at, last, self.space.loop("piece", lines), const(1))
         return [Loop("piece", index(0), index(lines), tuple(body))]
 
-    def place(self, at: Where, tile: tuple[Affine, Affine], piece: Affine) -> At:
+    def place(self, at: Where, tile: tuple[Affine, Affine], piece: Affine) -> Index:
         """Where in the result a tile's vector number ``piece`` begins."""
         t = self.tiling
         row, vector = self.space.divmod(piece, t.nr)
@@ -111,8 +112,8 @@ class Trailing(Turning):
     def line_of_epilogue(
         self, at: Where, tile: tuple[Affine, Affine], piece: Affine, due: Expr
     ) -> list[Stmt]:
-        """The epilogue of one vector of a tile, if ``due`` is not 0, and unless the tile or its block shares the vector with the one
-        before it: an update of memory in place must happen once."""
+        """The epilogue of one vector of a tile, if ``due`` is not 0, and unless the tile or its block shares the vector with the
+        one before it: an update of memory in place must happen once."""
         t = self.tiling
         row, vector = self.space.divmod(piece, t.nr)
         lane = self.space.loop("e", t.lanes)
@@ -132,7 +133,9 @@ class Trailing(Turning):
         body = self.put(at.batch, [self.full(self.m, at.mo, rows), self.full(self.n, at.no, columns)], value)
         body = [self.with_constants(s) for s in body]
         body = [Loop("e", index(0), index(t.lanes), tuple(body), "vector", t.lanes)]
-        return body if due.op == "const" else [Loop("due", index(0), op("minimum", due, const(1)), tuple(body))]
+        return (
+            body if due.op == "const" else [Loop("due", index(0), op("minimum", due, const(1)), tuple(body))]
+        )
 
     def with_constants(self, s: Stmt) -> Stmt:
         """A statement with names for what it reads at one place, which is read before the loops."""

@@ -6,17 +6,19 @@ hardly more time than these steps. Two panels of columns are enough: the one tha
 
 from __future__ import annotations
 
-from tilewright.core.shape import is_static
-from tilewright.kernel.ir import If, Loop, Stmt, const, index, op
+from math import gcd
+
+from tilewright.core.shape import Extent, is_static
+from tilewright.kernel.ir import If, Stmt, const, op
 from tilewright.lower.affine import Affine
 from tilewright.lower.asking import Asking
 from tilewright.lower.problem import At
-from tilewright.recipes.contraction import Situation
+from tilewright.recipes.contraction import L3_SHARE, PAGE, Situation
 
 __all__ = ["Turning"]
 
 LEAST_STEPS = 8  # of k that a square is copied beside
-SOON = 2  # squares from now that are asked for
+SPREAD = 256  # bytes: lines of which no larger power of two divides the distance lie in different sets
 
 
 class Turning(Asking):
@@ -24,16 +26,29 @@ class Turning(Asking):
 
     situation: Situation
 
+    def may_turn(self) -> bool:
+        """Whether columns of B can be copied square by square while others are multiplied, and caches keep what both read: the
+        lines of a square lie in different sets, and come from a cache."""
+        p, machine = self.problem, self.machine
+        if self.words is not None or self.uneven or not is_static((*self.local_k, self.m.size, self.n.size)):
+            return False
+        if sum(e != 1 for e in self.local_k) != 1 or not self.analysis.direct("b"):
+            return False
+        if self.n.most * self.k * p.kind.itemsize > L3_SHARE * machine.l3:
+            return False
+        positions, _, flat, k, _ = self.analysis.operand("b")
+        along = [i for i, e in zip(k, p.k, strict=True) if e != 1]
+        steps = [positions[0].coefficient(*at.terms) for at in (flat, *along) if at.terms]
+        return 1 in steps and all(step == 1 or gcd(step * p.kind.itemsize, PAGE) <= SPREAD for step in steps)
+
     def takes_turns(self) -> bool:
         """Whether each tile copies a part of the columns that the next one reads."""
-        t, s = self.tiling, self.situation
-        if not self.pack_b or s.settled or s.once or self.words is not None or t.variant != "columns":
+        t = self.tiling
+        if not (self.situation.turns and self.pack_b and t.variant == "columns" and self.in_panels):
             return False
-        one = is_static(self.local_k) and sum(e != 1 for e in self.local_k) == 1 and not self.uneven
-        if not (one and self.in_panels and self.strip == t.mc and isinstance(self.m.size, int)):
+        if self.strip < t.mc or t.nc <= self.width or self.width % t.lanes or self.k < t.lanes:
             return False
-        whole = t.nc > self.width and self.width % t.lanes == 0 and self.k >= t.lanes
-        return whole and self.squares(-(-t.mc // t.mr)) * LEAST_STEPS <= self.k
+        return self.squares(-(-t.mc // t.mr)) * LEAST_STEPS <= self.k
 
     def squares(self, tiles: int) -> int:
         """Squares that a tile copies, of so many tiles of rows."""
@@ -51,25 +66,16 @@ class Turning(Asking):
         self, at: tuple[At, At, Affine], tile: tuple[Affine, Affine], counts: tuple[int, int], piece: Affine
     ) -> list[Stmt]:
         """The copy of a square, number ``piece`` of those of a tile (number of its rows and of its columns, of as many as
-        ``counts``), and requests for the lines of one that follows."""
+        ``counts``)."""
         lanes, (batch, no, n_block), following = self.tiling.lanes, at, tile[1] + 1
         all, each = -(-self.k // lanes) * (self.width // lanes), self.squares(counts[0])
         number = tile[0] * each + piece
         local, column = self.square(number, self.space.loop("p", lanes))
-        k_loops = self.in_piece(local), [("p", lanes)], local
+        loops: list[tuple[str, Extent]] = [("p", lanes)]
+        k_loops = self.in_piece(local), loops, local
         copied = self.panel_of_b(batch, no, n_block, following, (column, lanes), k_loops)
         more = op("lt", tile[1].expr(), const(counts[1] - 1))
         body: tuple[Stmt, ...] = (If(more, tuple(copied)),)
         if each * counts[0] > all:
             body = (If(op("lt", number.expr(), const(all)), body),)
-        out = list(body)
-        if not self.far_b:
-            return out
-        line, zero = self.space.loop("line", lanes), Affine.of(0)
-        along_k = self.analysis.streams("b", "k")
-        panel, number = self.space.divmod(following * (each * counts[0]) + number + SOON, each * counts[0])
-        local, column = self.square(number, zero if along_k else line)
-        start = self.block(panel, self.width, self.tiling.nc, self.width)
-        column = n_block + start + column + (line if along_k else zero)
-        asks = self.asked(batch, self.full(self.n, no, column), self.in_piece(local))
-        return [*out, Loop("line", index(0), index(lanes), tuple(asks), "unroll")]
+        return list(body)
