@@ -243,8 +243,8 @@ class _Work:
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
     and ``b_cycles`` an element; ``stride``: bytes between rows of A that are read in place (0: they are not); ``unit``: blocks of
     n are multiples of it (1: free); ``words``: a step multiplies words of several elements; ``apart``: as in ``Situation``;
-    ``turns``: as in ``Situation``; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles
-    have no more rows than ``least_m``, blocks no more columns than ``least_n``.
+    ``turns``: as in ``Situation``; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes.
+    Tiles have no more rows than ``least_m``, blocks no more columns than ``least_n``.
     """
 
     itemsize: int
