@@ -17,6 +17,7 @@ from tilewright.recipes.contraction import L3_SHARE, PAGE, Situation
 
 __all__ = ["Turning"]
 
+LEAST_K = 512  # from which on a tile's columns outgrow L1, where copying all of them first costs most
 LEAST_STEPS = 8  # of k that a square is copied beside
 SPREAD = 256  # bytes: lines of which no larger power of two divides the distance lie in different sets
 
@@ -30,7 +31,12 @@ class Turning(Asking):
         """Whether columns of B can be copied square by square while others are multiplied, and caches keep what both read: the
         lines of a square lie in different sets, and come from a cache."""
         p, machine = self.problem, self.machine
-        if self.words is not None or self.uneven or not is_static((*self.local_k, self.m.size, self.n.size)):
+        if (
+            self.words is not None
+            or self.k < LEAST_K
+            or self.uneven
+            or not is_static((*self.local_k, self.m.size, self.n.size))
+        ):
             return False
         if sum(e != 1 for e in self.local_k) != 1 or not self.analysis.direct("b"):
             return False
