@@ -467,6 +467,59 @@ def test_a_long_epilogue(target: str) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-13)
 
 
+@both
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(128, 784, 128), (130, 176, 150), (40, 48, 400), (1030, 272, 96), (16, 2048, 64)]
+)
+def test_a_long_epilogue_trails(target: str, threads: int, m: int, n: int, k: int) -> None:
+    """A tile is finished in the next tile's steps of k: each vector once, whatever tiles and blocks share, and the last."""
+    rng = np.random.default_rng(m)
+    x, y = input_value(dt.float32, (k, m)), input_value(dt.float32, (k, n))
+    p, first, second = (input_value(dt.float32, (m, n)) for _ in range(3))
+    rate = input_value(dt.float32, ())
+    g = build.dot(x, y, ((0,), (0,)))
+    one = build.add(build.mul(first, 0.9), build.mul(g, 0.1))
+    two = build.add(build.mul(second, 0.99), build.mul(build.mul(g, g), 0.01))
+    step = build.div(one, build.add(build.mul(build.unary("sqrt", two), 1.5), 1e-4))
+    new = build.sub(p, build.mul(build.broadcast(build.mul(rate, 0.1), (m, n)), step))
+    leaves = [x, y, p, first, second, rate]
+    arrays = [np.abs(rng.standard_normal(v.shape)).astype(np.float32) for v in leaves]
+    with settings.override(target=target, threads=threads):
+        executable = compiler.compile(leaves, [new, one, two], donated={2: 0, 3: 1, 4: 2})
+        for kernel in executable.names:
+            verify(kernel)
+        found = native(executable, arrays)
+        shuffled = run_in_random_order(executable, arrays, rng)
+    a, b, w, u, v, r = (array.astype(np.float64) for array in arrays)
+    sums = a.T @ b
+    u, v = 0.9 * u + 0.1 * sums, 0.99 * v + 0.01 * sums**2
+    for results in (found, shuffled):
+        for got, want in zip(results, (w - 0.1 * r * u / (1.5 * np.sqrt(v) + 1e-4), u, v), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    if target == "host" and HOST.name == "avx512":
+        text = executable.stage_text("kernels")
+        assert re.search(r"for piece in 0\.\.\d+:\n +for k0 in piece", text), text
+        assert "let fixed0: float32 = b" in text
+
+
+@both
+def test_columns_are_copied_in_turn(target: str, threads: int) -> None:
+    """While a tile of columns multiplies, the next one is copied: from lines along either range, also where squares overlap."""
+    sizes = ((128, 256, 784), (60, 100, 530), (256, 128, 784), (33, 70, 1001))
+    for kind in (dt.float32, dt.float64):
+        problems = [matmul(*size, layout, kind) for size in sizes for layout in (2, 3)]
+        executable = check(problems, target, threads, shuffled=threads == 2)
+        if target == "host" and threads == 1 and HOST.name == "avx512":
+            assert "(nt + 1) % 2" in executable.stage_text("kernels")
+
+
+def test_columns_that_are_copied_in_turn_spread_over_the_caches() -> None:
+    """Lines a power of two apart would push out what is multiplied meanwhile."""
+    for k in (784, 1024, 640):
+        executable = check([matmul(128, 256, k, 2, dt.float32)], "host", 1)
+        assert ("(nt + 1) % 2" in executable.stage_text("kernels")) <= (k not in (1024, 640))
+
+
 # ---- convolution -----------------------------------------------------------------------------------------------
 
 

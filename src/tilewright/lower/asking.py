@@ -14,7 +14,7 @@ from tilewright.lower.affine import Affine
 from tilewright.lower.groups import Group
 from tilewright.lower.packing import Packing
 from tilewright.lower.problem import Analysis, At, epilogue
-from tilewright.lower.read import Access
+from tilewright.lower.read import Access, Index
 from tilewright.recipes.machine import Machine
 
 __all__ = ["Asking"]
@@ -36,6 +36,11 @@ class Asking(Packing):
     strip: int  # rows of a block that a long epilogue follows at once
     far: list[Value]  # what the epilogue reads and writes that is not in L2 by then
 
+    @property
+    def far_b(self) -> bool:
+        """Whether B does not stay in L2."""
+        return self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
+
     def ahead(
         self,
         batch: At,
@@ -48,11 +53,10 @@ class Asking(Packing):
         """Ask for the lines of B that follow: in a step of k, one of those that the next tile of columns reads there, while the
         first tiles of rows run. Where a task copies B, for a part of what the next task will copy."""
         t, start, size = self.tiling, columns[0], self.n.size
-        far = self.n.most * self.k * self.stored_kind.itemsize > self.machine.l2 // 2
-        far &= t.mc >= ASKING_ROWS
+        far = self.far_b and t.mc >= ASKING_ROWS
         if not far or self.halo is not None or self.unit > 1 or not local or not isinstance(size, int):
             return []
-        if self.pack_b and self.laid_out is None and self.next_n is None:
+        if self.turns or (self.pack_b and self.laid_out is None and self.next_n is None):
             return []
         # what follows the last tile is that tile: lines outside of memory take long to be found missing
         ahead = (
@@ -122,7 +126,7 @@ class Asking(Packing):
         vectors = -(-self.width // t.lanes)
         lines = t.mr * vectors
         each = -(-lines // self.k)
-        zero, out = const(0, self.problem.kind), list[Stmt]()
+        out = list[Stmt]()
         for i in range(each):
             number = op("minimum", (self.flat_k(local) * each + i).expr(), const(lines - 1))
             row, vector = self.space.divmod(self.space.atom(number, 0, lines - 1), vectors)
@@ -131,9 +135,15 @@ class Asking(Packing):
                 self.full(self.m, mo, first_row + row),
                 self.full(self.n, no, first_column + vector * t.lanes),
             )
-            found = self.accessed(partial(epilogue, self.group, self.reader, at, zero, None))
-            places = {(a.value, a.position): None for a in found if a.value in self.far}
-            for v, position in places:
-                mode = "w" if v in self.group.outputs else "r"
-                out.append(Prefetch(self.builder.buffer(v, mode), position.expr()))
+            out += self.lines_met(at)
+        return out
+
+    def lines_met(self, at: Index) -> list[Stmt]:
+        """Ask for the lines that the epilogue meets from an element of the result on."""
+        zero, out = const(0, self.problem.kind), list[Stmt]()
+        found = self.accessed(partial(epilogue, self.group, self.reader, at, zero, None))
+        places = {(a.value, a.position): None for a in found if a.value in self.far}
+        for v, position in places:
+            mode = "w" if v in self.group.outputs else "r"
+            out.append(Prefetch(self.builder.buffer(v, mode), position.expr()))
         return out

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
@@ -44,7 +45,7 @@ from tilewright.kernel.ir import (
     var,
 )  # fmt: skip
 from tilewright.lower.affine import Affine, Space
-from tilewright.lower.asking import Asking
+from tilewright.lower.beside import Work, steps_beside
 from tilewright.lower.calls import Builder, Call, Temporary, inplace_pairs, take_checks
 from tilewright.lower.extents import digits, extent
 from tilewright.lower.groups import Group
@@ -62,6 +63,7 @@ from tilewright.lower.problem import (
     replaceable,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
+from tilewright.lower.trailing import CHEAP, Trailing, Where
 from tilewright.lower.words import Words, words_of
 from tilewright.lower.work import side_by_side
 from tilewright.recipes.contraction import MAX_PACK, PAGE, Situation, Tiling, choose, cycles
@@ -80,7 +82,6 @@ MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may t
 MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps along its axis, that make a copy worthwhile
 SUM_CHUNK = 1 << 14  # elements of a sum of pieces that a thread adds at once
 STRIP_ROWS = 48  # of sums at least that a long epilogue works on at once, where its lines are asked for
-CHEAP = 40  # operations of a long epilogue up to which two vectors go side by side
 NEAR = 4  # elements this far apart are read as vectors and shuffled
 
 SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
@@ -141,7 +142,7 @@ def _cut(size: Size, starts: Sequence[int]) -> list[Ranges]:
     return [{name: (a, b - 1)} for a, b in zip(ends, [*ends[1:], high + 1], strict=True)]
 
 
-class Contraction(Asking):
+class Contraction(Trailing):
     """Builds the kernels of one contraction, with the parameters given, tuned, or chosen by the cost model.
 
     Any ``tiling`` that ``situation.allows`` gives the same result, but for the rounding of sums.
@@ -243,6 +244,7 @@ class Contraction(Asking):
             apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
             pieces=upper(self.pieces),
             once=self.strewn(plain_b),
+            turns=n is None and k is None and self.may_turn(),
         )
 
     def strewn(self, plain: bool) -> bool:
@@ -300,14 +302,16 @@ class Contraction(Asking):
         replaces = sum(v.type.nbytes for v in self.replaced) > self.machine.l2 and not s.is_exact(tiling)
         long = epilogue_cost(self.group, self.stored) > most or (replaces and not self.when)
         self.long = (long and upper(self.pieces) == 1) or tiling.variant == "rows"
+        self.trailing = self.trails()
         self.far = self.met_by_epilogue()
         self.strip = self.rows_of_strip()
         self.halo = self.halo_k if self.inner else self.halo_n
         self.pack_a, self.pack_b = tiling.pack_a, tiling.pack_b
+        self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
+        self.turns = self.takes_turns()
         self.laid_out = None
         if self.pack_b and (s.settled or s.once):
             self.laid_out = LaidOut(product(self.columns()))
-        self.unit = s.inner_unit if self.inner else s.unit if self.pack_b else 1
 
     def rows_of_strip(self) -> int:
         """How many rows of a block a long epilogue follows at once: fewer than all where tiles ask for the lines that it reads
@@ -317,7 +321,7 @@ class Contraction(Asking):
         cut = not rest and isinstance(self.m.size, int) and self.m.size % t.mc == 0
         # every strip reads all of the block's columns
         cut = cut and self.k * t.nc * self.stored_kind.itemsize <= self.machine.l2
-        if t.variant != "columns" or not (self.long and self.far and cut):
+        if self.trailing or t.variant != "columns" or not (self.long and self.far and cut):
             return t.mc
         row = t.nc * self.problem.kind.itemsize * (1 + len(self.far))
         most = max(STRIP_ROWS, self.machine.l2 // 2 // row) // t.mr
@@ -483,6 +487,7 @@ class Contraction(Asking):
 
     def start(self) -> None:
         self.builder = Builder()
+        self.fixed = {}
         self.space = Space()
         self.reader = Reader(self.space, lambda v: self.builder.buffer(v, "r") if self.stored(v) else None)
 
@@ -522,12 +527,16 @@ class Contraction(Asking):
         if self.pack_a:
             task += self.packed_a(batch, mo, m_block)
         if self.long:
-            self.block_area = self.builder.area(p.kind, self.strip * t.nc)
+            sums = t.mr * self.width if self.trailing else self.strip * t.nc
+            self.block_area = self.builder.area(p.kind, sums)
         strips = t.mc // self.strip
         self.strip_start = self.space.loop("strip", strips) * self.strip
         tiles = {"inner": self.inner_tiles, "columns": self.column_tiles, "rows": self.row_sums}[t.variant]
+        self.where = Where(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         block = tiles(batch, mo, no, m_block, n_block)
-        if self.long:
+        if self.trailing:
+            block = [*self.fixed_values(), *block]
+        elif self.long:
             block += self.long_epilogue(batch, mo, no, (at[-2], m_block), (at[-1], n_block))
         task += self.loop_variable("strip", strips, block)
         body = (Loop("g", LO, HI, (*lets, *self.shortened(task))),)
@@ -586,10 +595,26 @@ class Contraction(Asking):
                 body += self.unrolled("j", count, [self.summed_column(b, at[1:], sums)])
             step.append(Loop(name, index(0), index(lanes), tuple(body), "vector", t.lanes))
             value = self.corrected(reg(acc, p.kind, *at), column, reg(sums, p.kind, *at[1:]))
-            stores = self.finish(batch, mo, no, m_block, n_block, m_start + row, column, value)
+            if self.trailing:
+                place = row * t.nr * t.lanes + within
+                stores: list[Stmt] = [Store(self.block_area, place.expr(), value)]
+            else:
+                stores = self.finish(batch, mo, no, m_block, n_block, m_start + row, column, value)
             done += self.unrolled(
                 "j", count, [Loop(name, index(0), index(lanes), tuple(stores), "vector", t.lanes)]
             )
+        if self.trailing or self.turns:
+            assert isinstance(m_count, int)
+            counts, works, ((name, _),) = (m_count, n_count), list[Work](), loops
+            if self.trailing:
+                works.append(self.lines_of_tile_before(self.where, (number, n_number), counts))
+            if self.turns:
+                copy = partial(self.square_of_next, (batch, no, n_block), (number, n_number), counts)
+                works.append((self.squares(m_count), copy))
+            tile += steps_beside(self.space, name, self.k, step, works)
+            tile += self.unrolled("i", t.mr, done)
+            nest = self.loop_variable("nt", n_count, self.loop_variable("mt", m_count, tile))
+            return [*nest, *(self.last_epilogue(self.where, counts) if self.trailing else [])]
         asks = list[Stmt]()
         if len(loops) == 1 and self.partial is None:
             asks = self.ahead_of_epilogue(batch, mo, no, m_block + m_start, n_block + n_start, local)

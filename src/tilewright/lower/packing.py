@@ -102,6 +102,7 @@ class Packing:
     laid_out: LaidOut | None  # where B lies when it is copied once for all tasks
     base_b: Affine  # where this task's block begins in ``area_b``
     base_sums: Affine
+    turns: bool  # whether a tile's columns are copied while the tile before them multiplies, so that two panels are enough
 
     def block(self, number: Affine, size: int, range: Extent, length: int | Expr) -> Affine:
         """Where a block of ``size`` starts in a range; the last one ends with the range and may overlap the one before.
@@ -250,6 +251,8 @@ class Packing:
     def packed_column(self, k: At, tile: tuple[Affine, Affine], column: Affine) -> Affine:
         """Where an element of B lies: a column of a tile, given by its start and number, for the k of the task's piece."""
         start, number = tile
+        if self.turns:
+            number = self.space.divmod(number, 2)[1]
         return self.b_row(k) + (number * self.panel + column if self.in_panels else start + column)
 
     def place_b(self, size: int) -> None:
@@ -278,6 +281,11 @@ class Packing:
         """This task's columns of B in scratch."""
         if self.halo is not None:
             return (self.overlapping_k if self.inner else self.overlapping_n)(self.halo, batch, no, n_block)
+        if self.turns:
+            self.place_b(2 * self.panel)
+            return self.panel_of_b(
+                batch, no, n_block, Affine.of(0), (Affine.of(0), self.width), self.k_loops("p")
+            )
         self.place_b(self.panel * (-(-self.tiling.nc // self.width) if self.in_panels else 1))
         out: list[Stmt] = []
         for loops, count in self.packing_loops():
@@ -304,6 +312,17 @@ class Packing:
         value = self.read("b", batch, at, k, count)
         position = self.packed_column(local, (start, number), column)
         return self.copy_loops(value, self.area_b, position, [*loops, ("qt", tiles)], [("q", self.width)])
+
+    def panel_of_b(
+        self, batch: At, no: At, n_block: Affine, number: Affine, part: tuple[Affine, int], k_loops: KLoops
+    ) -> list[Stmt]:
+        """Some columns (the first one's number and how many) of a tile of B in scratch, for some of k."""
+        k, loops, local = k_loops
+        start = self.block(number, self.width, self.tiling.nc, self.width)
+        column = part[0] + self.space.loop("q", part[1])
+        value = self.read("b", batch, self.full(self.n, no, n_block + start + column), k)
+        position = self.packed_column(local, (start, number), column)
+        return self.copy_loops(value, self.area_b, position, loops, [("q", part[1])])
 
     @property
     def line(self) -> int:

@@ -19,7 +19,7 @@ from math import gcd
 
 from tilewright.recipes.machine import Machine
 
-__all__ = ["MAX_PACK", "PAGE", "Situation", "Tiling", "choose", "cycles", "neighbours"]
+__all__ = ["L3_SHARE", "MAX_PACK", "PAGE", "Situation", "Tiling", "choose", "cycles", "neighbours"]
 
 MAX_PACK = 1 << 26  # bytes of scratch one packed block may take
 
@@ -55,7 +55,8 @@ class Situation:
     follows each sum. ``itemsize``: bytes of an accumulator. ``least_m``, ``least_n``: the smallest that m and n are at run time,
     where known no better (0: they are what they are). ``settled``: B is the same in every run, so that packing it costs nothing.
     ``apart``: pieces of A's rows along k that lie multiples of a page apart, and so in the same sets of L1. ``pieces``: how many
-    times k long the whole sum is. ``once``: B lies so badly that it is laid out once for all tasks.
+    times k long the whole sum is. ``once``: B lies so badly that it is laid out once for all tasks. ``turns``: packed
+    columns may be copied while others are multiplied.
     """
 
     element: str
@@ -80,6 +81,7 @@ class Situation:
     apart: int = 1
     pieces: int = 1
     once: bool = False
+    turns: bool = False
 
     def is_exact(self, t: Tiling) -> bool:
         """Whether no tiles overlap, so that the epilogue of every element runs once."""
@@ -92,7 +94,7 @@ class Situation:
         """A text that is equal for problems that take the same choice on the same target."""
         flags = "".join(
             f" {word}"
-            for word in ("inner", "whole", "long", "packed_inner", "settled", "once")
+            for word in ("inner", "whole", "long", "packed_inner", "settled", "once", "turns")
             if getattr(self, word)
         )
         flags += f" apart {self.apart}" if self.apart > 1 else ""
@@ -195,6 +197,7 @@ SCATTER_CYCLES = 2.0  # the same, one element at a time
 ACROSS_CYCLES = 3.0  # to sum one register across its lanes and store the element
 TILE_CYCLES = 40.0  # a tile takes beside that: its sums across lanes wait for each other (of any core)
 COPY_CYCLES = 0.3  # to copy one that lies among its neighbours
+TURNED = 0.4  # of the time for a copy that is left where it runs beside products
 WORD_CYCLES = 0.9  # to put four bytes of neighbouring rows together
 LOAD_CYCLES = 0.3  # for each vector in a step of k that comes from L2, beside enough arithmetic
 BUSY_CYCLES = 1.2  # for such a vector where one comes in each cycle, which is more than L2 delivers; with fewer, so much less
@@ -240,8 +243,8 @@ class _Work:
     ``inner``: lanes run along k; ``packs_a``, ``packs_b``: the operand is copied first, B as ``packed_k`` rows, at ``a_cycles``
     and ``b_cycles`` an element; ``stride``: bytes between rows of A that are read in place (0: they are not); ``unit``: blocks of
     n are multiples of it (1: free); ``words``: a step multiplies words of several elements; ``apart``: as in ``Situation``;
-    ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes. Tiles have no more rows than
-    ``least_m``, blocks no more columns than ``least_n``.
+    ``turns``: as in ``Situation``; ``sums``: columns of B are summed as well, to put right unsigned products of signed bytes.
+    Tiles have no more rows than ``least_m``, blocks no more columns than ``least_n``.
     """
 
     itemsize: int
@@ -265,6 +268,7 @@ class _Work:
     settled: bool = False
     pieces: int = 1
     long: bool = False
+    turns: bool = False
 
     @property
     def panels(self) -> bool:
@@ -343,7 +347,7 @@ class _Work:
             return self.m, along_n if self.m > 8 or self.packs_b else self.n
         along_m = room // (self.itemsize * max(self.k, 1))
         # tiles ask for panels that are laid out already: a block of them may lie in memory
-        here = self.packs_b and not (self.settled and self.panels)
+        here = self.packs_b and not (self.settled and self.panels) and not self.turns
         limit_m, limit_n = (
             along_m if self.packs_a or not self.packs_b else self.m,
             along_n if here else self.n,
@@ -374,6 +378,8 @@ class _Work:
             for nc in _sizes(self.n, limit_n, self.unit if self.unit > 1 else nr * width):
                 columns = -(-nc // (nr * width))
                 copied_b = nc * max(self.packed_k, 1) * self.b_cycles * slower * self.packs_b
+                if self.turns:  # all but the first tile's columns
+                    copied_b *= TURNED + (1.0 - TURNED) / columns
                 for mc, time, mr in heights:
                     work = columns * time + copied_b + mc * self.k * copied_a
                     # every tile's width of columns reads the block's rows again, from beyond L2 where they do not fit
@@ -476,5 +482,5 @@ def _work(s: Situation, *, inner: bool, pack_a: bool, pack_b: bool) -> _Work:
         unit=s.inner_unit if inner else s.unit if pack_b else 1,
         words="." in s.element, sums=s.element == "uint8.int8", apart=s.apart,
         a_cycles=COPY_CYCLES if s.a == "along" else PACK_CYCLES, b_cycles=b_cycles, settled=s.settled or s.once,
-        pieces=s.pieces, long=s.long,
+        pieces=s.pieces, long=s.long, turns=s.turns and pack_b and not inner,
     )  # fmt: skip
