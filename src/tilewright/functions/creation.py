@@ -28,6 +28,7 @@ from tilewright.functions.arguments import (
     is_scalar,
     is_symbolic,
     shape_of,
+    whole,
 )
 from tilewright.functions.elementwise import add, equal, floor, greater_equal, less_equal, multiply, where
 from tilewright.functions.movement import broadcast_arrays, broadcast_to, expand_dims, reshape
@@ -317,6 +318,7 @@ def eye(
     if device is not None:
         check_device(device, "eye")
     shape = shape_of((n_rows, n_rows if n_cols is None else n_cols), "eye")
+    k = whole(k, "eye", "k")
     k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     return cast(equal(add(iota(shape, 0), k), iota(shape, 1)), dtype_of(dtype, "eye"))
 
@@ -326,6 +328,7 @@ def _triangle(x: TensorLike, k: int, function: str, keep: Any) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"{function}: needs at least 2 axes, got shape {x.shape}")
     shape = x.shape[-2:]
+    k = whole(k, function, "k")
     k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     mask = keep(iota(shape, 1), add(iota(shape, 0), k) if k else iota(shape, 0))
     return where(mask, x, False if x.dtype.is_bool else 0)
