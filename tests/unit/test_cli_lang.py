@@ -146,6 +146,8 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert main(["explain"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(PAGES)
+    assert main(["explain", "TW301"]) == 0
+    assert capsys.readouterr().out.startswith("TW301: a traced tensor was read as a number\n")
     assert main(["explain", "KYN999"]) == 1
     assert capsys.readouterr().err.startswith("error: there is no code `KYN999`")
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+import tilewright.nn.functional as F
+from tilewright import nn, optim
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError
 
 INF, NAN = float("inf"), float("nan")
@@ -166,7 +168,7 @@ def test_a_number_outside_of_the_type_is_refused(wrong):
 
 
 def test_the_message_names_the_function_that_was_called():
-    with pytest.raises(ArgumentError, match="^fmax: `x`: -1 is outside the range of uint8"):
+    with pytest.raises(ArgumentError, match=r"^fmax: `x`: -1 is outside the range of uint8"):
         tw.fmax(np.uint8([1]), -1)
 
 
@@ -229,3 +231,42 @@ WHOLE = {
 def test_truth_values_and_fractions_are_no_integers(name, value):
     with pytest.raises((DTypeError, ArgumentError)):
         WHOLE[name](tw.ones((3, 3)), value)
+
+
+# ---- layers and optimizers -----------------------------------------------------------------------------------------
+
+
+def test_layers_without_features_compute():
+    assert nn.Linear(0, 3)(tw.zeros((2, 0))).shape == (2, 3)
+    for fill in (nn.init.xavier_uniform_, nn.init.xavier_normal_, nn.init.kaiming_normal_):
+        assert fill(tw.zeros((0, 0))).shape == (0, 0)
+
+
+def test_softmax_over_nothing_is_empty():
+    for function in (F.softmax, F.log_softmax):
+        assert function(tw.zeros((2, 0)), dim=1).shape == (2, 0)
+    nothing = tw.zeros((1, 0, 4))
+    assert F.scaled_dot_product_attention(tw.zeros((1, 2, 4)), nothing, nothing).tolist() == [[[0.0] * 4] * 2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: nn.Conv2d(3, 4, 0), "kernel_size: at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, stride=0), "stride: at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, dilation=0), "dilation: at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=-1), "padding: at least 0"),
+        (lambda: nn.Conv2d(True, 4, 3), "channels"),
+        (lambda: nn.MaxPool2d(0), "kernel_size: at least 1"),
+        (lambda: optim.SGD(nn.Linear(1, 1).parameters(), lr="high"), "lr is a number"),
+        (lambda: optim.Adam(nn.Linear(1, 1).parameters(), betas=0.9), "betas are two numbers"),
+        (lambda: optim.lr_scheduler.StepLR(1, 2), "StepLR sets the rates of an optimizer, got int"),
+        (lambda: nn.Linear(1, 1).load_state_dict(None), "load_state_dict takes a table"),
+        (lambda: tw.random.choice(3, (2,), p=[-1.0, 1.0, 1.0]), "none of them negative"),
+        (lambda: tw.random.choice(2, (2,), p=[0.0, 0.0]), "not all of them 0"),
+        (lambda: tw.random.dirichlet(tw.zeros(0)), "dirichlet: the vectors have at least 1 element"),
+    ],
+)
+def test_arguments_that_are_none_are_told_where_they_are_given(wrong, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        wrong()
