@@ -152,6 +152,23 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("error: there is no code `KYN999`")
 
 
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tilewright.cli.main.build_parser", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_data_file_that_is_a_directory_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.csv").mkdir()
+    assert main(["lock", "good.kyn"]) == 1
+    assert "looked for d.csv, which is a directory" in capsys.readouterr().err
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validat", "x"]) == 2
     assert capsys.readouterr().err == "error: there is no command `validat`; did you mean `tw validate`?\n"

@@ -158,6 +158,8 @@ def test_rounding_at_places_beyond_the_type():
         lambda: tw.tensor(2**2000, dtype=tw.float32),
         lambda: tw.ones(1) * 2**2000,
         lambda: tw.fmax(np.uint8([1]), -1),
+        lambda: tw.arange(300, dtype=tw.uint8),
+        lambda: tw.arange(-1, 5, dtype=tw.uint64),
         lambda: tw.isclose(np.uint8([1]), -1),
         lambda: tw.zeros(2, dtype=tw.uint8).at[0].set(300),
     ],
@@ -175,6 +177,27 @@ def test_the_message_names_the_function_that_was_called():
 def test_large_integers_become_floats_where_floats_are_asked_for():
     assert tw.tensor([2**64, 1], dtype=tw.float32).tolist() == [2.0**64, 1.0]
     assert tw.equal(np.uint8([1, 255]), -1).tolist() == [False, False]
+
+
+# ---- running products ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [[0.0, 1e30, 1e30], [1e38, 1e-30, 1e-30, 1e20], [2.0, INF, 0.5], [3.0], []])
+def test_running_products_multiply_from_the_front(line):
+    with np.errstate(over="ignore"):
+        same(tw.cumprod(tw.tensor(line)), np.cumprod(np.float32(line)))
+
+
+def test_running_products_along_every_axis_and_with_derivatives():
+    x = np.random.default_rng(0).random((3, 4, 5)) + 0.5
+    for axis in range(3):
+        same(tw.cumprod(x, axis), np.cumprod(x, axis))
+    same(tw.grad(lambda x: tw.cumprod(x).sum())(tw.tensor([2.0, 0.0, 3.0])), [1.0, 8.0, 0.0])
+
+
+def test_the_sum_of_a_repeated_number_does_not_saturate():
+    assert tw.ones((1_000_000, 1_000_000)).sum().item() == np.float32(1e12)
+    same(tw.broadcast_to(tw.tensor([0.1]), (100_000, 100_000)).sum(), np.float32(1e9))
 
 
 # ---- polynomials, matrices -----------------------------------------------------------------------------------------
@@ -264,6 +287,9 @@ def test_softmax_over_nothing_is_empty():
         (lambda: nn.Linear(1, 1).load_state_dict(None), "load_state_dict takes a table"),
         (lambda: tw.random.choice(3, (2,), p=[-1.0, 1.0, 1.0]), "none of them negative"),
         (lambda: tw.random.choice(2, (2,), p=[0.0, 0.0]), "not all of them 0"),
+        (lambda: tw.arange(INF), "arange: .* no finite number of steps"),
+        (lambda: tw.arange(0.0, NAN), "arange: .* no finite number of steps"),
+        (lambda: tw.fft.fftn(tw.zeros((2, 2)), s=(3, 3, 3)), "fftn: `s` .* names more axes than"),
         (lambda: tw.random.dirichlet(tw.zeros(0)), "dirichlet: the vectors have at least 1 element"),
     ],
 )

@@ -27,6 +27,7 @@ from tilewright.functions.arguments import (
     from_constant,
     is_scalar,
     is_symbolic,
+    number_value,
     shape_of,
     whole,
 )
@@ -260,6 +261,8 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, de
     if step == 0:
         raise ArgumentError("arange: `step` is not 0")
     integral = all(isinstance(v, (int, np.integer, Size)) for v in (start, stop, step))
+    if not integral and not math.isfinite((stop - start) / step):
+        raise ArgumentError(f"arange: from {start} to {stop} by {step} there is no finite number of steps")
     kind = dtype_of(dtype, "arange") if dtype is not None else dt.int64 if integral else dt.float32
     count: Any = -((start - stop) // step) if integral else math.ceil((stop - start) / step)
     count = 0 if count <= 0 else count if isinstance(count, Size) else int(count)
@@ -267,6 +270,9 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, de
         wide = iota((count,))
         out = add(multiply(cast(wide, dt.float64), float(step)), float(start))
         return cast(out, kind)
+    if kind.is_integer and integral and count and not any(map(is_symbolic, (start, stop, step))):
+        for end in (start, start + (count - 1) * step):
+            number_value(int(end), kind, (), "arange")  # refuses what the type cannot hold
     out = iota((count,), 0, kind if kind.is_integer else dt.int64)
     if step != 1:
         out = multiply(out, int(step))

@@ -143,6 +143,10 @@ def _along(function: str, x: TensorLike, n: int | None, axis: int, norm: str) ->
 
 def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, norm: str) -> Tensor:
     out = _operand(x, function, norm)
+    if s is not None:
+        s = [whole(n, function, "s") for n in s]
+        if len(s) > out.ndim:
+            raise ShapeError(f"{function}: `s` {tuple(s)} names more axes than shape {out.shape} has")
     if axes is None:
         chosen = tuple(range(out.ndim) if s is None else range(out.ndim - len(s), out.ndim))
     else:
@@ -159,8 +163,8 @@ def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, nor
     _points(function, *sizes)
     if function in ("fftn", "ifftn"):
         out = sized(cast(out, _complex_of(out.dtype)), tuple(sizes), chosen)
-        whole: Tensor = _complex(out, chosen, norm, function == "ifftn")
-        return whole
+        transformed: Tensor = _complex(out, chosen, norm, function == "ifftn")
+        return transformed
     first, last = chosen[:-1], chosen[-1]
     if function == "rfftn":
         spectrum: Tensor = _halved(sized(out, tuple(sizes), chosen), last, norm)
