@@ -47,6 +47,11 @@ def test_bincount_of_every_integer_type(kind):
     same(tw.bincount(x), np.bincount(x.astype(np.int64)))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint64, np.int8])
+def test_one_hot_of_every_integer_type(kind):
+    assert tw.one_hot(np.array([1, 0, 2], kind)).tolist() == np.eye(3)[[1, 0, 2]].tolist()
+
+
 # ---- order ---------------------------------------------------------------------------------------------------------
 
 

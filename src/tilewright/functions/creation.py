@@ -380,7 +380,8 @@ def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Te
     if not x.dtype.is_integer:
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
     if num_classes == -1:
-        num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
+        found = concrete(x, "one_hot", "num_classes")
+        num_classes = int(found.max()) + 1 if found.size else 0
     num_classes = plain(num_classes)
     if not is_symbolic(num_classes) and (
         isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0
