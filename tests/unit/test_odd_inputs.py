@@ -103,6 +103,11 @@ def test_means_and_spreads_of_half_types_do_not_overflow_inside():
     np.testing.assert_allclose(found.numpy(), np.corrcoef(rows.astype(np.float64)), atol=1e-3)
 
 
+def test_a_single_observation_of_several_variables():
+    one = np.array([[3.0, 0.0, 1.0]])
+    same(tw.cov(one, rowvar=False, ddof=0), np.zeros((3, 3)))
+
+
 # ---- sets ----------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +208,15 @@ def test_running_products_along_every_axis_and_with_derivatives():
 def test_the_sum_of_a_repeated_number_does_not_saturate():
     assert tw.ones((1_000_000, 1_000_000)).sum().item() == np.float32(1e12)
     same(tw.broadcast_to(tw.tensor([0.1]), (100_000, 100_000)).sum(), np.float32(1e9))
+
+
+# ---- padding -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [[-3, 4], [-7, -1, 5], [9], [True, False]])
+def test_ramps_of_integers_are_rounded_down(line):
+    for widths in ((4, 3), (1, 6), (0, 5)):
+        same(tw.pad(tw.tensor(line), widths, "linear_ramp"), np.pad(np.array(line), widths, "linear_ramp"))
 
 
 # ---- polynomials, matrices -----------------------------------------------------------------------------------------

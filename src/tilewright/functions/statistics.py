@@ -410,7 +410,7 @@ def _variables(x: TensorLike, rowvar: bool, name: str) -> Tensor:
         raise ShapeError(f"cov: `{name}` has at most 2 axes, got shape {x.shape}")
     if x.ndim < 2:
         return reshape(x, (1, x.size))
-    return x if rowvar or x.shape[0] == 1 else permute_dims(x, (1, 0))
+    return x if rowvar else permute_dims(x, (1, 0))
 
 
 def corrcoef(x: TensorLike, y: TensorLike | None = None, rowvar: bool = True) -> Tensor:
