@@ -5,7 +5,7 @@ import pytest
 
 import tilewright as tw
 import tilewright.nn.functional as F
-from tilewright import nn, optim
+from tilewright import metrics, nn, optim
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError
 
 INF, NAN = float("inf"), float("nan")
@@ -315,3 +315,30 @@ def test_softmax_over_nothing_is_empty():
 def test_arguments_that_are_none_are_told_where_they_are_given(wrong, message):
     with pytest.raises((ValueError, TypeError), match=message):
         wrong()
+
+
+# ---- files, metrics, names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [tw.load, tw.io.load_npy, tw.io.load_npz, tw.loadtxt])
+def test_a_missing_file_is_a_missing_file_whoever_reads_it(load, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cannot read .*No such file"):
+        load(tmp_path / "none.npy")
+
+
+def test_advice_on_tables_names_no_argument_that_there_is_not(tmp_path):
+    (tmp_path / "t.csv").write_text("1,2\n3\n")
+    with pytest.raises(tw.io.FileFormatError, match=r"line 2: the number of columns changed from 2 to 1$"):
+        tw.loadtxt(tmp_path / "t.csv")
+
+
+def test_a_metric_of_nothing_is_an_error():
+    with pytest.raises(TypeError, match="got NoneType"):
+        metrics.mse(None, [1.0])
+
+
+def test_misspelt_functions_of_the_extensions_are_guessed():
+    with pytest.raises(AttributeError, match="did you mean 'inv'"):
+        tw.linalg.invv  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean 'rfft'"):
+        tw.fft.rffft  # noqa: B018
