@@ -244,6 +244,34 @@ def test_sums_of_a_repeated_number_are_products() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("shape", "to", "axes"),
+    [
+        ((), (1 << 20, 1 << 20), (0, 1)),
+        ((1,), (1 << 20, 1 << 20), (0, 1)),
+        ((3, 1), (3, 1 << 25), (1,)),
+        ((3, 1), (3, 1 << 25), (0, 1)),
+        ((4,), (1 << 25, 4), (0,)),
+        ((2, 1, 4), (5, 2, 1 << 24, 4), (0, 2)),
+        ((2, 1, 4), (5, 2, 1 << 24, 4), (1, 2, 3)),
+    ],
+)
+def test_sums_over_repeated_axes_do_not_add_up_the_repetitions(shape, to, axes) -> None:
+    c = input_value(dt.float32, shape)
+    array = np.asarray(np.random.default_rng(0).random(shape, np.float32) + np.float32(0.1))
+    count = np.prod([to[a] for a in axes], dtype=np.float64)
+    mean = np.broadcast_to(array.astype(np.float64), [min(d, 64) for d in to]).mean(axes)
+    after = canonical(make("reduce_sum", (make("broadcast", (c,), shape=to),), axes=axes))
+    (found,) = evaluate([after], {c: array})
+    np.testing.assert_allclose(found, mean * count, rtol=1e-6)
+    for op in ("reduce_max", "reduce_min"):
+        (found,) = evaluate(
+            [canonical(make(op, (make("broadcast", (c,), shape=to),), axes=axes))], {c: array}
+        )
+        small = np.broadcast_to(array, [min(d, 64) for d in to])
+        np.testing.assert_array_equal(found, (small.max if op == "reduce_max" else small.min)(axes))
+
+
 @pytest.mark.parametrize("dtype", [dt.int8, dt.uint8, dt.int16, dt.uint64], ids=str)
 @pytest.mark.parametrize("count", [3, 127, 128, 300, 70_000])
 def test_integer_sums_of_a_repeated_number_wrap_around(dtype: DType, count: int) -> None:

@@ -146,8 +146,27 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert main(["explain"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(PAGES)
+    assert main(["explain", "TW301"]) == 0
+    assert capsys.readouterr().out.startswith("TW301: a traced tensor was read as a number\n")
     assert main(["explain", "KYN999"]) == 1
     assert capsys.readouterr().err.startswith("error: there is no code `KYN999`")
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tilewright.cli.main.build_parser", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_data_file_that_is_a_directory_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.csv").mkdir()
+    assert main(["lock", "good.kyn"]) == 1
+    assert "looked for d.csv, which is a directory" in capsys.readouterr().err
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,6 +213,7 @@ def test_empty(text: str) -> None:
         ("a,b,y\n1,2,1e39\n", 'error[DAT008]: "1e39" is too large for float32 (row 1, column `y`)'),
         ("a,b,y\n1,2,3\n1,2,x\n", 'error[DAT008]: "x" is not a number (row 2, column `y`)\n --> t.csv:3:5'),
         ('a,b,y\n1,"2"3,3\n', "error[DAT013]: wrong quotes: "),
+        ("a,b,y\n1," + "2" * 140_000 + ",3\n", "error[DAT013]: a cell of more than 131,072 characters"),
         ("y\n1\n", "error[DAT012]: no column but the target `y`"),
         ("a,y\n1,2\n", "error[DAT011]: 1 row cannot be split at 0.8"),
     ],

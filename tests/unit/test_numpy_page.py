@@ -56,7 +56,9 @@ NOTES = {
     "isin": "not for complex elements",
     "repeat": "`total_repeat_length=` in `tw.jit`", "allclose": "a tensor of one bool", "array_equal": "a tensor of one bool",
     "frombuffer": "copies", "load": "chooses the format by the file's ending",
-    "save": "chooses the format by the file's ending", "clip": "keeps the type of x", "dot": "vectors and matrices",
+    "save": "chooses the format by the file's ending", "clip": "keeps the type of x", "reciprocal": "float32 of integers",
+    "rint": "keeps integers as they are", "histogram": "without `range`, edges are NaN where x has NaN",
+    "quantile": "infinite between an infinite and a finite number", "percentile": "as `quantile`", "dot": "vectors and matrices",
 }  # fmt: skip
 
 _HOST = "host code: files, printing and settings are Python's and NumPy's; `x.numpy()` gives the array"

@@ -95,6 +95,13 @@ def test_a_background_write_that_fails_is_told(tmp_path: Path, monkeypatch: pyte
     assert [p.name for p in tmp_path.iterdir()] == ["net.checkpoint.safetensors"]
 
 
+def test_a_file_that_was_cut_short_is_told_with_what_to_do(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "net")
+    checkpoint.path.write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"too few for its header; remove .* to start afresh"):
+        checkpoint.load({})
+
+
 @pytest.mark.parametrize(
     "content", ["", "[", '{"identity": 3, "epoch": 1}', '{"identity": {}, "epoch": "x"}', "{}"]
 )

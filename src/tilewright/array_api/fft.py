@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilewright.core import dtype as dt
+from tilewright.core.elsewhere import advising
 from tilewright.functions import fft as transforms
 from tilewright.functions.arguments import check_device
 from tilewright.functions.fft import (
@@ -44,3 +45,7 @@ def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None
     """The frequencies of ``rfft`` for samples ``d`` apart: [n // 2 + 1]."""
     check_device(device, "rfftfreq")
     return transforms.rfftfreq(n, d, dt.float32 if dtype is None else dtype)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tilewright.core.elsewhere import advising
 from tilewright.functions.decompositions import (
     EighResult,
     EigResult,
@@ -46,3 +49,6 @@ __all__ = [
     "matrix_transpose", "multi_dot", "norm", "outer", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd", "svdvals",
     "tensordot", "toeplitz", "trace", "vecdot", "vector_norm",
 ]  # fmt: skip
+
+if not TYPE_CHECKING:
+    __getattr__ = advising(__name__, __all__)

@@ -6,12 +6,13 @@ import argparse
 import textwrap
 from collections.abc import Iterator, Mapping
 
+from tilewright.core.codes import CODES as PYTHON_CODES
 from tilewright.core.diagnostics import Explanation, TilewrightError, suggest
 from tilewright.data.codes import CODES as DATA_CODES
 from tilewright.lang.codes import CODES as LANGUAGE_CODES
 
 # Every part of the package that has codes of its own adds its table here.
-PAGES: Mapping[str, Explanation] = {**LANGUAGE_CODES, **DATA_CODES}
+PAGES: Mapping[str, Explanation] = {**LANGUAGE_CODES, **DATA_CODES, **PYTHON_CODES}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = f"did you mean `tw {near}`?" if near else "`tw --help` lists the commands"
         print_error(TilewrightError(f"there is no command `{command}`; {advice}"))
         return 2
-    args = build_parser(command).parse_args(words)
     try:
+        args = build_parser(command).parse_args(words)
         return int(importlib.import_module(f"tilewright.cli.{args.command}").run(args))
     except TilewrightError as error:
         print_error(error)

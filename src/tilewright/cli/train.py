@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tilewright.cli.output import add_program_arguments, print_diagnostics
-from tilewright.core.diagnostics import TilewrightError
 from tilewright.lang.check import check
 from tilewright.lang.lock import check_data, check_sources, find_data_files
 from tilewright.lang.program import Program
-from tilewright.lang.vocabulary import DEVICES
+from tilewright.lang.vocabulary import DEVICES_HERE
 
 if TYPE_CHECKING:
     from tilewright.lang.training import Outcome
@@ -21,14 +20,19 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_program_arguments(parser)
-    parser.add_argument("--device", choices=DEVICES, help="where to run, instead of the program's device")
+    parser.add_argument(
+        "--device",
+        type=_device,
+        metavar="NAME",
+        help=f"where to run, instead of the program's device: {_either(DEVICES_HERE)} in this version",
+    )
     parser.add_argument(
         "--epochs", type=_positive, metavar="N", help="passes over the data, instead of the program's"
     )
     parser.add_argument(
         "--seed", type=_seed, metavar="N", help="start of all random numbers, instead of the program's"
     )
-    parser.add_argument("--out", metavar="DIR", help="write everything into this directory")
+    parser.add_argument("--out", type=_directory, metavar="DIR", help="write everything into this directory")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -54,6 +58,24 @@ def _seed(text: str) -> int:
     return number
 
 
+def _device(text: str) -> str:
+    if text not in DEVICES_HERE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not supported; this version has {_either(DEVICES_HERE)}"
+        )
+    return text
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _directory(text: str) -> str:
+    if not text:  # an unset variable of a shell, not the working directory
+        raise argparse.ArgumentTypeError("the name of the directory is empty; `.` is the working directory")
+    return text
+
+
 def run(args: argparse.Namespace) -> int:
     program = check(args.file, args.param)
     if args.locked:
@@ -62,13 +84,9 @@ def run(args: argparse.Namespace) -> int:
 
     # The engine is imported when the program is known to be sound: a typing error is told at once.
     from tilewright.cli.progress import observer_for
-    from tilewright.lang.build import DEVICES as SUPPORTED
     from tilewright.lang.build import check_supported
     from tilewright.lang.training import override, train_run
 
-    if args.device is not None and args.device not in SUPPORTED:
-        known = " and ".join(f"`{name}`" for name in SUPPORTED)
-        raise TilewrightError(f"--device {args.device} is not supported; this version has {known}")
     program = override(program, device=args.device, epochs=args.epochs, seed=args.seed)
     check_supported(program)
     if args.locked:

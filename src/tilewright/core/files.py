@@ -19,7 +19,8 @@ from typing import Any
 from tilewright.core.diagnostics import TilewrightError
 
 __all__ = [
-    "FileFormatError", "FileWriteError", "MissingFileError", "check_writable", "open_atomic", "write_atomic", "write_json_atomic",
+    "FileFormatError", "FileWriteError", "MissingFileError", "check_writable", "open_atomic", "unreadable", "write_atomic",
+    "write_json_atomic",
 ]  # fmt: skip
 
 
@@ -33,6 +34,13 @@ class FileFormatError(TilewrightError):
 
 class MissingFileError(FileFormatError, FileNotFoundError):
     """A file that was to be read is not there."""
+
+
+def unreadable(path: str, error: Exception) -> FileFormatError:
+    """The error for a file that could not be opened, which is also a `FileNotFoundError` where there is none."""
+    reason = getattr(error, "strerror", None) or error
+    kind = MissingFileError if isinstance(error, FileNotFoundError) else FileFormatError
+    return kind(f"cannot read {path}: {reason}")
 
 
 _calls = itertools.count()

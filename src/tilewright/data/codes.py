@@ -80,7 +80,8 @@ _PAGES: Final = (
     Explanation(
         "DAT013",
         "wrong quotes",
-        "A quoted cell ends with a double quote; a quote inside is doubled.",
+        "A quoted cell ends with a double quote; a quote inside is doubled. A cell has at most 131,072 "
+        "characters: one that is longer has most likely a quote that is never closed.",
     ),
     Explanation(
         "DAT014",

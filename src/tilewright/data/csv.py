@@ -308,6 +308,10 @@ class _Reader:
                 self.lines.append(reader.line_num)
         except csv.Error as error:
             line = max(1, reader.line_num)
+            if "field limit" in str(error):
+                most = f"{csv.field_size_limit():,}"
+                self.fail("DAT013", f"a cell of more than {most} characters", Span(self.path, line, 1, line, 1),
+                          help="a quote that is never closed makes one cell of all that follows")  # fmt: skip
             advice = 'a quoted cell ends with `"`, and a quote inside it is doubled'
             self.fail("DAT013", f"wrong quotes: {error}", Span(self.path, line, 1, line, 1), help=advice)
         if not self.rows:

@@ -185,6 +185,9 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """
     x = float_tensor(x, "softmax")
     at = axis_of(axis, x.ndim, "softmax")
+    if x.shape[at] == 0:  # no elements, so no largest one
+        nothing: Tensor = x.clone()
+        return nothing
     powers = exp(subtract(x, maximum_over(x, at, keepdims=True).detach()))
     return multiply(powers, reciprocal(sum_over(powers, at, keepdims=True)))
 
@@ -200,6 +203,9 @@ def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """log(softmax(x)) along ``axis``, without overflow."""
     x = float_tensor(x, "log_softmax")
     at = axis_of(axis, x.ndim, "log_softmax")
+    if x.shape[at] == 0:
+        nothing: Tensor = x.clone()
+        return nothing
     shifted = subtract(x, maximum_over(x, at, keepdims=True).detach())
     return subtract(shifted, log(sum_over(exp(shifted), at, keepdims=True)))
 

@@ -34,7 +34,7 @@ from tilewright.tensor import (
 __all__ = [
     "Axes", "TensorLike", "as_tensor", "axes_of", "axis_of", "broadcast_to_shape", "cast", "check_device", "common_type",
     "concrete", "count_of", "dtype_of", "extent",
-    "filled", "float_tensor", "inexact", "is_scalar", "is_symbolic", "pair", "shape_of", "together",
+    "filled", "float_tensor", "inexact", "is_scalar", "is_symbolic", "pair", "shape_of", "together", "whole",
 ]  # fmt: skip
 
 TensorLike = Any  # a Tensor, a NumPy array, a number, or nested sequences of numbers
@@ -54,7 +54,10 @@ def as_tensor(x: TensorLike, function: str, name: str = "x", dtype: DType | None
         return x
     if x is None or isinstance(x, (str, bytes, dict, set)):
         raise DTypeError(f"{function}: `{name}` is a tensor, an array or a number, got {type(x).__name__}")
-    return Tensor(x, dtype)
+    try:
+        return Tensor(x, dtype)
+    except ArgumentError as error:  # the message names the function that was called
+        raise type(error)(str(error).replace("tensor:", f"{function}: `{name}`:", 1)) from None
 
 
 def dtype_of(dtype: Any, function: str) -> DType:
@@ -120,6 +123,21 @@ def shape_of(shape: Any, function: str, name: str = "shape") -> tuple[int, ...]:
     if any(d < 0 for d in out):
         raise ShapeError(f"{function}: `{name}` {out} has a negative size")
     return out
+
+
+def whole(x: Any, function: str, name: str, least: int | None = None) -> int:
+    """An integer argument, Python's or NumPy's, not below ``least``; a symbolic size passes as it is.
+
+    A truth value is none: ``topk(x, True)`` is a mistake, such as a flag in the place of a count.
+    """
+    try:
+        number = extent(x)
+    except TypeError:
+        raise DTypeError(f"{function}: `{name}` is an integer, got {x!r}") from None
+    if least is not None and not is_symbolic(number) and number < least:
+        expected = {0: "not negative", 1: "positive"}.get(least, f"at least {least}")
+        raise ArgumentError(f"{function}: `{name}` is {expected}, got {number}")
+    return number
 
 
 def extent(size: Any) -> int:
@@ -285,7 +303,12 @@ def number_value(number: Any, dtype: DType, shape: tuple[int, ...], function: st
                 raise ArgumentError(
                     f"{function}: {number} is outside the range of {dtype} ({info.min} to {info.max})"
                 )
-    return filled(number, dtype, shape)
+    try:
+        return filled(number, dtype, shape)
+    except OverflowError:  # Python's integers have no bound, its floats have
+        raise ArgumentError(
+            f"{function}: an integer of {number.bit_length()} bits is outside the range of {dtype}"
+        ) from None
 
 
 def from_constant(number: Any, dtype: DType, shape: tuple[int, ...], function: str) -> Tensor:

@@ -20,6 +20,7 @@ from tilewright.functions.arguments import (
     cast,
     float_tensor,
     is_scalar,
+    whole,
 )
 from tilewright.functions.creation import arange
 from tilewright.functions.differences import diff
@@ -47,7 +48,7 @@ from tilewright.functions.reductions import cumulative_sum, sum
 from tilewright.functions.solving import pinv
 from tilewright.functions.sorting import argsort, searchsorted
 from tilewright.functions.types import finfo
-from tilewright.tensor import ArgumentError, ShapeError, Tensor, apply
+from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
 
 __all__ = [
     "cumulative_trapezoid", "ediff1d", "gradient", "interp", "polyadd", "polyder", "polyfit", "polyint", "polymul", "polysub",
@@ -128,6 +129,8 @@ def unwrap(
     period = plain(period)
     if not (x.dtype.is_integer and isinstance(period, int)):
         x = float_tensor(x, "unwrap", "p")
+    if x.dtype.is_complex:
+        raise DTypeError("unwrap: complex numbers have no order; unwrap their `angle`")
     at = axis_of(axis, x.ndim, "unwrap")
     if x.shape[at] < 2:
         return x.clone()
@@ -342,8 +345,7 @@ def polyfit(
         raise ShapeError(
             f"polyfit: `x` is [n] and `y` [n] or [n, k], n > 0; got {at.shape} and {values.shape}"
         )
-    if deg < 0:
-        raise ArgumentError(f"polyfit: `deg` is not negative, got {deg}")
+    deg = whole(deg, "polyfit", "deg", 0)
     kind = dt.promote(at.dtype, values.dtype)
     powers, values = vander(cast(at, kind), deg + 1), cast(values, kind)
     if w is not None:
@@ -402,9 +404,9 @@ def polyder(p: TensorLike, m: int = 1) -> Tensor:
     >>> polyder([1, 1, 1]).tolist()
     [2, 1]
     """
-    out = _coefficients(p, "polyder")
-    if m < 0:
-        raise ArgumentError(f"polyder: `m` is not negative, got {m}")
+    out, m = _coefficients(p, "polyder"), whole(m, "polyder", "m", 0)
+    if not out.dtype.is_inexact:
+        out = cast(out, dt.promote(out.dtype, dt.int64))
     for _ in range(m):
         out = multiply(out[:-1], cast(arange(out.size - 1, 0, -1), out.dtype)) if out.size > 1 else out[:0]
     return out
@@ -416,9 +418,9 @@ def polyint(p: TensorLike, m: int = 1, k: Any = 0) -> Tensor:
     >>> polyint(Tensor([2.0, 1.0])).tolist()
     [1.0, 1.0, 0.0]
     """
-    out = float_tensor(_coefficients(p, "polyint"), "polyint")
+    out, m = float_tensor(_coefficients(p, "polyint"), "polyint"), whole(m, "polyint", "m", 0)
     constants = [k] * m if is_scalar(k) else list(k)
-    if m < 0 or len(constants) < m:
+    if len(constants) < m:
         raise ArgumentError(f"polyint: {m} integrals need as many constants, got {k!r}")
     for constant in constants[:m]:
         powers = cast(arange(out.size, 0, -1), out.dtype)

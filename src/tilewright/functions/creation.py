@@ -27,7 +27,9 @@ from tilewright.functions.arguments import (
     from_constant,
     is_scalar,
     is_symbolic,
+    number_value,
     shape_of,
+    whole,
 )
 from tilewright.functions.elementwise import add, equal, floor, greater_equal, less_equal, multiply, where
 from tilewright.functions.movement import broadcast_arrays, broadcast_to, expand_dims, reshape
@@ -259,6 +261,8 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, de
     if step == 0:
         raise ArgumentError("arange: `step` is not 0")
     integral = all(isinstance(v, (int, np.integer, Size)) for v in (start, stop, step))
+    if not integral and not math.isfinite((stop - start) / step):
+        raise ArgumentError(f"arange: from {start} to {stop} by {step} there is no finite number of steps")
     kind = dtype_of(dtype, "arange") if dtype is not None else dt.int64 if integral else dt.float32
     count: Any = -((start - stop) // step) if integral else math.ceil((stop - start) / step)
     count = 0 if count <= 0 else count if isinstance(count, Size) else int(count)
@@ -266,6 +270,9 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, *, de
         wide = iota((count,))
         out = add(multiply(cast(wide, dt.float64), float(step)), float(start))
         return cast(out, kind)
+    if kind.is_integer and integral and count and not any(map(is_symbolic, (start, stop, step))):
+        for end in (start, start + (count - 1) * step):
+            number_value(int(end), kind, (), "arange")  # refuses what the type cannot hold
     out = iota((count,), 0, kind if kind.is_integer else dt.int64)
     if step != 1:
         out = multiply(out, int(step))
@@ -317,6 +324,7 @@ def eye(
     if device is not None:
         check_device(device, "eye")
     shape = shape_of((n_rows, n_rows if n_cols is None else n_cols), "eye")
+    k = whole(k, "eye", "k")
     k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     return cast(equal(add(iota(shape, 0), k), iota(shape, 1)), dtype_of(dtype, "eye"))
 
@@ -326,6 +334,7 @@ def _triangle(x: TensorLike, k: int, function: str, keep: Any) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"{function}: needs at least 2 axes, got shape {x.shape}")
     shape = x.shape[-2:]
+    k = whole(k, function, "k")
     k = min(max(k, -shape[0]), shape[1])  # further away there is no diagonal either
     mask = keep(iota(shape, 1), add(iota(shape, 0), k) if k else iota(shape, 0))
     return where(mask, x, False if x.dtype.is_bool else 0)
@@ -371,7 +380,8 @@ def one_hot(x: TensorLike, num_classes: int = -1, dtype: Any = dt.float32) -> Te
     if not x.dtype.is_integer:
         raise DTypeError(f"one_hot: classes are integers, got {x.dtype}")
     if num_classes == -1:
-        num_classes = int(concrete(x, "one_hot", "num_classes").max(initial=-1)) + 1
+        found = concrete(x, "one_hot", "num_classes")
+        num_classes = int(found.max()) + 1 if found.size else 0
     num_classes = plain(num_classes)
     if not is_symbolic(num_classes) and (
         isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0

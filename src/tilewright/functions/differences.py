@@ -23,6 +23,7 @@ from tilewright.functions.arguments import (
     operands_of,
     together,
 )
+from tilewright.functions.control import scan
 from tilewright.functions.elementwise import (
     add,
     copysign,
@@ -33,7 +34,7 @@ from tilewright.functions.elementwise import (
     subtract,
     where,
 )
-from tilewright.functions.movement import concat, reshape
+from tilewright.functions.movement import concat, moveaxis, reshape
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor, apply
 
 __all__ = ["cumprod", "cumulative_prod", "diff", "nextafter"]
@@ -44,8 +45,8 @@ def cumulative_prod(
 ) -> Tensor:
     """Running product along ``axis`` (which may be left out at rank 1); ``include_initial`` puts a 1 in front.
 
-    Integers and bools are multiplied in int64 (uint64 for unsigned ones). Computed in log2(size) steps, each of which
-    multiplies with the products that end twice as far back.
+    Integers and bools are multiplied in int64 (uint64 for unsigned ones). Each product is the one before it times the next
+    element: products of inner elements may leave the range of the type where these do not.
 
     >>> cumulative_prod(Tensor([1, 2, 3])).tolist()
     [1, 2, 6]
@@ -56,11 +57,18 @@ def cumulative_prod(
     at = axis_of(0 if axis is None else axis, x.ndim, "cumulative_prod")
     wide = dt.uint64 if x.dtype.kind == "u" else dt.int64 if x.dtype.kind in "bi" else x.dtype
     x = cast(x, wide if dtype is None else dtype_of(dtype, "cumulative_prod"))
-    step = 1
-    while step < x.shape[at]:
-        x = multiply(x, _moved(x, at, step))
-        step *= 2
-    return _in_front(x, at, 1) if include_initial else x.clone()
+    out = x.clone() if x.shape[at] < 2 else _products(x, at)
+    return _in_front(out, at, 1) if include_initial else out
+
+
+def _products(x: Tensor, axis: int) -> Tensor:
+    def step(product: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        longer = multiply(product, factor)
+        return longer, longer
+
+    lines = moveaxis(x, axis, 0)
+    out: Tensor = scan(step, lines[0], lines[1:])[1]
+    return moveaxis(concat([lines[:1], out], 0), 0, axis)
 
 
 def cumprod(x: TensorLike, axis: int | None = None, dtype: Any = None) -> Tensor:
@@ -80,11 +88,6 @@ def _in_front(x: Tensor, axis: int, count: int) -> Tensor:
     low = tuple(count if a == axis else 0 for a in range(x.ndim))
     zeros = (0,) * x.ndim
     return apply("pad", x, Tensor(1, x.dtype), low=low, high=zeros, interior=zeros)
-
-
-def _moved(x: Tensor, axis: int, count: int) -> Tensor:
-    """x moved on by ``count`` along an axis, with ones coming in."""
-    return _in_front(x[(*(slice(None),) * axis, slice(0, x.shape[axis] - count))], axis, count)
 
 
 def diff(

@@ -6,6 +6,7 @@ the scalar vocabulary or a short expression of several.
 
 from __future__ import annotations
 
+import builtins
 import math
 import operator
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from tilewright.functions.arguments import (
     operands_of,
     pointwise,
     together,
+    whole,
 )
+from tilewright.functions.types import finfo
 from tilewright.tensor import ArgumentError, DTypeError, Tensor, apply
 from tilewright.tensor.composite import composite
 
@@ -209,6 +212,10 @@ def _comparison(
     within = _binary(function, op, doc)
 
     def apply_to(x1: TensorLike, x2: TensorLike) -> Tensor:
+        if isinstance(x1, np.ndarray):
+            x1 = as_tensor(x1, function, "x1")
+        if isinstance(x2, np.ndarray):
+            x2 = as_tensor(x2, function, "x2")
         if isinstance(x1, Tensor) and _beyond(x2, x1.dtype):
             return from_constant(of_numbers(0, x2), bool_, x1.shape, function)
         if isinstance(x2, Tensor) and _beyond(x1, x2.dtype):
@@ -447,10 +454,31 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     x = as_tensor(x, "round")
     if x.dtype.is_complex:
         return apply("complex", round(real(x), decimals), round(imag(x), decimals))
-    if decimals == 0 or x.dtype.is_integer:
+    decimals = whole(decimals, "round", "decimals")
+    if decimals == 0 or (x.dtype.is_integer and decimals > 0):
         return _rint(x)
-    scale = 10.0**decimals
-    return divide(_rint(multiply(x, scale)), scale)
+    if x.dtype.is_integer:
+        return _rounded_integer(x, 10**-decimals)
+    if x.dtype.is_bool:
+        return _rint(x)  # says that there is none
+    scale = 10.0 ** builtins.min(builtins.abs(decimals), 308)
+    if decimals < 0:
+        if scale > 2 * finfo(x.dtype).max:  # nothing reaches half of one
+            return where(isfinite(x), copysign(0.0, x), x)
+        return multiply(_rint(divide(x, scale)), scale)
+    larger = multiply(x, scale)
+    return where(isfinite(larger), divide(_rint(larger), scale), x)  # so large a number has no such decimals
+
+
+def _rounded_integer(x: Tensor, unit: int) -> Tensor:
+    """Integers rounded to multiples of ``unit``, a power of 10, ties to even multiples."""
+    if unit > np.iinfo(x.dtype.name).max:
+        return multiply(x, 0)
+    count = floor_divide(x, unit)
+    rest = subtract(x, multiply(count, unit))
+    missing = subtract(unit, rest)
+    up = bitwise_or(greater(rest, missing), bitwise_and(equal(rest, missing), equal(remainder(count, 2), 1)))
+    return multiply(add(count, cast(up, x.dtype)), unit)
 
 
 @composite

@@ -12,8 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tilewright.core import dtype as dt
-from tilewright.core.integers import plain
-from tilewright.functions.arguments import Axes, TensorLike, axes_of, axis_of, cast, dtype_of, float_tensor
+from tilewright.functions.arguments import (
+    Axes,
+    TensorLike,
+    axes_of,
+    axis_of,
+    cast,
+    dtype_of,
+    float_tensor,
+    whole,
+)
 from tilewright.functions.creation import iota
 from tilewright.functions.custom import custom_vjp
 from tilewright.functions.elementwise import bitwise_or, conj, divide, equal, multiply, real, subtract, where
@@ -115,7 +123,9 @@ def _along(function: str, x: TensorLike, n: int | None, axis: int, norm: str) ->
     out = _operand(x, function, norm)
     at = axis_of(axis, out.ndim, function)
     doubled = function in ("irfft", "hfft")
-    points = n if n is not None else 2 * (out.shape[at] - 1) if doubled else out.shape[at]
+    points = (
+        whole(n, function, "n") if n is not None else 2 * (out.shape[at] - 1) if doubled else out.shape[at]
+    )
     _points(function, points)
     if function in ("rfft", "ihfft"):
         spectrum: Tensor = _halved(
@@ -127,12 +137,16 @@ def _along(function: str, x: TensorLike, n: int | None, axis: int, norm: str) ->
         half = sized(conj(out) if function == "hfft" else out, (points // 2 + 1,), (at,))
         signal: Tensor = _doubled(half, points, at, _SWAPPED[norm] if function == "hfft" else norm)
         return signal
-    whole: Tensor = _complex(sized(out, (points,), (at,)), (at,), norm, function == "ifft")
-    return whole
+    transformed: Tensor = _complex(sized(out, (points,), (at,)), (at,), norm, function == "ifft")
+    return transformed
 
 
 def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, norm: str) -> Tensor:
     out = _operand(x, function, norm)
+    if s is not None:
+        s = [whole(n, function, "s") for n in s]
+        if len(s) > out.ndim:
+            raise ShapeError(f"{function}: `s` {tuple(s)} names more axes than shape {out.shape} has")
     if axes is None:
         chosen = tuple(range(out.ndim) if s is None else range(out.ndim - len(s), out.ndim))
     else:
@@ -149,8 +163,8 @@ def _over(function: str, x: TensorLike, s: Sequence[int] | None, axes: Axes, nor
     _points(function, *sizes)
     if function in ("fftn", "ifftn"):
         out = sized(cast(out, _complex_of(out.dtype)), tuple(sizes), chosen)
-        whole: Tensor = _complex(out, chosen, norm, function == "ifftn")
-        return whole
+        transformed: Tensor = _complex(out, chosen, norm, function == "ifftn")
+        return transformed
     first, last = chosen[:-1], chosen[-1]
     if function == "rfftn":
         spectrum: Tensor = _halved(sized(out, tuple(sizes), chosen), last, norm)
@@ -271,9 +285,7 @@ def rfftfreq(n: int, d: float = 1.0, dtype: Any = dt.float32) -> Tensor:
 
 
 def _frequencies(n: int, d: float, dtype: Any, function: str) -> dt.DType:
-    n = plain(n)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ArgumentError(f"{function}: `n` is a positive integer, got {n!r}")
+    n = whole(n, function, "n", 1)
     if d == 0:
         raise ArgumentError(f"{function}: samples are not 0 apart (`d`)")
     kind = dtype_of(dt.float32 if dtype is None else dtype, function)

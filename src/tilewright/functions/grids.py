@@ -20,6 +20,7 @@ from tilewright.functions.arguments import (
     cast,
     dtype_of,
     shape_of,
+    whole,
 )
 from tilewright.functions.creation import arange, asarray, eye, from_numpy, iota, linspace, meshgrid
 from tilewright.functions.differences import cumulative_prod
@@ -100,7 +101,7 @@ def tri(n: int, m: int | None = None, k: int = 0, dtype: Any = dt.float32) -> Te
     >>> tri(2, 3, dtype="int64").tolist()
     [[1, 0, 0], [1, 1, 0]]
     """
-    shape = shape_of((n, n if m is None else m), "tri")
+    shape, k = shape_of((n, n if m is None else m), "tri"), whole(k, "tri", "k")
     k = min(max(k, -shape[0]), shape[1])
     return cast(less_equal(iota(shape, 1), add(iota(shape, 0), k)), dtype_of(dtype, "tri"))
 
@@ -114,13 +115,11 @@ def vander(x: TensorLike, N: int | None = None, increasing: bool = False) -> Ten
     x = as_tensor(x, "vander")
     if x.ndim != 1:
         raise ShapeError(f"vander: `x` is a vector, got shape {x.shape}")
-    count = x.size if N is None else int(N)
-    if count < 0:
-        raise ArgumentError(f"vander: `N` is not negative, got {count}")
+    count = x.size if N is None else whole(N, "vander", "N", 0)
     kind = dt.promote(x.dtype, dt.int64) if not x.dtype.is_inexact else x.dtype
     x = cast(x, kind)
     if not count:
-        return reshape(x[:0], (0,)) if not x.size else broadcast_to_shape(Tensor(0, kind), (x.size, 0))
+        return broadcast_to_shape(Tensor(0, kind), (x.size, 0))
     ones = broadcast_to_shape(Tensor(1, kind), (x.size, 1))
     if count == 1:
         return ones
@@ -141,6 +140,7 @@ def diag_embed(x: TensorLike, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     x = as_tensor(x, "diag_embed")
     if not x.ndim:
         raise ShapeError("diag_embed: needs at least 1 axis, got a tensor of rank 0")
+    offset = whole(offset, "diag_embed", "offset")
     n = x.shape[-1]
     side = n + abs(offset)
     # n + side + 1 apart in the flattened matrix lie the elements of a diagonal
@@ -174,7 +174,7 @@ def diag(v: TensorLike, k: int = 0) -> Tensor:
     >>> diag(Tensor([[1, 2], [3, 4]])).tolist()
     [1, 4]
     """
-    x = as_tensor(v, "diag", "v")
+    x, k = as_tensor(v, "diag", "v"), whole(k, "diag", "k")
     if x.ndim == 1:
         return diag_embed(x, k)
     if x.ndim != 2:
@@ -219,7 +219,7 @@ def fill_diagonal(x: TensorLike, value: TensorLike, wrap: bool = False) -> Tenso
 
 def diag_indices(n: int, ndim: int = 2) -> tuple[Tensor, ...]:
     """Indices of the main diagonal of a tensor with ``ndim`` axes of size n."""
-    return (arange(n),) * ndim
+    return (arange(whole(n, "diag_indices", "n", 0)),) * whole(ndim, "diag_indices", "ndim", 0)
 
 
 def diag_indices_from(arr: TensorLike) -> tuple[Tensor, ...]:
@@ -234,6 +234,9 @@ def diag_indices_from(arr: TensorLike) -> tuple[Tensor, ...]:
 
 
 def _triangle(n: int, k: int, m: int | None, upper: bool) -> tuple[Tensor, ...]:
+    function = "triu_indices" if upper else "tril_indices"
+    n, k = whole(n, function, "n", 0), whole(k, function, "k")
+    m = None if m is None else whole(m, function, "m", 0)
     mask = np.tri(n, n if m is None else m, k - 1 if upper else k, dtype=np.bool_)
     return tuple(Tensor(i.astype(np.int64)) for i in np.nonzero(~mask if upper else mask))
 

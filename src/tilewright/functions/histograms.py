@@ -5,6 +5,7 @@ An element's bin is found by a search among the edges, and counts are added by o
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from tilewright.functions.arguments import (
     concrete,
     float_tensor,
     is_scalar,
+    whole,
 )
 from tilewright.functions.creation import iota
 from tilewright.functions.differences import diff
@@ -60,13 +62,16 @@ def bincount(
         raise ShapeError(f"bincount: `x` is a vector, got shape {x.shape}")
     if not (x.dtype.is_integer or x.dtype.is_bool):
         raise DTypeError(f"bincount: `x` holds integers, got {x.dtype}; convert it with `.astype`")
-    if length is None:
+    minlength = whole(minlength, "bincount", "minlength", 0)
+    if length is not None:
+        length = whole(length, "bincount", "length", 0)
+    else:
         found = concrete(x, "bincount", "length")
         if found.size and int(found.min()) < 0:
             raise ArgumentError(
                 f"bincount: `x` holds {int(found.min())}; only non-negative integers are counted"
             )
-        length = np.maximum(minlength, int(found.max(initial=-1)) + 1).item()
+        length = builtins.max(minlength, int(found.max()) + 1 if found.size else 0)
     place = cast(x, dt.int64)
     inside = bitwise_and(greater_equal(place, 0), less(place, length))
     if weights is None:
@@ -119,18 +124,21 @@ def histogram_bin_edges(
         edges = np.histogram_bin_edges(found.astype(np.float64), bins, range)
         return Tensor(edges.astype(_edge_type(x).numpy))
     if isinstance(bins, (int, np.integer)):
-        if bins < 1:
-            raise ArgumentError(f"histogram: `bins` is positive, got {bins}")
+        bins = whole(bins, "histogram", "bins", 1)
         first, last = _ends(x, range, "histogram")
         step = divide(subtract(last, first), float(bins))
-        place = iota((int(bins) + 1,))
+        place = iota((bins + 1,))
         line = add(first, multiply(cast(place, dt.float64), step))
-        return cast(where(equal(place, int(bins)), last, line), _edge_type(x))
+        return cast(where(equal(place, bins), last, line), _edge_type(x))
     edges_given = as_tensor(bins, "histogram", "bins")
     if edges_given.ndim != 1 or edges_given.size < 2:
         raise ShapeError(
             f"histogram: `bins` is a number or a vector of 2 edges or more, got shape {edges_given.shape}"
         )
+    if not isinstance(bins, Tensor):  # elements of tensors are not read
+        given = edges_given.numpy()
+        if not (given[1:] >= given[:-1]).all():
+            raise ArgumentError("histogram: the edges in `bins` are in ascending order, without NaN")
     return edges_given
 
 
@@ -142,7 +150,8 @@ def _edge_type(x: Tensor) -> dt.DType:
 
 def _bin(x: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """The bin of each element, and whether it lies in one; the last bin includes its end."""
-    kind = dt.promote(x.dtype, edges.dtype) if edges.dtype.is_inexact or x.dtype.is_integer else edges.dtype
+    kind = dt.promote(x.dtype, edges.dtype)
+    kind = dt.int8 if kind.is_bool else kind
     x, edges = cast(x, kind), cast(edges, kind)
     last = edges[-1]
     inside = bitwise_and(greater_equal(x, edges[0]), less_equal(x, last))
@@ -202,6 +211,8 @@ def histogramdd(
         if points.ndim != 2:
             raise ShapeError(f"histogramdd: `sample` is [count, D], got shape {points.shape}")
         columns = list(unstack(points, 1))
+    if not columns:
+        raise ShapeError("histogramdd: points have at least 1 coordinate, got none")
     count, rank = columns[0].size, len(columns)
     each: Sequence[Any] = [bins] * rank if is_scalar(bins) else bins
     if len(each) != rank:

@@ -582,7 +582,7 @@ def nonzero(x: TensorLike, size: int | None = None, fill_value: int = 0) -> tupl
 
 def places_of(mask: Tensor, size: int, end: int) -> Tensor:
     """Where a mask of rank 1 is true, int64[size]: the first ``size`` places, ``end`` for those that are missing."""
-    if not isinstance(size, (int, np.integer)) or size < 0:
+    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
         raise ArgumentError(f"`size` is a non-negative integer, got {size!r}")
     n = mask.shape[0]
     if not n or not size:

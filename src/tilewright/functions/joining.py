@@ -6,7 +6,6 @@ All are compositions of the movements in ``movement.py`` and of reading at indic
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -24,6 +23,7 @@ from tilewright.functions.arguments import (
     common_shape,
     shape_of,
     tensors_of,
+    whole,
 )
 from tilewright.functions.elementwise import not_equal
 from tilewright.functions.indexing import take
@@ -90,13 +90,13 @@ def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     (3, 1)
     """
     x = as_tensor(x, "transpose")
-    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else tuple(axes))
+    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else axes)
 
 
 def rollaxis(x: TensorLike, axis: int, start: int = 0) -> Tensor:
     """Axis ``axis`` moved in front of axis ``start``; ``moveaxis`` says the same more clearly."""
     x = as_tensor(x, "rollaxis")
-    at = axis_of(axis, x.ndim, "rollaxis")
+    at, start = axis_of(axis, x.ndim, "rollaxis"), whole(start, "rollaxis", "start")
     if not -x.ndim <= start <= x.ndim:
         raise AxisError(f"rollaxis: `start` {start} is out of range for a tensor of rank {x.ndim}")
     to = start + x.ndim if start < 0 else start
@@ -121,7 +121,7 @@ def rot90(x: TensorLike, k: int = 1, axes: Sequence[int] = (0, 1)) -> Tensor:
     a, b = (axis_of(axis, x.ndim, "rot90", "axes") for axis in axes)
     if a == b:
         raise AxisError(f"rot90: `axes` {tuple(axes)} names an axis twice")
-    turns = operator.index(k) % 4
+    turns = whole(k, "rot90", "k") % 4
     if turns == 0:
         return flip(x, ())
     if turns == 2:
@@ -269,14 +269,14 @@ def array_split(x: TensorLike, indices_or_sections: Any, axis: int = 0) -> tuple
     x = as_tensor(x, "array_split")
     at = axis_of(axis, x.ndim, "array_split")
     size = x.shape[at]
-    if isinstance(indices_or_sections, (int, np.integer)):
-        count = int(indices_or_sections)
-        if count < 1:
-            raise ArgumentError(f"array_split: the number of parts is positive, got {count}")
+    if not isinstance(indices_or_sections, (Sequence, np.ndarray, Tensor)) or isinstance(
+        indices_or_sections, str
+    ):
+        count = whole(indices_or_sections, "array_split", "indices_or_sections", 1)
         each, extra = divmod(size, count)
         cuts = [i * each + min(i, extra) for i in range(1, count)]
     else:
-        cuts = [operator.index(i) for i in indices_or_sections]
+        cuts = [whole(i, "array_split", "indices_or_sections") for i in indices_or_sections]
     lead = (slice(None),) * at
     bounds = [None, *cuts, None]
     return tuple(x[(*lead, slice(a, b))] for a, b in pairwise(bounds))
@@ -322,8 +322,7 @@ def chunk(x: TensorLike, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """
     x = as_tensor(x, "chunk")
     at = axis_of(axis, x.ndim, "chunk")
-    if chunks < 1:
-        raise ArgumentError(f"chunk: `chunks` is positive, got {chunks}")
+    chunks = whole(chunks, "chunk", "chunks", 1)
     size = max(1, math.ceil(x.shape[at] / chunks))
     lead = (slice(None),) * at
     return tuple(x[(*lead, slice(i, i + size))] for i in range(0, max(x.shape[at], 1), size))
@@ -340,6 +339,7 @@ def narrow(x: TensorLike, axis: int, start: int, length: int) -> Tensor:
     """``length`` elements along ``axis`` from ``start`` on."""
     source = as_tensor(x, "narrow")
     at = axis_of(axis, source.ndim, "narrow")
+    start, length = whole(start, "narrow", "start"), whole(length, "narrow", "length")
     first = start + source.shape[at] if start < 0 else start
     if first < 0 or length < 0 or first + length > source.shape[at]:
         raise IndexingError(
@@ -442,7 +442,7 @@ def trim_zeros(filt: TensorLike, trim: str = "fb") -> Tensor:
     x = as_tensor(filt, "trim_zeros", "filt")
     if x.ndim != 1:
         raise ShapeError(f"trim_zeros: `filt` is a vector, got shape {x.shape}")
-    if not set(trim.lower()) <= {"f", "b"}:
+    if not isinstance(trim, str) or not set(trim.lower()) <= {"f", "b"}:
         raise ArgumentError(f"trim_zeros: `trim` consists of 'f' and 'b', got {trim!r}")
     kept = np.flatnonzero(not_equal(x, 0).numpy())
     first, last = (int(kept[0]), int(kept[-1]) + 1) if len(kept) else (x.size, 0)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from tilewright.core import dtype as dt
 from tilewright.core.dtype import DType
-from tilewright.core.integers import plain
 from tilewright.functions.arguments import (
     TensorLike,
     as_tensor,
@@ -18,6 +17,7 @@ from tilewright.functions.arguments import (
     cast,
     common_shape,
     dtype_of,
+    whole,
 )
 from tilewright.functions.elementwise import add, conj
 from tilewright.functions.movement import reshape
@@ -135,8 +135,8 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def tensordot(x1: TensorLike, x2: TensorLike, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Tensor:
     """Contraction over the last ``axes`` axes of x1 with the first of x2, or over the pairs of axes given."""
     a, b = as_tensor(x1, "tensordot", "x1"), as_tensor(x2, "tensordot", "x2")
-    axes = plain(axes)
-    if isinstance(axes, int):
+    if not isinstance(axes, (tuple, list)):
+        axes = whole(axes, "tensordot", "axes")
         if not 0 <= axes <= min(a.ndim, b.ndim):
             raise ShapeError(f"tensordot: `axes` {axes} is more than shapes {a.shape} and {b.shape} have")
         left, right = tuple(range(a.ndim - axes, a.ndim)), tuple(range(axes))

@@ -18,6 +18,7 @@ from tilewright.functions.arguments import (
     common_type,
     dtype_of,
     tensors_of,
+    whole,
 )
 from tilewright.functions.creation import arange
 from tilewright.functions.elementwise import multiply, subtract
@@ -37,7 +38,7 @@ def diagonal(x: TensorLike, offset: int = 0) -> Tensor:
     >>> diagonal(Tensor([[1, 2], [3, 4]])).tolist()
     [1, 4]
     """
-    x = as_tensor(x, "diagonal")
+    x, offset = as_tensor(x, "diagonal"), whole(offset, "diagonal", "offset")
     if x.ndim < 2:
         raise ShapeError(f"diagonal: `x` is a matrix or a stack of them, got shape {x.shape}")
     *lead, rows, columns = x.shape

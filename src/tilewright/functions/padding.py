@@ -150,7 +150,7 @@ def _ramp(x: Tensor, axis: int, low: int, high: int, ends: tuple[Any, Any]) -> T
         kind = x.dtype if x.dtype.is_inexact else Tensor(1.0, "float64").dtype
         start, share = cast(edge, kind), divide(cast(away, kind), float(width) or 1.0)
         ramp = add(start, multiply(share, subtract(cast(end, kind), start)))
-        return ramp if x.dtype.is_inexact else _truncated(ramp)
+        return _floored(ramp) if x.dtype.is_integer else ramp
 
     return _joined(
         x, axis, low, high, steps(low, _part(x, axis, 0, 1), ends[0], True),
@@ -158,11 +158,11 @@ def _ramp(x: Tensor, axis: int, low: int, high: int, ends: tuple[Any, Any]) -> T
     )  # fmt: skip
 
 
-def _truncated(ramp: Tensor) -> Tensor:
-    """Steps of a ramp between integers: rounding errors must not push 3 below 3 before the fraction is cut off."""
+def _floored(ramp: Tensor) -> Tensor:
+    """Steps of a ramp between integers, rounded down as NumPy does: rounding errors must not push 3 below 3 before that."""
     near = round(ramp)
     return apply(
-        "where", apply("lt", apply("abs", subtract(ramp, near)), _small(ramp)), near, apply("trunc", ramp)
+        "where", apply("lt", apply("abs", subtract(ramp, near)), _small(ramp)), near, apply("floor", ramp)
     )
 
 

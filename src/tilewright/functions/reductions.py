@@ -132,14 +132,14 @@ def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over ``axis``; NaN over nothing. Half types are summed and divided in float32."""
     x = float_tensor(x, "mean")
     axes = axes_of(axis, x.ndim, "mean")
-    total = _reduce("reduce_sum", _wide(x), axes, keepdims)
+    total = _reduce("reduce_sum", wide(x), axes, keepdims)
     count = _count(x, axes)
     if isinstance(count, int) and count and _exact(count):
         return cast(multiply(total, 1.0 / count), x.dtype)
     return cast(_divide_by_count(total, x, axes), x.dtype)
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """``x`` in a type whose sums do not overflow where their mean does not."""
     return cast(x, dt.float32) if x.dtype.bits < 32 else x
 
@@ -151,13 +151,14 @@ def _exact(count: int) -> bool:
 
 @composite
 def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """Variance over ``axis``: the sum of squared distances from the mean, divided by N - correction.
+    """Variance over ``axis``: the sum of squared distances from the mean, divided by N - correction. Real, also of complex
+    numbers.
 
     >>> var(Tensor([1.0, 2.0, 3.0, 4.0])).item()
     1.25
     """
     given = float_tensor(x, "var")
-    x = _wide(given)
+    x = wide(given)
     axes = axes_of(axis, x.ndim, "var")
     distance = subtract(x, mean(x, axes, keepdims=True)) if axes else subtract(x, x)
     if x.dtype.is_complex:
@@ -166,14 +167,16 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
     else:
         squared = multiply(distance, distance)
     total = _reduce("reduce_sum", squared, axes, keepdims)
-    return cast(_divide_by_count(total, x, axes, correction), given.dtype)
+    spread = _divide_by_count(total, x, axes, correction)
+    return spread if x.dtype.is_complex else cast(spread, given.dtype)
 
 
 @composite
 def std(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``: the square root of ``var``. Where all elements are equal, its gradient is 0."""
     x = float_tensor(x, "std")
-    return cast(root(var(_wide(x), axis, correction, keepdims)), x.dtype)
+    spread = root(var(wide(x), axis, correction, keepdims))
+    return spread if x.dtype.is_complex else cast(spread, x.dtype)
 
 
 def root(x: Tensor) -> Tensor:

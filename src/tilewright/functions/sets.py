@@ -356,16 +356,14 @@ def setxor1d(
     size: int | None = None,
     fill_value: Any = None,
 ) -> Tensor:
-    """The distinct elements that occur in exactly one of the two, in ascending order.
+    """The distinct elements that occur in exactly one of the two, in ascending order. A NaN equals no other, so each has its own.
 
     >>> setxor1d(Tensor([1, 2]), Tensor([2, 3])).tolist()
     [1, 3]
     """
     a, b = _two("setxor1d", ar1, ar2)
-    both = concat([a, b], 0)
-    values, _, _ = _within("setxor1d", both, both[:0], size, True)
-    once = not_equal(isin(values, a), isin(values, b))
-    if size is not None:
-        counts = unique(both, return_counts=True, size=both.size)[1]
-        once = bitwise_and(once, not_equal(counts, 0))
-    return _chosen(values, once, "setxor1d", size, fill_value)[0]
+    first, _, only_first = _within("setxor1d", a, b, size, True)
+    second, _, only_second = _within("setxor1d", b, a, size, True)
+    values, once = concat([first, second], 0), concat([only_first, only_second], 0)
+    order = argsort(values)
+    return _chosen(take(values, order, 0), take(once, order, 0), "setxor1d", size, fill_value)[0]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tilewright.core import dtype as dt
-from tilewright.functions.arguments import TensorLike, as_tensor, axis_of, cast, common_type
+from tilewright.functions.arguments import TensorLike, as_tensor, axis_of, cast, common_type, whole
 from tilewright.functions.elementwise import greater_equal, subtract, where
 from tilewright.functions.host import host_call
 from tilewright.functions.indexing import take, take_along_axis
@@ -135,7 +135,7 @@ def partition(x: TensorLike, kth: int | Sequence[int], axis: int | None = -1) ->
 def _check_kth(x: Tensor, kth: int | Sequence[int], axis: int | None, function: str) -> None:
     size = x.size if axis is None else x.shape[axis_of(axis, x.ndim, function)]
     for k in kth if isinstance(kth, (tuple, list)) else [kth]:
-        if not -size <= k < size:  # type: ignore[operator]
+        if not -size <= whole(k, function, "kth") < size:
             raise ArgumentError(f"{function}: `kth` {k} is out of range for an axis of size {size}")
 
 
@@ -168,6 +168,7 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True, sorted: bo
     """
     x = as_tensor(x, "topk")
     at = _sortable(x, axis, "topk")
+    k = whole(k, "topk", "k")
     if not 0 <= k <= x.shape[at]:
         raise ArgumentError(f"topk: `k` {k} is not between 0 and {x.shape[at]}, the size of axis {at}")
     order = argsort(x, at, descending=largest)[(*(slice(None),) * at, slice(0, k))]
@@ -184,6 +185,7 @@ def kthvalue(x: TensorLike, k: int, axis: int = -1, keepdims: bool = False) -> V
     """
     x = as_tensor(x, "kthvalue")
     at = _sortable(x, axis, "kthvalue")
+    k = whole(k, "kthvalue", "k")
     if not 1 <= k <= x.shape[at]:
         raise ArgumentError(f"kthvalue: `k` {k} is not between 1 and {x.shape[at]}, the size of axis {at}")
     order = argsort(x, at)[(*(slice(None),) * at, slice(k - 1, k))]

@@ -34,6 +34,7 @@ from tilewright.functions.elementwise import (
     floor,
     greater,
     greater_equal,
+    isfinite,
     isnan,
     less,
     less_equal,
@@ -50,7 +51,20 @@ from tilewright.functions.indexing import take_along_axis
 from tilewright.functions.linalg import matmul
 from tilewright.functions.movement import concat, expand_dims, moveaxis, permute_dims, reshape, squeeze
 from tilewright.functions.reductions import all as all_of
-from tilewright.functions.reductions import argmax, argmin, cumsum, max, mean, min, prod, sum
+from tilewright.functions.reductions import (
+    argmax,
+    argmin,
+    cumsum,
+    max,
+    mean,
+    min,
+    prod,
+    root,
+    std,
+    sum,
+    var,
+    wide,
+)
 from tilewright.functions.running import cummax
 from tilewright.functions.sorting import ValuesIndices, argsort, sort
 from tilewright.tensor import ArgumentError, DTypeError, ShapeError, Tensor
@@ -161,15 +175,27 @@ def _quantile(
     first = take_along_axis(ordered, low, -1)
     second = take_along_axis(ordered, clip(add(low, 1), 0, n - 1), -1)
     part = cast(broadcast_to_shape(share, shape), x.dtype)
-    between = where(
-        equal(first, second) | equal(part, 0), first, add(first, multiply(part, subtract(second, first)))
+    out = where(
+        equal(part, 1),
+        second,
+        where(equal(first, second) | equal(part, 0), first, _between(first, second, part)),
     )
-    out = where(equal(part, 1), second, between)
     if not leave_out:
         broken = isnan(ordered[..., n - 1 :])
         out = where(broken, math.nan, out)
     out = reshape(moveaxis(out, -1, 0), (*wanted.shape, *line.shape[:-1]))
     return reshape(out, (*wanted.shape, *kept)) if keepdims else out
+
+
+def _between(first: Tensor, second: Tensor, part: Tensor) -> Tensor:
+    """A number between two, ``part`` of the way from the first to the second, 0 < part < 1.
+
+    Where their distance is no finite number, because one of them is infinite or both are large, it is their weighted mean:
+    the median of 1 and infinity is infinite, that of -3e38 and 3e38 is 0.
+    """
+    way = subtract(second, first)
+    mean_of_both = add(multiply(first, subtract(1.0, part)), multiply(second, part))
+    return where(isfinite(way), add(first, multiply(part, way)), mean_of_both)
 
 
 def quantile(
@@ -293,10 +319,10 @@ def average(
             )
         w = reshape(w, tuple(d if a in axes else 1 for a, d in enumerate(x.shape)))
     kind = dt.promote(x.dtype, w.dtype) if w.dtype.is_inexact else x.dtype
-    x, w = cast(x, kind), broadcast_to_shape(cast(w, kind), x.shape)
+    x, w = wide(cast(x, kind)), broadcast_to_shape(wide(cast(w, kind)), x.shape)
     weight = sum(w, axis, keepdims=keepdims)
-    out = divide(sum(multiply(x, w), axis, keepdims=keepdims), weight)
-    return (out, weight) if returned else out
+    out = cast(divide(sum(multiply(x, w), axis, keepdims=keepdims), weight), kind)
+    return (out, cast(weight, kind)) if returned else out
 
 
 def var_mean(
@@ -305,22 +331,16 @@ def var_mean(
     """Variance and mean over ``axis``."""
     x = float_tensor(x, "var_mean")
     axes = axes_of(axis, x.ndim, "var_mean")
-    middle = mean(x, axes, keepdims=True)
-    squared = abs(subtract(x, middle))
-    count = math.prod(x.shape[a] for a in axes) - correction
-    spread = divide(
-        sum(multiply(squared, squared), axes, keepdims=keepdims), float(count) if count > 0 else 0.0
-    )
-    return spread, middle if keepdims else squeeze(middle, axes) if axes else middle
+    return var(x, axes, correction, keepdims), mean(x, axes, keepdims)
 
 
 def std_mean(
     x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean over ``axis``."""
-    spread, middle = var_mean(x, axis, correction, keepdims)
-    none = equal(spread, 0)
-    return where(none, 0, sqrt(where(none, 1, spread))), middle
+    x = float_tensor(x, "std_mean")
+    axes = axes_of(axis, x.ndim, "std_mean")
+    return std(x, axes, correction, keepdims), mean(x, axes, keepdims)
 
 
 def cov(
@@ -340,10 +360,23 @@ def cov(
     >>> cov(Tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
+    x = _all_variables(m, y, rowvar)
+    return cast(_cov(wide(x), bias, ddof, fweights, aweights), x.dtype)
+
+
+def _all_variables(m: TensorLike, y: TensorLike | None, rowvar: bool) -> Tensor:
     x = _variables(m, rowvar, "m")
-    if y is not None:
-        other = _variables(y, rowvar, "y")
-        x = concat([x, other], 0)
+    return x if y is None else concat([x, _variables(y, rowvar, "y")], 0)
+
+
+def _cov(
+    x: Tensor,
+    bias: bool = False,
+    ddof: int | None = None,
+    fweights: TensorLike | None = None,
+    aweights: TensorLike | None = None,
+) -> Tensor:
+    """``cov`` of variables [variables, observations] in a type whose sums do not overflow where their mean does not."""
     correction = float(ddof if ddof is not None else 0 if bias else 1)
     observations = x.shape[1]
     real = dt.float64 if x.dtype.name in ("float64", "complex128") else dt.float32
@@ -377,7 +410,7 @@ def _variables(x: TensorLike, rowvar: bool, name: str) -> Tensor:
         raise ShapeError(f"cov: `{name}` has at most 2 axes, got shape {x.shape}")
     if x.ndim < 2:
         return reshape(x, (1, x.size))
-    return x if rowvar or x.shape[0] == 1 else permute_dims(x, (1, 0))
+    return x if rowvar else permute_dims(x, (1, 0))
 
 
 def corrcoef(x: TensorLike, y: TensorLike | None = None, rowvar: bool = True) -> Tensor:
@@ -386,7 +419,12 @@ def corrcoef(x: TensorLike, y: TensorLike | None = None, rowvar: bool = True) ->
     >>> corrcoef(Tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])).tolist()
     [[1.0, -1.0], [-1.0, 1.0]]
     """
-    c = cov(x, y, rowvar)
+    given = _all_variables(x, y, rowvar)
+    return cast(_corrcoef(_cov(wide(given))), given.dtype)
+
+
+def _corrcoef(c: Tensor) -> Tensor:
+    """Correlations from covariances."""
     if not c.ndim:
         return divide(c, c)
     n = c.shape[0]
@@ -442,8 +480,9 @@ def nanmean(x: TensorLike, axis: Axes = None, dtype: object = None, keepdims: bo
         if dtype is None
         else cast(as_tensor(x, "nanmean"), dtype_of(dtype, "nanmean"))
     )
+    given, x = x.dtype, wide(x)
     zeroed, missing = _replaced(x, "nanmean", 0)
-    return divide(sum(zeroed, axis, keepdims=keepdims), _present(missing, x, axis, keepdims))
+    return cast(divide(sum(zeroed, axis, keepdims=keepdims), _present(missing, x, axis, keepdims)), given)
 
 
 def _present(missing: Tensor | None, x: Tensor, axis: Axes, keepdims: bool) -> Tensor:
@@ -461,6 +500,15 @@ def nanvar(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: 
     1.0
     """
     x = float_tensor(x, "nanvar")
+    return _as_real(_nanvar(wide(x), axis, correction, keepdims), x)
+
+
+def _as_real(spread: Tensor, x: Tensor) -> Tensor:
+    """A variance in the type of x, or the real one of complex numbers."""
+    return spread if x.dtype.is_complex else cast(spread, x.dtype)
+
+
+def _nanvar(x: Tensor, axis: Axes, correction: float, keepdims: bool) -> Tensor:
     zeroed, missing = _replaced(x, "nanvar", 0)
     count = _present(missing, x, axis, True)
     away = subtract(zeroed, divide(sum(zeroed, axis, keepdims=True), where(equal(count, 0), 1, count)))
@@ -474,9 +522,8 @@ def nanvar(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: 
 
 def nanstd(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis`` of the elements that are not NaN: the square root of ``nanvar``."""
-    spread = nanvar(x, axis, correction, keepdims)
-    none = equal(spread, 0)
-    return where(none, 0, sqrt(where(none, 1, spread)))
+    x = float_tensor(x, "nanstd")
+    return _as_real(root(_nanvar(wide(x), axis, correction, keepdims)), x)
 
 
 def _nan_extreme(

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core.diagnostics import printable
-from tilewright.core.files import FileFormatError, write_atomic
+from tilewright.core.files import FileFormatError, unreadable, write_atomic
 from tilewright.functions.creation import from_numpy
 from tilewright.tensor import Tensor
 
@@ -60,8 +60,7 @@ def mapped(path: str | os.PathLike[str]) -> memoryview:
                 return memoryview(b"")  # an empty file cannot be mapped
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileFormatError(f"cannot read {printable(str(path))}: {reason}") from None
+        raise unreadable(printable(str(path)), error) from None
 
 
 def header_of(data: bytes | memoryview, source: str) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from tilewright.core.diagnostics import printable
-from tilewright.core.files import FileFormatError, open_atomic
+from tilewright.core.files import FileFormatError, open_atomic, unreadable
 from tilewright.functions.creation import from_numpy
 from tilewright.io.npy import MAX_HEADER, array_of, encoded, header_of
 from tilewright.tensor import Tensor
@@ -48,7 +48,7 @@ def load_npz(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> dict[s
         raise
     except _BROKEN as error:
         if isinstance(error, OSError) and error.strerror:
-            raise FileFormatError(f"cannot read {source}: {error.strerror}") from None
+            raise unreadable(source, error) from None
         raise FileFormatError(
             f"{source}: not a sound .npz file: {printable(str(error)) or type(error).__name__}"
         ) from None

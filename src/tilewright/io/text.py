@@ -74,6 +74,7 @@ def _reason(message: str, numbers: list[int]) -> str:
     row = re.search(r"row (\d+)", message)
     line = f"line {numbers[min(int(row[1]), len(numbers) - 1)]}: " if row else ""
     text = re.sub(r" at row \d+(, column (\d+))?\.?", lambda m: f" in column {m[2]}" if m[2] else "", message)
+    text = text.partition("; use `usecols`")[0]  # which there is not here
     hint = "; a line of names at the top is left out with skiprows=1" if line == "line 1: " else ""
     return f"{line}{printable(text.splitlines()[0])[:200]}{hint}"
 

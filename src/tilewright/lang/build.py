@@ -19,6 +19,7 @@ from tilewright.core.diagnostics import Diagnostic, Label, Reporter, Span
 from tilewright.lang import program as lang
 from tilewright.lang.errors import error_for
 from tilewright.lang.syntax.parser import parse
+from tilewright.lang.vocabulary import DEVICES_HERE
 from tilewright.optim import lr_scheduler
 from tilewright.tensor import Tensor
 from tilewright.train import EarlyStop
@@ -34,7 +35,6 @@ __all__ = [
     "check_supported",
 ]
 
-DEVICES = ("auto", "cpu")
 PRECISIONS = ("fp32", "bf16", "fp16")
 FORMATS = ("safetensors",)
 
@@ -44,7 +44,7 @@ def check_supported(program: lang.Program) -> None:
     problems: dict[tuple[str, str, str], Diagnostic] = {}
     for run in program.runs:
         wishes = [
-            ("train", "device", run.train.device, DEVICES, run.train.span),
+            ("train", "device", run.train.device, DEVICES_HERE, run.train.span),
             ("train", "precision", run.train.precision, PRECISIONS, run.train.span),
         ]
         if run.export is not None:

@@ -6,6 +6,7 @@ looks at no data; `lang.dataset` does, with the program in hand.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tilewright.lang.load import Sources, load
 from tilewright.lang.model import check_model
 from tilewright.lang.program import (
     Activation,
+    BatchNorm,
     Component,
     Dataset,
     Evaluate,
@@ -337,6 +339,18 @@ class _RunChecker:
                 model.span,
                 help=["add a layer with weights, such as `dense`"],
             )
+        if model and body.values.get("batch") == 1:
+            alone = (
+                x for x in model.layers if isinstance(x, BatchNorm) and math.prod(x.input_shape[1:]) == 1
+            )
+            for layer in alone:
+                self.report.add(
+                    "KYN121",
+                    "`batchnorm` cannot train on batches of one row",
+                    body.spans["batch"],
+                    more=[Label(layer.span, "there is one value of each feature to normalise")],
+                    help=["use a larger `batch`, or `layernorm`"],
+                )
         if model and data and model.reads_indices and data.normalize:
             self.report.add(
                 "KYN121",

@@ -44,9 +44,16 @@ def find_data(dataset: Dataset) -> str:
             "KYN122",
             f'there is no data file "{written}"',
             (Label(dataset.source.span, "named here", True),),
-            notes=tuple(f"looked for {candidate}" for candidate in candidates),
+            notes=tuple(f"looked for {_described(candidate)}" for candidate in candidates),
         )
     )
+
+
+def _described(candidate: str) -> str:
+    """A path, and what is there when that is no file."""
+    if "\0" in candidate or not os.path.exists(candidate):
+        return candidate
+    return f"{candidate}, which is {'a directory' if os.path.isdir(candidate) else 'no regular file'}"
 
 
 def find_data_files(program: Program) -> dict[str, str]:

@@ -209,6 +209,7 @@ CHECKPOINT: Final[Mapping[str, Signature]] = {
 }
 
 DEVICES: Final = ("auto", "cpu", "cuda", "webgpu")
+DEVICES_HERE: Final = ("auto", "cpu")  # those that this version runs on
 PRECISIONS: Final = ("fp32", "fp16", "bf16")
 FORMATS: Final = ("safetensors", "torch", "onnx", "torchscript", "stablehlo")
 

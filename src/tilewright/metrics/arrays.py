@@ -13,7 +13,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def as_array(values: Any) -> Array:
     """The values as a NumPy array; a tensor is computed and read."""
-    return np.asarray(values.numpy() if hasattr(values, "numpy") else values)
+    array = np.asarray(values.numpy() if hasattr(values, "numpy") else values)
+    if array.dtype == object:
+        raise TypeError(f"a metric takes arrays of numbers or classes, got {type(values).__name__}")
+    return array
 
 
 def same_shape(name: str, predictions: Any, targets: Any) -> tuple[Array, Array]:

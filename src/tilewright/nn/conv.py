@@ -32,14 +32,16 @@ __all__ = [
 Sizes = int | tuple[int, ...]
 
 
-def per_axis(name: str, value: Sizes, axes: int) -> tuple[int, ...]:
-    """One number for each spatial axis; a single number stands for all."""
+def per_axis(name: str, value: Sizes, axes: int, least: int = 0) -> tuple[int, ...]:
+    """One number for each spatial axis, none below ``least``; a single number stands for all."""
     try:
         sizes = tuple(map(integer, value if isinstance(value, (tuple, list)) else (value,) * axes))
     except TypeError:
         sizes = ()
     if len(sizes) != axes:
         raise ValueError(f"{name}: expected one integer or {axes}, got {value!r}")
+    if min(sizes) < least:
+        raise ValueError(f"{name}: at least {least}, got {value!r}")
     return sizes
 
 
@@ -65,15 +67,18 @@ class _Convolution(Module):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
+        in_channels, out_channels, groups = per_axis(
+            f"{kind}: channels and groups", (in_channels, out_channels, groups), 3
+        )
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"{kind}: {in_channels} input and {out_channels} output channels do not divide into {groups} groups"
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = per_axis(f"{kind}: kernel_size", kernel_size, self.axes)
-        self.stride = per_axis(f"{kind}: stride", stride, self.axes)
-        self.dilation = per_axis(f"{kind}: dilation", dilation, self.axes)
+        self.kernel_size = per_axis(f"{kind}: kernel_size", kernel_size, self.axes, 1)
+        self.stride = per_axis(f"{kind}: stride", stride, self.axes, 1)
+        self.dilation = per_axis(f"{kind}: dilation", dilation, self.axes, 1)
         self.groups = groups
         self.padding: tuple[int, ...] | str
         if isinstance(padding, str):
@@ -219,8 +224,8 @@ class _Pool(Module):
     def __init__(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool) -> None:
         super().__init__()
         kind = type(self).__name__
-        self.kernel_size = per_axis(f"{kind}: kernel_size", kernel_size, self.axes)
-        self.stride = per_axis(f"{kind}: stride", kernel_size if stride is None else stride, self.axes)
+        self.kernel_size = per_axis(f"{kind}: kernel_size", kernel_size, self.axes, 1)
+        self.stride = per_axis(f"{kind}: stride", kernel_size if stride is None else stride, self.axes, 1)
         self.padding = per_axis(f"{kind}: padding", padding, self.axes)
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(f"{kind}: padding {padding} is more than half of the window {kernel_size}")
@@ -242,7 +247,7 @@ class _MaxPool(_Pool):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = per_axis(f"{type(self).__name__}: dilation", dilation, self.axes)
+        self.dilation = per_axis(f"{type(self).__name__}: dilation", dilation, self.axes, 1)
 
 
 class MaxPool1d(_MaxPool):

@@ -115,13 +115,13 @@ def ones_(tensor: Tensor) -> Tensor:
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Even spread with variance gain² · 2 / (fan in + fan out)."""
-    bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
+    bound = gain * math.sqrt(6.0 / max(sum(fans(tensor)), 1))
     return uniform_(tensor, -bound, bound)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Normal spread with variance gain² · 2 / (fan in + fan out)."""
-    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))))
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1)))
 
 
 def kaiming_uniform_(
@@ -142,7 +142,7 @@ def kaiming_normal_(
 def _fan(tensor: Tensor, mode: str) -> int:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"mode is 'fan_in' or 'fan_out', got {mode!r}")
-    return fans(tensor)[mode == "fan_out"]
+    return max(fans(tensor)[mode == "fan_out"], 1)  # 0 only where there is nothing to fill
 
 
 def _fill(tensor: Tensor, values: Tensor) -> Tensor:

@@ -378,6 +378,10 @@ class Module:
         not fit: `StateDictError` names every missing and unknown name (with `strict`) and every shape that
         differs.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"load_state_dict takes a table of tensors by name, got {type(state_dict).__name__}"
+            )
         own = self.state_dict()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]

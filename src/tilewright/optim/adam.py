@@ -47,7 +47,7 @@ class Adam(Optimizer):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": tuple(betas) if isinstance(betas, Iterable) else betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
@@ -57,7 +57,7 @@ class Adam(Optimizer):
 
     def _check(self, group: ParamGroup) -> None:
         super()._check(group)
-        if len(group["betas"]) != 2:
+        if not isinstance(group["betas"], (tuple, list)) or len(group["betas"]) != 2:
             raise ValueError(f"betas are two numbers, got {group['betas']!r}")
         for index, beta in enumerate(group["betas"]):
             share(f"betas[{index}]", beta)

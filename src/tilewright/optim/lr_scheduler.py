@@ -22,6 +22,10 @@ class LRScheduler(ABC):
     """Base of the schedules. A subclass gives each group's rate in `get_lr` from `last_epoch` and `base_lrs`."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"{type(self).__name__} sets the rates of an optimizer, got {type(optimizer).__name__}"
+            )
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])

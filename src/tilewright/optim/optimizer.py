@@ -174,7 +174,7 @@ class Optimizer(ABC):
                 raise ValueError("a parameter appears in more than one parameter group, or twice in one")
         if modes.trace is None:
             realize_tensors(params)  # initial values of all parameters in one program instead of one each
-        group = ParamGroup({**options, "params": params, "lr": float(options["lr"])})
+        group = ParamGroup({**options, "params": params, "lr": number("lr", options["lr"])})
         self._check(group)
         for param in params:
             self.state[param] = self._initial_state(group, param)
@@ -323,14 +323,22 @@ def cast(value: Scalar, dtype: DType) -> Any:
     return value.astype(dtype) if isinstance(value, Tensor) and value.dtype is not dtype else value
 
 
+def number(name: str, value: Any) -> float:
+    """A hyperparameter as a float. Raises `TypeError` for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is a number, got {value!r}") from None
+
+
 def non_negative(group: ParamGroup, *names: str) -> None:
     """Raise `ValueError` for a hyperparameter below 0 or NaN."""
     for name in names:
-        if name in group and not float(group[name]) >= 0:
+        if name in group and not number(name, group[name]) >= 0:
             raise ValueError(f"{name} must not be negative, got {group[name]}")
 
 
 def share(name: str, value: float) -> None:
     """Raise `ValueError` unless 0 <= value < 1."""
-    if not 0 <= value < 1:
+    if not 0 <= number(name, value) < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {value}")

@@ -228,20 +228,27 @@ def _reduce(v: Value) -> Value | None:
     if x.op == v.op:
         kept = [a for a in range(len(x.inputs[0].shape)) if a not in x["axes"]]
         return make(v.op, x.inputs, axes=tuple(sorted((*x["axes"], *[kept[a] for a in axes]))))
-    if is_static(x.shape) and x.op == "broadcast" and not x.inputs[0].shape and product(x.shape):
-        c = x.inputs[0]
-        count = product([x.shape[a] for a in axes])
-        if v.op in ("reduce_max", "reduce_min"):
-            return broadcast_to(c, v.shape)
-        if (
-            v.op == "reduce_sum"
-            and not (c.dtype.is_float and c.dtype.bits == 16)
-            and (count < 1 << 24 or not c.dtype.is_float)
-        ):
-            if c.dtype.is_integer:  # sums wrap around, and so may the number of terms
-                count = int(np.asarray(count % (1 << c.dtype.bits), np.uint64).astype(c.dtype.numpy))
-            return broadcast_to(make("mul", [c, constant(count, c.dtype)]), v.shape)
+    if is_static(x.shape) and x.op == "broadcast" and product(x.shape):
+        return _reduce_repeated(v, x)
     return None
+
+
+def _reduce_repeated(v: Value, x: Value) -> Value | None:
+    """A reduction over axes along which elements are repeated: the sum is a product with their number, which is nearer to the
+    sum than adding up so many terms of one size. Sums of half types stay, for their accumulator's sake."""
+    c = x.inputs[0]
+    lead = len(x.shape) - len(c.shape)
+    count = product([x.shape[a] for a in v["axes"] if a < lead or c.shape[a - lead] == 1])
+    summed = v.op == "reduce_sum" and not (c.dtype.is_float and c.dtype.bits == 16)
+    if count == 1 or not (summed or v.op in ("reduce_max", "reduce_min")):
+        return None
+    own = tuple(a - lead for a in v["axes"] if a >= lead)
+    once = simplify(make(v.op, [c], axes=own)) if own else c
+    if summed:
+        if c.dtype.is_integer:  # sums wrap around, and so may the number of terms
+            count = int(np.asarray(count % (1 << c.dtype.bits), np.uint64).astype(c.dtype.numpy))
+        once = make("mul", [once, broadcast_to(constant(count, c.dtype), once.shape)])
+    return broadcast_to(once, v.shape)
 
 
 def _first(v: Value) -> Value | None:

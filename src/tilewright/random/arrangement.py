@@ -121,6 +121,12 @@ def choice(
         raise ShapeError(
             f"choice: `p` has one probability for each of {count} elements, got shape {weights.shape}"
         )
+    if weights is not None and not isinstance(p, Tensor) and count:  # elements of tensors are not read
+        given = weights.numpy()
+        if not ((given >= 0).all() and 0 < given.sum() < math.inf):
+            raise ArgumentError(
+                "choice: `p` holds probabilities, none of them negative and not all of them 0"
+            )
     drawn = key_of(key, generator, "choice")
     if weights is None and replace:
         index = randint(0, max(count, 1), sizes, key=drawn)

@@ -183,6 +183,8 @@ def dirichlet(
     alpha = as_tensor(concentration, "dirichlet", "concentration")
     if alpha.ndim < 1:
         raise ShapeError("dirichlet: `concentration` has a last axis, that of the vectors, got rank 0")
+    if not alpha.shape[-1]:
+        raise ShapeError(f"dirichlet: the vectors have at least 1 element, got shape {alpha.shape}")
     kind = float_type(dtype, "dirichlet", [alpha])
     wide = dt.float64 if kind is dt.float64 else dt.float32
     stack = result_shape("dirichlet", {"concentration": alpha[..., 0]}, shape)

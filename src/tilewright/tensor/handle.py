@@ -601,7 +601,10 @@ def literal(data: Any, dtype: DType | None) -> Value:
         and not isinstance(data, np.generic)
         and not _is_signed_nan(data)
     ):
-        return constant(data, dtype or dt.of_scalar(data))
+        try:
+            return constant(data, dtype or dt.of_scalar(data))
+        except OverflowError:
+            raise ArgumentError(_too_large(data, dtype or dt.of_scalar(data))) from None
     array = to_array(data, dtype)
     return lazy.leaf(Buffer.from_numpy(array, copy=True), dt.from_numpy(array.dtype), array.shape)
 
@@ -635,13 +638,50 @@ def to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             array = array.astype(np.float32)
         elif array.dtype == np.complex128 and dtype is None and not _has_numpy(data):
             array = array.astype(np.complex64)
+    if array.dtype == object and (number := _unbounded(data)) is not None:
+        if dtype is None or not dtype.is_inexact:
+            raise ArgumentError(_too_large(number, dtype or dt.int64))
+        try:
+            array = np.asarray(_plain(data), np.float64)
+        except OverflowError:
+            raise ArgumentError(_too_large(number, dtype)) from None
     if array.dtype == object or (array.dtype.kind in "SUVMm" and array.dtype.isbuiltin != 2):
         raise DTypeError(f"tensor: {_describe(data)} does not hold numbers of a supported type")
     if dtype is not None and array.dtype != dtype.numpy:
+        if dtype.is_integer and array.dtype.kind in "iu" and array.size and not _is_array(data):
+            low, high = _bounds(dtype)  # what a program writes down is meant; elements that are computed wrap
+            for extreme in (int(array.min()), int(array.max())):
+                if not low <= extreme <= high:
+                    raise ArgumentError(_too_large(extreme, dtype))
         array = cast_numpy(array, dtype)
     else:
         array = array.astype(dt.from_numpy(array.dtype).numpy, copy=False)
     return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _is_array(data: Any) -> bool:
+    return isinstance(data, (Tensor, np.ndarray, np.generic))
+
+
+def _bounds(dtype: DType) -> tuple[int, int]:
+    low = -(1 << dtype.bits - 1) if dtype.kind == "i" else 0
+    return low, low + (1 << dtype.bits) - 1
+
+
+def _too_large(number: int | float | complex, dtype: DType) -> str:
+    """What is wrong with a Python number that a type cannot hold."""
+    shown = number if not isinstance(number, int) or abs(number) < 10**40 else "an integer of so many digits"
+    if not dtype.is_integer:
+        return f"tensor: {shown} is outside the range of {dtype}"
+    low, high = _bounds(dtype)
+    return f"tensor: {shown} is outside the range of {dtype} ({low} to {high})"
+
+
+def _unbounded(data: Any) -> int | None:
+    """An integer in nested sequences that no type holds."""
+    if isinstance(data, (list, tuple)):
+        return next((found for d in data if (found := _unbounded(d)) is not None), None)
+    return data if isinstance(data, int) and not -(1 << 63) <= data < 1 << 64 else None
 
 
 def _plain(data: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core.diagnostics import TilewrightError, join_names, printable
-from tilewright.core.files import check_writable
+from tilewright.core.files import FileFormatError, check_writable
 from tilewright.interop.safetensors import load_file, save_file
 from tilewright.version import __version__
 
@@ -97,8 +97,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        file = load_file(self.path)
         advice = f"remove {self.path} to start afresh, or give the checkpoint another path"
+        try:
+            file = load_file(self.path)
+        except FileFormatError as error:
+            raise CheckpointError(f"{error}; {advice}") from None
         if file.metadata.get("format") != "tilewright.checkpoint":
             raise CheckpointError(f"{self.path} is not a checkpoint; {advice}")
         try:
