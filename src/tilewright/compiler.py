@@ -47,7 +47,8 @@ from tilewright.lower.settled import hoist, settled_values
 from tilewright.passes.pipeline import run_passes
 from tilewright.recipes.machine import Machine
 from tilewright.recipes.tuned import database_path, read_choices
-from tilewright.runtime import jit
+from tilewright.runtime import brief, jit
+from tilewright.runtime.brief import Brief
 from tilewright.runtime.buffers import Buffer, size_class
 from tilewright.runtime.program import Program
 from tilewright.runtime.steps import ArrayRef, Choice, HostStep, Launch, Loop, Segment
@@ -291,6 +292,15 @@ class Executable:
                 self._results.append((True, plan.taken[first[v]]))
             else:
                 self._results.append((False, slot[first[v]]))
+        self._in_order = self._results == [(False, k) for k in range(len(plan.fresh))]
+        self._record: Brief | None = None  # of runs in one builtin, once there was a run
+        self._run_briefly = brief.function() if self._fits_in_one() else None
+
+    def _fits_in_one(self) -> bool:
+        """Whether a run is one native call that takes the inputs and makes the outputs, and is over soon."""
+        if self.sizes or self.donated or self.preparation is not None or self.fallbacks or not self.brief:
+            return False
+        return self.program.slots == 1 + len(self.inputs) + len(self._fresh)
 
     def prepare(self, buffers: Sequence[Buffer]) -> list[Buffer]:
         """What settled inputs alone decide, such as weights laid out for products: for ``run`` with the same inputs there."""
@@ -299,6 +309,21 @@ class Executable:
         kept = [Buffer.of_size(size_class(n), n // dtype.itemsize, dtype) for n, dtype in self._kept]
         self._prepare.run([b.address for b in (*buffers, *kept)])
         return kept
+
+    def compute(self, buffers: list[Buffer]) -> list[Buffer]:
+        """``run`` of a program of known sizes, in one builtin where that is possible."""
+        if self._run_briefly is None:
+            return self.run(buffers)
+        if self._record is not None:
+            fresh = self._run_briefly(self._record.address, buffers)
+            if fresh is not None:
+                return fresh if self._in_order else [buffers[k] if given else fresh[k] for given, k in self._results]
+        computed = self.run(buffers)
+        if self._record is None:
+            sizes = [(size, total, dtype) for size, total, dtype in self._fresh if isinstance(total, int)]
+            self._record = Brief(self.program, len(self.inputs), sizes)
+        self._record.arm()
+        return computed
 
     def run(
         self,

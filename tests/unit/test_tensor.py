@@ -27,24 +27,26 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     real = compiler.compile
     saved = execute._programs.copy()
     execute._programs.clear()
+    execute._of_templates.clear()
     execute._written_out.clear()
 
     def counting(inputs, outputs, *rest):
         count.compiled += 1
         count.outputs.append(len(outputs))
         executable = real(inputs, outputs, *rest)
-        run = executable.run
+        compute = executable.compute
 
         class Counted:
-            def run(self, buffers):
+            def compute(self, buffers):
                 count.runs += 1
-                return run(buffers)
+                return compute(buffers)
 
         return Counted()
 
     monkeypatch.setattr(compiler, "compile", counting)
     yield count
     execute._programs.clear()
+    execute._of_templates.clear()
     execute._programs.update(saved)
 
 

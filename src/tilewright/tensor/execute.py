@@ -37,6 +37,7 @@ __all__ = [
     "UnboundLeaf",
     "changes",
     "evaluate",
+    "evaluate_packed",
     "is_varying",
     "leaf_buffer",
     "plan",
@@ -260,9 +261,37 @@ def _scalar(number: float, dtype: DType) -> Buffer:
     return Buffer.from_numpy(np.asarray(number, dtype.numpy))
 
 
+_of_templates: dict[Template, tuple[Any, Program]] = {}  # with the settings they are compiled under
+_UNKNOWN: tuple[Any, Any] = None, None
+
+
+def evaluate_packed(value: Value, packed: Packed) -> Buffer:
+    """The memory of one packed value. Where its operands are computed, the template tells the program without a plan."""
+    template, operands = packed
+    buffers: list[Buffer] = []
+    for operand in operands:
+        buffer = operand.buffer
+        if buffer is None:
+            if operand.packed is not None or not is_varying(operand):
+                return evaluate(plan([value]))[0]
+            buffer = leaf_buffer(operand)
+        buffers.append(buffer)
+    compilation, ready = _of_templates.get(template, _UNKNOWN)
+    if compilation is settings.compilation and len({*operands}) == len(operands):
+        return ready.executable.compute(buffers)[0]  # type: ignore[no-any-return]
+    planned = plan([value])
+    ready = program(planned)
+    # Operands that are one value, or constants of a program, make programs of their own.
+    if planned.leaves == [*operands] and ready.executable is not None and not ready.sizes:
+        while len(_of_templates) >= CACHE_LIMIT:
+            _of_templates.pop(next(iter(_of_templates)), None)
+        _of_templates[template] = settings.compilation, ready
+    return evaluate(planned)[0]
+
+
 def evaluate(planned: Plan) -> list[Buffer]:
     """Run a plan: one buffer per output."""
     ready = program(planned)
     buffers = [leaf_buffer(leaf) for leaf in planned.leaves]
-    computed = ready.executable.run(buffers) if ready.executable is not None else []
+    computed = ready.executable.compute(buffers) if ready.executable is not None else []
     return [buffers[r] if r >= 0 else computed[~r] for r in ready.results]

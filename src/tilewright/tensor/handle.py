@@ -326,7 +326,7 @@ class Tensor(Methods):
     def realize(self) -> Tensor:
         """Compute the elements now, without copying them out. Returns the tensor itself."""
         if self._value.buffer is None:
-            lazy.realize_tensors((self,))
+            lazy.realize(self)
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -344,7 +344,7 @@ class Tensor(Methods):
             lazy.check_usable(self)
         buffer = self._value.buffer
         if buffer is None:
-            lazy.realize_tensors((self,))
+            lazy.realize(self)
             buffer = self._value.buffer
         return buffer  # type: ignore[no-any-return]
 

@@ -35,6 +35,7 @@ __all__ = [
     "enroll",
     "handles_of",
     "leaf",
+    "realize",
     "realize_tensors",
     "register_role",
     "role_of",
@@ -131,6 +132,16 @@ class Group:
             for r in self.members
             if (t := r()) is not None and t._group is not None and find(t._group) is self
         ]
+
+    def is_alone(self, tensor: Tensor) -> bool:
+        """Whether nobody holds another of its tensors."""
+        if self.parent is not None or tensor._trace is not None or modes.trace is not None:
+            return False
+        for member in self.members:
+            other = member()
+            if other is not tensor and other is not None:
+                return False
+        return True
 
     def add(self, tensor: Tensor) -> None:
         if len(self.members) >= self.limit:
@@ -258,6 +269,24 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
     drop_computed(groups)
 
 
+def realize(tensor: Tensor) -> None:
+    """``realize_tensors`` of one that is pending, by the short way where nobody holds another of its group."""
+    group, value = tensor._group, tensor._value
+    packed = value.packed
+    if packed is None or group is None or not group.is_alone(tensor):
+        realize_tensors((tensor,))
+        return
+    try:
+        value.buffer = execute.evaluate_packed(value, packed)
+    except execute.UnboundLeaf:
+        raise traced() from None
+    settle(tensor)
+    if len(group.members) == 1:
+        group.clear()
+    else:
+        drop_computed((group,))
+
+
 def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
     """The groups of pending tensors, and the others in them that somebody still holds."""
     if len(wanted) == 1:
@@ -278,10 +307,6 @@ def drop_computed(groups: Iterable[Group]) -> None:
 
 
 def _compute(tensors: list[Tensor]) -> None:
-    if len(tensors) == 1 and (value := tensors[0]._value).packed is not None:
-        (value.buffer,) = execute.evaluate(execute.plan([value]))
-        settle(tensors[0])
-        return
     values = list(dict.fromkeys(t._value for t in tensors))
     planned = execute.plan(values)
     for value, buffer in zip(values, execute.evaluate(planned), strict=True):
