@@ -317,7 +317,11 @@ class Executable:
         if self._record is not None:
             fresh = self._run_briefly(self._record.address, buffers)
             if fresh is not None:
-                return fresh if self._in_order else [buffers[k] if given else fresh[k] for given, k in self._results]
+                return (
+                    fresh
+                    if self._in_order
+                    else [buffers[k] if given else fresh[k] for given, k in self._results]
+                )
         computed = self.run(buffers)
         if self._record is None:
             sizes = [(size, total, dtype) for size, total, dtype in self._fresh if isinstance(total, int)]

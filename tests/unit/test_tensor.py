@@ -27,7 +27,6 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     real = compiler.compile
     saved = execute._programs.copy()
     execute._programs.clear()
-    execute._of_templates.clear()
     execute._written_out.clear()
 
     def counting(inputs, outputs, *rest):
@@ -46,7 +45,6 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     monkeypatch.setattr(compiler, "compile", counting)
     yield count
     execute._programs.clear()
-    execute._of_templates.clear()
     execute._programs.update(saved)
 
 

@@ -314,10 +314,11 @@ def forget_history(value: Value) -> None:
     """Let a computed value (its elements lie in ``buffer``) go of the graph below it, so that a loop does not keep the graphs
     of all its rounds. Only for values through which nothing will be differentiated. Values that ``keep_history`` named
     stay as they are."""
-    packed = value.packed
-    if packed is not None:
-        value.op, value.attrs = packed[0].result
+    if value.packed is not None:  # it is in no table: a leaf from now on
+        type = value.type
+        value.op = "input"
         value.inputs = ()
+        value.attrs = (("id", next(leaf_ids)), ("dtype", type.dtype), ("shape", type.shape))
         value.packed = None
     elif value.inputs and value not in _kept:
         key = (value.op, value.inputs, value.attrs)

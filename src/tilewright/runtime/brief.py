@@ -40,9 +40,7 @@ class Brief:
 
     __slots__ = ("_compilation", "_keep", "_memory", "_program", "address")
 
-    def __init__(
-        self, program: Program, given: int, sizes: Sequence[tuple[int, int, np.dtype[Any]]]
-    ) -> None:
+    def __init__(self, program: Program, given: int, sizes: Sequence[tuple[int, int, np.dtype[Any]]]) -> None:
         self._program = program
         self._compilation = settings.compilation
         self._keep: list[Any] = []
@@ -104,7 +102,12 @@ def _source(at: Offsets) -> str:
         version = c.load(word("assumed", "ptr"), 8 * assumptions.VERSION, "i64")
         c.unless("eq", version, word("version"), otherwise, "i64")
 
-    none, made, slots, counters = word("none", "ptr"), word("made"), word("slots", "ptr"), word("counters", "ptr")
+    none, made, slots, counters = (
+        word("none", "ptr"),
+        word("made"),
+        word("slots", "ptr"),
+        word("counters", "ptr"),
+    )
     as_it_was("other")
     results = c.call("@PyList_New", f"i64 {made}")
     c.unless("ne", results, "null", "failed")

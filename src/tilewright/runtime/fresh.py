@@ -27,7 +27,9 @@ def offsets() -> Offsets | None:
     return builtin.slot_offsets({Buffer: Buffer.__slots__, Memory: ("address",)})
 
 
-def fresh_row(size: int, count: int, dtype: np.dtype[np.generic], slot: int, keep: Callable[[object], object]) -> Sequence[int]:
+def fresh_row(
+    size: int, count: int, dtype: np.dtype[np.generic], slot: int, keep: Callable[[object], object]
+) -> Sequence[int]:
     """The words of a row: `count` elements of `dtype` in memory of a size class. `keep` is given what has to live as long."""
     at = offsets()
     assert at is not None

@@ -26,7 +26,7 @@ __all__ = ["composite"]
 P = ParamSpec("P")
 CACHE_LIMIT = 256  # templates kept per function; the oldest go first
 _INTEGERS = {int}
-_EXACT = frozenset((int, bool, str, type(None), type(...), DType))
+_EXACT: frozenset[type] = frozenset((int, bool, str, type(None), type(...), DType))
 
 
 class _Recipe:

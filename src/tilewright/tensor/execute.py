@@ -28,8 +28,9 @@ from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.graph.template import Template
+from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import leaving
+from tilewright.tensor import leaving, numbering
 
 __all__ = [
     "Packed",
@@ -37,7 +38,6 @@ __all__ = [
     "UnboundLeaf",
     "changes",
     "evaluate",
-    "evaluate_packed",
     "is_varying",
     "leaf_buffer",
     "plan",
@@ -180,14 +180,24 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
     gifts = tuple(sorted(donated.items())) if donated else ()
     key = (planned.signature, gifts, tuple(settled), settings.compilation)
     with _lock:
-        found = _programs.get(key)
+        found = _known(key)
         if found is not None:
-            _programs.move_to_end(key)
             return found
         made = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
         while len(_programs) > CACHE_LIMIT:
             _programs.popitem(last=False)
         return made
+
+
+def _known(key: tuple[Any, ...]) -> Program | None:
+    """A compiled program, which is then the last one used."""
+    found = _programs.get(key)
+    if found is not None:
+        try:  # noqa: SIM105 - `suppress` costs as much as the rest
+            _programs.move_to_end(key)
+        except KeyError:  # another thread has dropped it meanwhile
+            pass
+    return found
 
 
 def _compile(
@@ -196,6 +206,7 @@ def _compile(
     """The program of a plan, which is that of the graph written out: there may be one already, since values are packed or not
     by how they came about. ``rest`` is of the key what does not depend on the graph."""
     leaving.install()  # native code is about to be made anyway
+    _install()
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)
@@ -249,6 +260,13 @@ def _compile(
     return made
 
 
+@builtin.once
+def _install() -> None:
+    outline = numbering.function(is_varying)
+    if outline is not None:
+        _outline.append(outline)
+
+
 def leaf_buffer(leaf: Value) -> Buffer:
     """The memory of a leaf; a constant that became a leaf gets its own small buffer."""
     if leaf.buffer is not None:
@@ -261,37 +279,19 @@ def _scalar(number: float, dtype: DType) -> Buffer:
     return Buffer.from_numpy(np.asarray(number, dtype.numpy))
 
 
-_of_templates: dict[Template, tuple[Any, Program]] = {}  # with the settings they are compiled under
-_UNKNOWN: tuple[Any, Any] = None, None
+_outline: list[numbering.Outline] = []  # the short way to a plan's signature, once there is native code
 
 
-def evaluate_packed(value: Value, packed: Packed) -> Buffer:
-    """The memory of one packed value. Where its operands are computed, the template tells the program without a plan."""
-    template, operands = packed
-    buffers: list[Buffer] = []
-    for operand in operands:
-        buffer = operand.buffer
-        if buffer is None:
-            if operand.packed is not None or not is_varying(operand):
-                return evaluate(plan([value]))[0]
-            buffer = leaf_buffer(operand)
-        buffers.append(buffer)
-    compilation, ready = _of_templates.get(template, _UNKNOWN)
-    if compilation is settings.compilation and len({*operands}) == len(operands):
-        return ready.executable.compute(buffers)[0]  # type: ignore[no-any-return]
-    planned = plan([value])
-    ready = program(planned)
-    # Operands that are one value, or constants of a program, make programs of their own.
-    if planned.leaves == [*operands] and ready.executable is not None and not ready.sizes:
-        while len(_of_templates) >= CACHE_LIMIT:
-            _of_templates.pop(next(iter(_of_templates)), None)
-        _of_templates[template] = settings.compilation, ready
-    return evaluate(planned)[0]
-
-
-def evaluate(planned: Plan) -> list[Buffer]:
-    """Run a plan: one buffer per output."""
-    ready = program(planned)
-    buffers = [leaf_buffer(leaf) for leaf in planned.leaves]
+def evaluate(outputs: list[Value]) -> list[Buffer]:
+    """Compute values: one buffer for each."""
+    found = _outline[0](outputs) if _outline else None
+    if found is not None:
+        signature, leaves = found
+        ready = _known((signature, (), (), settings.compilation))
+    if found is None or ready is None:
+        planned = plan(outputs)
+        leaves = planned.leaves
+        ready = program(planned)
+    buffers = [leaf.buffer or leaf_buffer(leaf) for leaf in leaves]
     computed = ready.executable.compute(buffers) if ready.executable is not None else []
     return [buffers[r] if r >= 0 else computed[~r] for r in ready.results]

@@ -14,6 +14,7 @@ import itertools
 import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,10 @@ class Deferred:
 
 def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A fresh leaf over memory that holds computed elements."""
-    return leaf_of(buffer, TensorType(dtype, shape))
+    return leaf_of(buffer, _type(dtype, shape))
+
+
+_type = lru_cache(maxsize=1024)(TensorType)  # making one costs more than the leaf
 
 
 def leaf_of(buffer: Buffer, type: TensorType) -> Value:
@@ -130,11 +134,12 @@ class Group:
         return [
             t
             for r in self.members
-            if (t := r()) is not None and t._group is not None and find(t._group) is self
+            if (t := r()) is not None
+            and (t._group is self or (t._group is not None and find(t._group) is self))
         ]
 
     def is_alone(self, tensor: Tensor) -> bool:
-        """Whether nobody holds another of its tensors."""
+        """Whether nobody holds another of its tensors, and no function is being traced."""
         if self.parent is not None or tensor._trace is not None or modes.trace is not None:
             return False
         for member in self.members:
@@ -247,7 +252,7 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
             continue
         if tensor._trace is not modes.trace:
             check_usable(tensor)
-        if all(t is not tensor for t in wanted):
+        if not wanted or all(t is not tensor for t in wanted):
             wanted.append(tensor)
     if not wanted:
         return
@@ -270,29 +275,29 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
 
 
 def realize(tensor: Tensor) -> None:
-    """``realize_tensors`` of one that is pending, by the short way where nobody holds another of its group."""
+    """``realize_tensors`` of a pending one, by the short way where nobody holds another of its group."""
     group, value = tensor._group, tensor._value
-    packed = value.packed
-    if packed is None or group is None or not group.is_alone(tensor):
+    if value.packed is None or group is None or not group.is_alone(tensor):
         realize_tensors((tensor,))
         return
     try:
-        value.buffer = execute.evaluate_packed(value, packed)
+        (value.buffer,) = execute.evaluate([value])
     except execute.UnboundLeaf:
         raise traced() from None
     settle(tensor)
     if len(group.members) == 1:
         group.clear()
-    else:
+    else:  # another thread may have added some meanwhile
         drop_computed((group,))
 
 
 def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
     """The groups of pending tensors, and the others in them that somebody still holds."""
     if len(wanted) == 1:
-        group = wanted[0]._group
-        if group is not None and group.parent is None and len(group.members) == 1:
-            return [group], []
+        (tensor,) = wanted
+        group = tensor._group
+        if group is not None and group.parent is None:
+            return [group], [t for t in group.live() if t is not tensor]
     groups = list({id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}.values())
     asked = {id(t) for t in wanted}
     return groups, [t for g in groups for t in g.live() if id(t) not in asked]
@@ -307,9 +312,8 @@ def drop_computed(groups: Iterable[Group]) -> None:
 
 
 def _compute(tensors: list[Tensor]) -> None:
-    values = list(dict.fromkeys(t._value for t in tensors))
-    planned = execute.plan(values)
-    for value, buffer in zip(values, execute.evaluate(planned), strict=True):
+    values = list(dict.fromkeys([t._value for t in tensors]))
+    for value, buffer in zip(values, execute.evaluate(values), strict=True):
         value.buffer = buffer
     settle_all(tensors)
 
@@ -320,7 +324,7 @@ def settle_all(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         settle(tensor, fresh)
     for value in fresh:
-        if is_kept(value):  # interned for good: other graphs must find it as it was
+        if value.inputs and is_kept(value):  # interned for good: other graphs must find it as it was
             value.buffer = None
 
 
@@ -330,6 +334,10 @@ def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
     tensor._chain = 0
     value = tensor._value
     if not tensor._requires_grad:
+        if value.packed is not None:
+            forget_history(value)
+        if value.op == "input":
+            return
         known = None if fresh is None else fresh.get(value)
         if known is None:
             known = leaf_of(value.buffer, value.type)

@@ -194,8 +194,8 @@ def _enroll(at: Offsets, recipe: type) -> str:
     Group = lazy.Group
     template = c.load("%recipe", at[recipe, "template"])
     chain, nbytes, group = c.variable(), c.variable(), c.variable("ptr")
-    for number in (chain, nbytes):
-        c.store("0", number, type="i64")
+    for total in (chain, nbytes):
+        c.store("0", total, type="i64")
     c.store("null", group)
 
     def number(item: str, offset: int) -> str:
