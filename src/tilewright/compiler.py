@@ -329,6 +329,11 @@ class Executable:
         self._record.arm()
         return computed
 
+    @property
+    def record(self) -> int:
+        """The address of the record of brief runs, where there is one and they make just the outputs, in order; else 0."""
+        return self._record.address if self._record is not None and self._in_order else 0
+
     def run(
         self,
         buffers: Sequence[Buffer],

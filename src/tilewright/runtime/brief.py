@@ -22,7 +22,7 @@ from tilewright.runtime.fresh import FRESH
 from tilewright.runtime.program import Program
 from tilewright.runtime.statistics import WORDS, stats
 
-__all__ = ["Brief", "function"]
+__all__ = ["Brief", "function", "sources"]
 
 # The words of a record: what has to be as it was, the driver's function, what it runs, its pointer table; how many buffers a
 # run takes and makes, and the rows of those.
@@ -80,7 +80,7 @@ def function() -> Run | None:
     at = fresh.offsets() if builtin.available() and block_type() is not None else None
     if at is None:
         return None
-    functions = [Template.source(), take_source(), fresh.source(at), _source(at)]
+    functions = [*sources(at), _entry()]
     address = builtin.compiled("tilewright_brief", functions)
     if address is None:
         return None
@@ -88,12 +88,14 @@ def function() -> Run | None:
     return run
 
 
-def _source(at: Offsets) -> str:
-    c = Code("ptr @tilewright_brief(ptr %self, ptr %args, i64 %nargs)")
-    c.unless("eq", "%nargs", "2", "wrong", "i64")
-    record = c.call("@PyLong_AsVoidPtr", c.load("%args"))
-    c.unless("ne", record, "null", "wrong")
-    buffers = c.load("%args", 8)
+def sources(at: Offsets) -> list[str]:
+    """`run_brief(record, buffers)` in IR, and what it needs: a new reference to the list or to None; null with an exception."""
+    return [Template.source(), take_source(), fresh.source(at), _run(at)]
+
+
+def _run(at: Offsets) -> str:
+    c = Code("internal ptr @run_brief(ptr %record, ptr %buffers)")
+    record, buffers = "%record", "%buffers"
 
     def word(name: str, type: str = "i64") -> str:
         return c.load(record, _AT[name], type)
@@ -147,6 +149,15 @@ def _source(at: Offsets) -> str:
     c.call("@Py_DecRef", results, type="void")
     c.label("failed")
     c.line("ret ptr null")
+    return c.text()
+
+
+def _entry() -> str:
+    c = Code("ptr @tilewright_brief(ptr %self, ptr %args, i64 %nargs)")
+    c.unless("eq", "%nargs", "2", "wrong", "i64")
+    record = c.call("@PyLong_AsVoidPtr", c.load("%args"))
+    c.unless("ne", record, "null", "wrong")
+    c.line(f"ret ptr {c.call('@run_brief', record, c.load('%args', 8))}")
     c.block("wrong")
     c.call("@PyErr_BadInternalCall", type="void")
     c.line("ret ptr null")

@@ -30,7 +30,7 @@ from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.graph.template import Template
 from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import leaving, numbering
+from tilewright.tensor import leaving, repeating
 
 __all__ = [
     "Packed",
@@ -45,7 +45,7 @@ __all__ = [
     "transparent",
 ]
 
-CACHE_LIMIT = 256  # programs kept; the least recently used goes first
+CACHE_LIMIT = 256  # programs kept; one that was not used for long goes first
 Packed = tuple[Template, tuple[Value, ...]]
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
 
@@ -164,6 +164,8 @@ class Program:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     sizes: tuple[str, ...] = ()
+    used: bool = False  # since somebody looked for one to forget
+    record: int = 0  # of brief runs that make just the outputs (`Executable.record`)
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()
@@ -180,24 +182,24 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
     gifts = tuple(sorted(donated.items())) if donated else ()
     key = (planned.signature, gifts, tuple(settled), settings.compilation)
     with _lock:
-        found = _known(key)
-        if found is not None:
-            return found
-        made = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
+        found = _programs.get(key)
+        if found is None:
+            found = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
+        found.used = True
         while len(_programs) > CACHE_LIMIT:
-            _programs.popitem(last=False)
-        return made
+            _drop_one()
+        return found
 
 
-def _known(key: tuple[Any, ...]) -> Program | None:
-    """A compiled program, which is then the last one used."""
-    found = _programs.get(key)
-    if found is not None:
-        try:  # noqa: SIM105 - `suppress` costs as much as the rest
-            _programs.move_to_end(key)
-        except KeyError:  # another thread has dropped it meanwhile
-            pass
-    return found
+def _drop_one() -> None:
+    """Forget the oldest program that was not used since this looked at it last."""
+    for key, ready in list(_programs.items()):
+        if not ready.used:
+            del _programs[key]
+            return
+        ready.used = False
+        _programs.move_to_end(key)
+    _programs.popitem(last=False)
 
 
 def _compile(
@@ -262,9 +264,14 @@ def _compile(
 
 @builtin.once
 def _install() -> None:
-    outline = numbering.function(is_varying)
-    if outline is not None:
-        _outline.append(outline)
+    repeated = repeating.function(Program, _programs, _operand)
+    if repeated is not None:
+        _repeated.append(repeated)
+
+
+def _operand(constant: Value) -> Buffer | None:
+    """The memory of a constant that is an operand of programs."""
+    return leaf_buffer(constant) if changes(constant) else None
 
 
 def leaf_buffer(leaf: Value) -> Buffer:
@@ -279,19 +286,22 @@ def _scalar(number: float, dtype: DType) -> Buffer:
     return Buffer.from_numpy(np.asarray(number, dtype.numpy))
 
 
-_outline: list[numbering.Outline] = []  # the short way to a plan's signature, once there is native code
+_repeated: list[
+    repeating.Repeated
+] = []  # what was computed before, in one builtin, once there is native code
 
 
 def evaluate(outputs: list[Value]) -> list[Buffer]:
     """Compute values: one buffer for each."""
-    found = _outline[0](outputs) if _outline else None
-    if found is not None:
-        signature, leaves = found
-        ready = _known((signature, (), (), settings.compilation))
-    if found is None or ready is None:
-        planned = plan(outputs)
-        leaves = planned.leaves
-        ready = program(planned)
-    buffers = [leaf.buffer or leaf_buffer(leaf) for leaf in leaves]
-    computed = ready.executable.compute(buffers) if ready.executable is not None else []
+    if _repeated:
+        again = _repeated[0](outputs)
+        if again is not None:
+            return again
+    planned = plan(outputs)
+    ready = program(planned)
+    buffers = [leaf_buffer(leaf) for leaf in planned.leaves]
+    executable = ready.executable
+    computed = executable.compute(buffers) if executable is not None else []
+    if executable is not None and ready.results == [~n for n in range(len(outputs))]:
+        ready.record = executable.record
     return [buffers[r] if r >= 0 else computed[~r] for r in ready.results]

@@ -138,15 +138,15 @@ class Group:
             and (t._group is self or (t._group is not None and find(t._group) is self))
         ]
 
-    def is_alone(self, tensor: Tensor) -> bool:
-        """Whether nobody holds another of its tensors, and no function is being traced."""
-        if self.parent is not None or tensor._trace is not None or modes.trace is not None:
-            return False
-        for member in self.members:
-            other = member()
-            if other is not tensor and other is not None:
-                return False
-        return True
+    def company(self, tensor: Tensor) -> list[Tensor]:
+        """The others of ``live``."""
+        return [
+            t
+            for r in self.members
+            if (t := r()) is not None
+            and t is not tensor
+            and (t._group is self or (t._group is not None and find(t._group) is self))
+        ]
 
     def add(self, tensor: Tensor) -> None:
         if len(self.members) >= self.limit:
@@ -261,33 +261,30 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
         if subgraph_only:
             inside = execute.plan([t._value for t in wanted]).numbers
             company = [t for t in company if t._value in inside]
-        try:
-            _compute(wanted + company)
-        except execute.UnboundLeaf:
-            raise
-        except Exception:
-            if not company:
-                raise
-            _compute(wanted)  # what failed may be a companion that nobody asked for
+        _compute(wanted, company)
     except execute.UnboundLeaf:
         raise traced() from None
     drop_computed(groups)
 
 
 def realize(tensor: Tensor) -> None:
-    """``realize_tensors`` of a pending one, by the short way where nobody holds another of its group."""
+    """``realize_tensors`` of one that is pending, in the fewest steps of Python: what reading a number does."""
     group, value = tensor._group, tensor._value
-    if value.packed is None or group is None or not group.is_alone(tensor):
+    if group is None or group.parent is not None or tensor._trace is not None or modes.trace is not None:
         realize_tensors((tensor,))
         return
+    company = group.company(tensor)
     try:
-        (value.buffer,) = execute.evaluate([value])
+        if company or value.packed is None:
+            _compute([tensor], company)
+        else:
+            (value.buffer,) = execute.evaluate([value])
+            settle(tensor)
     except execute.UnboundLeaf:
         raise traced() from None
-    settle(tensor)
     if len(group.members) == 1:
         group.clear()
-    else:  # another thread may have added some meanwhile
+    else:
         drop_computed((group,))
 
 
@@ -297,7 +294,7 @@ def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
         (tensor,) = wanted
         group = tensor._group
         if group is not None and group.parent is None:
-            return [group], [t for t in group.live() if t is not tensor]
+            return [group], group.company(tensor)
     groups = list({id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}.values())
     asked = {id(t) for t in wanted}
     return groups, [t for g in groups for t in g.live() if id(t) not in asked]
@@ -311,9 +308,19 @@ def drop_computed(groups: Iterable[Group]) -> None:
         group.members = rest
 
 
-def _compute(tensors: list[Tensor]) -> None:
+def _compute(wanted: list[Tensor], company: list[Tensor]) -> None:
+    tensors = wanted + company
     values = list(dict.fromkeys([t._value for t in tensors]))
-    for value, buffer in zip(values, execute.evaluate(values), strict=True):
+    try:
+        buffers = execute.evaluate(values)
+    except execute.UnboundLeaf:
+        raise
+    except Exception:
+        if not company:
+            raise
+        _compute(wanted, [])  # what failed may be a companion that nobody asked for
+        return
+    for value, buffer in zip(values, buffers, strict=True):
         value.buffer = buffer
     settle_all(tensors)
 

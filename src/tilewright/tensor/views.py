@@ -1,6 +1,6 @@
 """``Tensor.numpy`` as a builtin made of JIT code: an array over computed memory of our own, in one step.
 
-A pending tensor is computed first, by ``Tensor.realize``. Everything else (a traced tensor, memory of another's) goes through
+A pending tensor is computed first, by ``lazy.realize``. Everything else (a traced tensor, memory of another's) goes through
 the method in Python, which it replaces. It calls NumPy's C API through the table that NumPy gives extension modules.
 """
 
@@ -17,6 +17,7 @@ from tilewright.runtime import builtin
 from tilewright.runtime.blocks import block_type
 from tilewright.runtime.buffers import Buffer, PoolBlock
 from tilewright.runtime.builtin import TYPE, Code
+from tilewright.tensor import lazy
 from tilewright.tensor.modes import modes
 
 __all__ = ["install"]
@@ -60,7 +61,7 @@ def install(tensor: type) -> None:
     if functions is None:
         return
     method, words = (ctypes.c_uint64 * 2).from_address(_Entry(functions)())
-    slow, realize = tensor.numpy, tensor.realize  # type: ignore[attr-defined]
+    slow, realize = tensor.numpy, lazy.realize  # type: ignore[attr-defined]
     items: dict[str, Any] = {
         "slow": slow, "realize": realize, "array_type": np.ndarray, "modes": modes, "trace": "trace", "none": None,
         "block_type": block_type(), "pool_block_type": PoolBlock,

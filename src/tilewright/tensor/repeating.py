@@ -1,53 +1,66 @@
-"""``execute.plan`` of graphs of packed values over computed ones, as a builtin made of JIT code: what finds the program again.
+"""``execute.evaluate`` of what was computed before, as a builtin made of JIT code.
 
-It numbers as ``plan`` does and gives the same signature. Graphs with other values in them, and very deep ones, are left to
-Python.
+It numbers graphs of packed values over computed ones as ``execute.plan`` does, finds the program by the same signature and runs
+it, if that is brief. Everything else (other values, very deep graphs, programs that are not there yet) is left to Python: then
+it gives None, and nothing has happened.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from tilewright.core.settings import settings
 from tilewright.graph.ir import TensorType, Value
 from tilewright.graph.template import Template as Recorded
-from tilewright.runtime import builtin
+from tilewright.runtime import brief, builtin, fresh
+from tilewright.runtime.blocks import block_type
+from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.builtin import Code, Offsets
 
 __all__ = ["function"]
 
 _DEEPEST = 200  # packed values one below the other
-_WORDS = ("none", "constant", "varies", "true")
+_WORDS = ("none", "true", "constant", "memory", "programs", "settings", "compilation", "nothing")
 
-Outline = Callable[[list[Value]], "tuple[tuple[Any, ...], list[Value]] | None"]
+Repeated = Callable[[list[Value]], list[Buffer] | None]
 
 
 @builtin.once
-def function(varies: Callable[[Value], bool]) -> Outline | None:
-    """``outline(outputs)``: the signature of the plan of ``outputs`` and its leaves; or None. ``varies`` tells which
-    constants are leaves. None without builtins."""
+def function(
+    program: type, programs: Mapping[Any, Any], memory: Callable[[Value], Buffer | None]
+) -> Repeated | None:
+    """``repeated(outputs)``: a buffer for each, or None. ``programs`` are of type ``program``, by the key of their plans;
+    ``memory`` gives that of a constant which is an operand of programs. None without builtins."""
     slots = {
         Value: ("buffer", "op", "packed", "type"), TensorType: TensorType.__slots__, Recorded: ("kind",),
+        program: ("record", "used"),
     }  # fmt: skip
-    at = builtin.slot_offsets(slots) if builtin.available() else None
-    if at is None:
+    if not builtin.available() or block_type() is None:
         return None
-    address = builtin.compiled("tilewright_numbering", [_visit(at), _outline(), _TABLE])
+    at, places = builtin.slot_offsets(slots), fresh.offsets()
+    if at is None or places is None:
+        return None
+    functions = [*brief.sources(places), _visit(at), _repeated(at, program), _TABLE]
+    address = builtin.compiled("tilewright_repeating", functions)
     if address is None:
         return None
-    items = {"none": None, "constant": "constant", "varies": varies, "true": True}
+    items = {
+        "none": None, "true": True, "constant": "constant", "memory": memory, "programs": programs, "settings": settings,
+        "compilation": "compilation", "nothing": (),
+    }  # fmt: skip
     words = builtin.table([id(items[name]) for name in _WORDS])
     builtin.keep_for_ever(*items.values(), words)
     code = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(address)(words.address)
-    outline: Outline = builtin.function("outline", code or 0)
-    return outline
+    repeated: Repeated = builtin.function("repeated", code or 0)
+    return repeated
 
 
 _TABLE = """@words = internal global ptr null
-define ptr @tilewright_numbering(ptr %words) nounwind {
+define ptr @tilewright_repeating(ptr %words) nounwind {
   store ptr %words, ptr @words
-  ret ptr @outline
+  ret ptr @repeated
 }
 """
 
@@ -69,9 +82,8 @@ def _append_number(c: Code, items: str, number: str) -> None:
 
 
 def _visit(at: Offsets) -> str:
-    """`visit(value, numbers, signature, leaves, depth)`: the value's number, after those of all below it; -1 where Python has to
-    do it."""
-    c = Code("internal i64 @visit(ptr %value, ptr %numbers, ptr %signature, ptr %leaves, i64 %depth)")
+    """`visit(value, numbers, signature, buffers, depth)`: the value's number, after those of all below it, or -1."""
+    c = Code("internal i64 @visit(ptr %value, ptr %numbers, ptr %signature, ptr %buffers, i64 %depth)")
     held = c.variable("ptr")
     c.store("null", held)
     none = _word(c, "none")
@@ -83,9 +95,11 @@ def _visit(at: Offsets) -> str:
     c.leave(c.compare("eq", c.load("%value", at[Value, "op"]), _word(c, "constant"), "ptr"), "constant")
     c.line(f"br i1 {computed}, label %leaf, label %no")
     c.block("constant")
-    varies = c.call("@PyObject_CallOneArg", _word(c, "varies"), "%value")
-    c.call("@Py_DecRef", varies, type="void")
-    c.line(f"br i1 {c.compare('eq', varies, _word(c, 'true'), 'ptr')}, label %leaf, label %no")
+    memory = c.call("@PyObject_CallOneArg", _word(c, "memory"), "%value")
+    c.store(memory, held)
+    c.unless("ne", memory, "null", "no")
+    c.unless("ne", memory, none, "no")
+    c.line("br label %given")
     c.block("packed")
     c.leave(computed, "leaf")
     c.unless("ult", "%depth", str(_DEEPEST), "no", "i64")
@@ -96,7 +110,7 @@ def _visit(at: Offsets) -> str:
     below, deeper = c.variable("i64", count), c.value("add i64 %depth, 1")
     with c.each(count) as (i, _):
         given = c.call("@PyTuple_GetItem", inputs, f"i64 {i}")
-        number = c.call("@visit", given, "%numbers", "%signature", "%leaves", f"i64 {deeper}", type="i64")
+        number = c.call("@visit", given, "%numbers", "%signature", "%buffers", f"i64 {deeper}", type="i64")
         c.unless("sge", number, "0", "no", "i64")
         c.store(number, c.word(below, i), type="i64")
     _append(c, "%signature", c.load(template, at[Recorded, "kind"]))
@@ -106,7 +120,12 @@ def _visit(at: Offsets) -> str:
     c.store("null", held)
     c.line("br label %number")
     c.block("leaf")
-    _append(c, "%leaves", "%value")
+    c.call("@Py_IncRef", buffer, type="void")
+    c.store(buffer, held)
+    c.label("given")
+    _append(c, "%buffers", c.load(held))
+    c.call("@Py_DecRef", c.load(held), type="void")
+    c.store("null", held)
     for name in ("dtype", "shape"):
         _append(c, "%signature", c.load(c.load("%value", at[Value, "type"]), at[TensorType, name]))
     c.label("number")
@@ -125,17 +144,18 @@ def _visit(at: Offsets) -> str:
     return c.text()
 
 
-def _outline() -> str:
-    c = Code("internal ptr @outline(ptr %self, ptr %args, i64 %nargs)")
+def _repeated(at: Offsets, program: type) -> str:
+    c = Code("internal ptr @repeated(ptr %self, ptr %args, i64 %nargs)")
     c.unless("eq", "%nargs", "1", "wrong", "i64")
     outputs, none = c.load("%args"), _word(c, "none")
-    numbers, results = c.call("@PyDict_New"), c.call("@PyList_New", "i64 0")
-    signature, leaves = c.call("@PyList_New", "i64 0"), c.call("@PyList_New", "i64 0")
-    for item in (numbers, results, signature, leaves):
+    numbers = c.call("@PyDict_New")
+    results, signature, buffers = (c.call("@PyList_New", "i64 0") for _ in range(3))
+    made = (numbers, results, signature, buffers)
+    for item in made:
         c.unless("ne", item, "null", "no")
     with c.each(c.call("@PyList_Size", outputs, type="i64")) as (i, _):
         value = c.call("@PyList_GetItem", outputs, f"i64 {i}")
-        number = c.call("@visit", value, numbers, signature, leaves, "i64 0", type="i64")
+        number = c.call("@visit", value, numbers, signature, buffers, "i64 0", type="i64")
         c.unless("sge", number, "0", "no", "i64")
         _append_number(c, results, number)
     last = c.call("@PyList_AsTuple", results)
@@ -143,15 +163,40 @@ def _outline() -> str:
     wrong = c.call("@PyList_Append", signature, last, type="i32")
     c.call("@Py_DecRef", last, type="void")
     c.unless("eq", wrong, "0", "no", "i32")
-    whole = c.call("@PyList_AsTuple", signature)
-    c.unless("ne", whole, "null", "no")
-    pair = c.value(f"call ptr (i64, ...) @PyTuple_Pack(i64 2, ptr {whole}, ptr {leaves})")
-    for item in (whole, numbers, results, signature, leaves):
+    parts = (
+        c.call("@PyList_AsTuple", signature),
+        c.call("@PyObject_GetAttr", _word(c, "settings"), _word(c, "compilation")),
+    )
+    c.unless("ne", parts[0], "null", "no")
+    c.unless("ne", parts[1], "null", "no")
+    nothing = f"ptr {_word(c, 'nothing')}"
+    key = c.value(
+        f"call ptr (i64, ...) @PyTuple_Pack(i64 4, ptr {parts[0]}, {nothing}, {nothing}, ptr {parts[1]})"
+    )
+    for item in parts:
         c.call("@Py_DecRef", item, type="void")
-    c.line(f"ret ptr {pair}")
+    c.unless("ne", key, "null", "no")
+    found = c.call("@PyDict_GetItem", _word(c, "programs"), key)
+    c.call("@Py_IncRef", found, type="void")
+    c.call("@Py_DecRef", key, type="void")
+    c.unless("ne", found, "null", "no")
+    used = c.load(found, at[program, "used"])
+    c.call("@Py_IncRef", _word(c, "true"), type="void")
+    c.store(_word(c, "true"), found, at[program, "used"])
+    c.call("@Py_DecRef", used, type="void")
+    answer = c.variable("ptr")
+    c.call("@Py_IncRef", none, type="void")
+    c.store(none, answer)
+    record = c.call("@PyLong_AsVoidPtr", c.load(found, at[program, "record"]))
+    with c.when(c.compare("ne", record, "null", "ptr")):
+        c.call("@Py_DecRef", none, type="void")
+        c.store(c.call("@run_brief", record, buffers), answer)
+    for item in (found, *made):
+        c.call("@Py_DecRef", item, type="void")
+    c.line(f"ret ptr {c.load(answer)}")
     c.block("no")
     c.call("@PyErr_Clear", type="void")
-    for item in (numbers, results, signature, leaves):
+    for item in made:
         c.call("@Py_DecRef", item, type="void")
     c.call("@Py_IncRef", none, type="void")
     c.line(f"ret ptr {none}")
