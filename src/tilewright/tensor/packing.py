@@ -83,6 +83,12 @@ def _word(c: Code, name: str) -> str:
     return c.load(c.load("@words"), 8 * _WORDS.index(name))
 
 
+def _is_tensor(c: Code, item: str) -> str:
+    """Whether an object is a tensor, or a parameter."""
+    below = c.call("@PyType_IsSubtype", c.load(item, TYPE), _word(c, "tensor_type"), type="i32")
+    return c.compare("ne", below, "0", "i32")
+
+
 def _kind(at: Offsets) -> str:
     """`kind(names, items)`: the key that `composite` makes of arguments; null where Python has to look at them."""
     c = Code("internal ptr @kind(ptr %names, ptr %items)")
@@ -106,9 +112,8 @@ def _kind(at: Offsets) -> str:
     with c.each(c.call("@PyTuple_Size", "%items", type="i64")) as (i, _):
         item = c.call("@PyTuple_GetItem", "%items", f"i64 {i}")
         kind = c.load(item, TYPE)
-        tensor, number, row = (
-            c.compare("eq", kind, _word(c, f"{name}_type"), "ptr") for name in ("tensor", "float", "tuple")
-        )
+        tensor = _is_tensor(c, item)
+        number, row = (c.compare("eq", kind, _word(c, f"{name}_type"), "ptr") for name in ("float", "tuple"))
         with c.when(tensor):
             c.unless("eq", c.load(item, at[Tensor, "_trace"]), none, "drop")
             type = c.load(c.load(item, at[Tensor, "_value"]), at[Value, "type"])
@@ -296,7 +301,7 @@ def _known(at: Offsets, recipe: type) -> str:
     c.store("0", count, type="i64")
     with c.each(given) as (i, _):
         item = c.call("@PyTuple_GetItem", items, f"i64 {i}")
-        with c.when(c.compare("eq", c.load(item, TYPE), _word(c, "tensor_type"), "ptr")):
+        with c.when(_is_tensor(c, item)):
             c.store(item, c.word(tensors, c.load(count, type="i64")))
             c.add(count, "1")
     number = c.load(count, type="i64")
