@@ -14,6 +14,7 @@ import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import compiler, nn
 from tilewright.core.settings import settings
+from tilewright.functions import indexing
 from tilewright.runtime import brief
 from tilewright.runtime.profiler import profile
 from tilewright.tensor import Tensor, composite, execute, lazy
@@ -38,6 +39,12 @@ P = nn.Parameter(tw.tensor(array(6)))
 G = tw.tensor(array(6), requires_grad=True)
 D, ROW, MASK = P.detach(), M[0], tw.tensor(array(6) > 0)
 
+
+@composite.composite
+def scaled(x: Tensor, numbers: Any) -> Tensor:
+    return x * numbers[0][0] + numbers[0][1]
+
+
 CALLS: dict[str, Callable[[], Tensor]] = {
     "two tensors": lambda: X + D,
     "one twice": lambda: X * X,
@@ -52,6 +59,9 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "a word": lambda: F.gelu(X, "tanh"),
     "axes": lambda: M.sum(axis=(0, 1)),
     "a shape": lambda: X.reshape((2, 3)),
+    "a slice": lambda: indexing._move(X, (slice(1, 3),)),
+    "slices": lambda: indexing._move(W, (slice(1, None), None, slice(None, None, -2))),
+    "nested": lambda: scaled(X, ((2, 0.3), (None, "a", ()))),
     "a product": lambda: M @ W,
     "gradients": lambda: G * X,
     "a parameter": lambda: P * X,

@@ -24,7 +24,8 @@ __all__ = ["function"]
 Known = Callable[[Mapping[Any, Any], "tuple[str, ...] | None", "tuple[Any, ...]"], Tensor | None]
 
 _WORDS = (
-    "modes", "grad", "products", "trace", "none", "true", "tensor_type", "float_type", "tuple_type", "int_type", "exact",
+    "modes", "grad", "products", "trace", "none", "true", "tensor_type", "float_type", "tuple_type", "slice_type",
+    "int_type", "exact", "start", "stop", "step",
     "value", "tensor", "group", "zero", "recipe_type", "enroll",
 )  # fmt: skip
 
@@ -34,14 +35,22 @@ def function(recipe: type, exact: frozenset[type]) -> Known | None:
     """``known(recipes, names, items)``: the result of a call with these arguments, of which the last go by ``names``, or None.
     ``recipe`` is the type of the recipes, ``exact`` are types whose values tell kinds apart. None without builtins."""
     slots = {
-        Tensor: Tensor.__slots__, Value: ("type", "buffer", "packed", "names"), TensorType: TensorType.__slots__,
+        Tensor: Tensor.__slots__, Value: Value.__slots__, TensorType: TensorType.__slots__,
         Buffer: ("nbytes",), recipe: ("template", "requires_grad", "nodes"), lazy.Group: lazy.Group.__slots__,
         Recorded: ("packs", "picks", "varying", "type", "anchor", "open", "chain"),
     }  # fmt: skip
     at = builtin.slot_offsets(slots) if builtin.available() else None
     if at is None:
         return None
-    functions = [Template.source(), _kind(at), _value(at), _enroll(at, recipe), _known(at, recipe), _TABLE]
+    functions = [
+        Template.source(),
+        _describe(),
+        _kind(at),
+        _value(at),
+        _enroll(at, recipe),
+        _known(at, recipe),
+        _TABLE,
+    ]
     address = builtin.compiled("tilewright_packing", functions)
     if address is None:
         return None
@@ -52,16 +61,15 @@ def function(recipe: type, exact: frozenset[type]) -> Known | None:
         "tensor": (from_leaf(leaf), "_value _requires_grad"),
         "group": (lazy.Group(), "members nodes nbytes"),
     }
-    every = builtin.slot_offsets({cls: cls.__slots__ for cls in (Value, Tensor, lazy.Group)})
-    assert every is not None
     items: dict[str, Any] = {
         "modes": modes, "grad": "grad", "products": "products", "trace": "trace", "none": None, "true": True,
-        "tensor_type": Tensor, "float_type": float, "tuple_type": tuple, "int_type": int, "exact": exact, "zero": 0,
+        "tensor_type": Tensor, "float_type": float, "tuple_type": tuple, "slice_type": slice,
+        "start": "start", "stop": "stop", "step": "step", "int_type": int, "exact": exact, "zero": 0,
         "recipe_type": recipe, "enroll": lazy.enroll,
     }  # fmt: skip
     addresses = {name: id(item) for name, item in items.items()}
     for name, (prototype, without) in templates.items():
-        items[name] = Template(prototype, lambda cls, slot: every[cls, slot], without.split())
+        items[name] = Template(prototype, lambda cls, slot: at[cls, slot], without.split())
         addresses[name] = items[name].address
     builtin.keep_for_ever(*items.values())
     words = builtin.table([addresses[name] for name in _WORDS])
@@ -89,58 +97,91 @@ def _is_tensor(c: Code, item: str) -> str:
     return c.compare("ne", below, "0", "i32")
 
 
+class _Key:
+    """Adding to the list `%key`; going to `no` where that fails."""
+
+    def __init__(self, c: Code, key: str) -> None:
+        self.c = c
+        self.key = key
+
+    def add(self, *items: str) -> None:
+        for item in items:
+            self.c.unless("eq", self.c.call("@PyList_Append", self.key, item, type="i32"), "0", "no", "i32")
+
+    def add_new(self, item: str) -> None:
+        """Of an object that is ours."""
+        self.c.unless("ne", item, "null", "no")
+        wrong = self.c.call("@PyList_Append", self.key, item, type="i32")
+        self.c.call("@Py_DecRef", item, type="void")
+        self.c.unless("eq", wrong, "0", "no", "i32")
+
+
+def _describe() -> str:
+    """`describe(key, item)`: `composite._describe`, except for an error that is left set."""
+    c = Code("internal i1 @describe(ptr %key, ptr %item)")
+    key, kind = _Key(c, "%key"), c.load("%item", TYPE)
+    for name in ("float", "tuple", "slice"):
+        c.leave(c.compare("eq", kind, _word(c, f"{name}_type"), "ptr"), name)
+    exact = c.call("@PySet_Contains", _word(c, "exact"), kind, type="i32")
+    c.unless("eq", exact, "1", "no", "i32")
+    key.add(kind, "%item")
+    c.line("ret i1 true")
+    c.block("float")  # 0.0 and -0.0 are equal
+    key.add_new(c.call("@PyObject_Repr", "%item"))
+    c.line("ret i1 true")
+    c.block("tuple")
+    size = c.call("@PyTuple_Size", "%item", type="i64")
+    c.unless("ne", size, "0", "mixed", "i64")
+    with c.each(size) as (i, _):
+        part = c.load(c.call("@PyTuple_GetItem", "%item", f"i64 {i}"), TYPE)
+        c.unless("eq", part, _word(c, "int_type"), "mixed")
+    key.add(_word(c, "int_type"), "%item")
+    c.line("ret i1 true")
+    c.block("mixed")
+    key.add(kind)
+    key.add_new(c.call("@PyLong_FromLong", f"i64 {size}"))
+    with c.each(size) as (i, _):
+        part = c.call("@PyTuple_GetItem", "%item", f"i64 {i}")
+        c.unless("eq", c.call("@describe", "%key", part, type="i1"), "true", "no", "i1")
+    c.line("ret i1 true")
+    c.block("slice")
+    key.add(kind)
+    for name in ("start", "stop", "step"):
+        part = c.call("@PyObject_GetAttr", "%item", _word(c, name))
+        known = c.call("@describe", "%key", part, type="i1")
+        c.call("@Py_DecRef", part, type="void")
+        c.unless("eq", known, "true", "no", "i1")
+    c.line("ret i1 true")
+    c.block("no")
+    c.line("ret i1 false")
+    return c.text()
+
+
 def _kind(at: Offsets) -> str:
     """`kind(names, items)`: the key that `composite` makes of arguments; null where Python has to look at them."""
     c = Code("internal ptr @kind(ptr %names, ptr %items)")
-    key = c.call("@PyList_New", "i64 0")
-    c.unless("ne", key, "null", "none")
-
-    def add(item: str) -> None:
-        c.unless("eq", c.call("@PyList_Append", key, item, type="i32"), "0", "drop", "i32")
-
-    def add_new(item: str) -> None:
-        c.unless("ne", item, "null", "drop")
-        wrong = c.call("@PyList_Append", key, item, type="i32")
-        c.call("@Py_DecRef", item, type="void")
-        c.unless("eq", wrong, "0", "drop", "i32")
-
+    made = c.call("@PyList_New", "i64 0")
+    c.unless("ne", made, "null", "none")
+    key, none = _Key(c, made), _word(c, "none")
     for name in ("grad", "products"):
-        add_new(c.call("@PyObject_GetAttr", _word(c, "modes"), _word(c, name)))
-    none = _word(c, "none")
+        key.add_new(c.call("@PyObject_GetAttr", _word(c, "modes"), _word(c, name)))
     with c.when(c.compare("ne", "%names", none, "ptr")):
-        add("%names")
+        key.add("%names")
     with c.each(c.call("@PyTuple_Size", "%items", type="i64")) as (i, _):
         item = c.call("@PyTuple_GetItem", "%items", f"i64 {i}")
-        kind = c.load(item, TYPE)
         tensor = _is_tensor(c, item)
-        number, row = (c.compare("eq", kind, _word(c, f"{name}_type"), "ptr") for name in ("float", "tuple"))
         with c.when(tensor):
-            c.unless("eq", c.load(item, at[Tensor, "_trace"]), none, "drop")
+            c.unless("eq", c.load(item, at[Tensor, "_trace"]), none, "no")
             type = c.load(c.load(item, at[Tensor, "_value"]), at[Value, "type"])
-            for part in ("dtype", "shape"):
-                add(c.load(type, at[TensorType, part]))
-            add(c.load(item, at[Tensor, "_requires_grad"]))
-        with c.when(number):  # 0.0 and -0.0 are equal
-            add_new(c.call("@PyObject_Repr", item))
-        with c.when(row):
-            size = c.call("@PyTuple_Size", item, type="i64")
-            c.unless("ne", size, "0", "drop", "i64")
-            with c.each(size) as (j, _):
-                part = c.load(c.call("@PyTuple_GetItem", item, f"i64 {j}"), TYPE)
-                c.unless("eq", part, _word(c, "int_type"), "drop")
-            add(_word(c, "int_type"))
-            add(item)
-        other = c.value(f"or i1 {tensor}, {c.value(f'or i1 {number}, {row}')}")
-        with c.when(c.value(f"xor i1 {other}, true")):
-            exact = c.call("@PySet_Contains", _word(c, "exact"), kind, type="i32")
-            c.unless("eq", exact, "1", "drop", "i32")
-            add(kind)
-            add(item)
-    whole = c.call("@PyList_AsTuple", key)
-    c.call("@Py_DecRef", key, type="void")
+            key.add(c.load(type, at[TensorType, "dtype"]), c.load(type, at[TensorType, "shape"]))
+            key.add(c.load(item, at[Tensor, "_requires_grad"]))
+        with c.when(c.value(f"xor i1 {tensor}, true")):
+            c.unless("eq", c.call("@describe", made, item, type="i1"), "true", "no", "i1")
+    whole = c.call("@PyList_AsTuple", made)
+    c.call("@Py_DecRef", made, type="void")
     c.line(f"ret ptr {whole}")
-    c.block("drop")
-    c.call("@Py_DecRef", key, type="void")
+    c.block("no")
+    c.call("@Py_DecRef", made, type="void")
     c.label("none")
     c.line("ret ptr null")
     return c.text()
