@@ -298,7 +298,7 @@ def test_parts_of_a_tensor_in_memory_compile_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compiler, "compile", None)
     indices: tuple[Any, ...] = (
         (1, 2), (1, 2, 1), (slice(None), 1), (..., 0), (None, 2), (slice(1, 3), slice(None, None, -1)), (2, ..., None, 1),
-        (slice(2, 2), 1), (slice(None),) * 3, (-1, -1, -1),
+        (slice(2, 2), 1), (slice(None),) * 3, (-1, -1, -1), (), None,
     )  # fmt: skip
     for index in indices:
         part = x[index]

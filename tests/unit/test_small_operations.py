@@ -14,7 +14,7 @@ import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import compiler, nn
 from tilewright.core.settings import settings
-from tilewright.functions import indexing
+from tilewright.functions import indexing, movement
 from tilewright.runtime import brief
 from tilewright.runtime.profiler import profile
 from tilewright.tensor import Tensor, composite, execute, lazy
@@ -37,7 +37,7 @@ def array(*shape: int) -> np.ndarray[Any, Any]:
 X, M, W = tw.tensor(array(6)), tw.tensor(array(3, 4)), tw.tensor(array(4, 3))
 P = nn.Parameter(tw.tensor(array(6)))
 G = tw.tensor(array(6), requires_grad=True)
-D, ROW, MASK = P.detach(), M[0], tw.tensor(array(6) > 0)
+D, ROW, ROWS, MASK = P.detach(), M[0], M[:2], tw.tensor(array(6) > 0)
 
 
 @composite.composite
@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[], Tensor]] = {
     "a slice": lambda: indexing._move(X, (slice(1, 3),)),
     "slices": lambda: indexing._move(W, (slice(1, None), None, slice(None, None, -2))),
     "nested": lambda: scaled(X, ((2, 0.3), (None, "a", ()))),
+    "several joined": lambda: movement._concat(0, M, ROWS, M),
     "a product": lambda: M @ W,
     "gradients": lambda: G * X,
     "a parameter": lambda: P * X,

@@ -222,8 +222,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         rows = _rows(x, index)
         if rows is not None:
             return rows
-    elif index.__class__ is tuple and not {*map(type, index)} - _BASIC and _lies_in_memory(x):
-        part = _part(x, index)
+    elif index is None or (index.__class__ is tuple and not {*map(type, index)} - _BASIC):
+        part = _part(x, (None,) if index is None else index) if _lies_in_memory(x) else None
         if part is not None:
             return part
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":

@@ -9,6 +9,7 @@ table's rule.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -244,7 +245,13 @@ def constant(value: bool | int | float | complex, dtype: DType) -> Value:
         if key != raw:  # a second way to the same value
             entry = _interned[raw] = _Entry(found, _drop)
             entry.key = raw
+        _recent.append(found)
     return found
+
+
+_recent: deque[Value] = deque(
+    maxlen=256
+)  # constants, which are asked for again and again, and then need not be made
 
 
 def _rounded(value: bool | int | float | complex, dtype: DType) -> bool | int | float | complex:
