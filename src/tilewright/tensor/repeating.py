@@ -1,8 +1,8 @@
 """``execute.evaluate`` of what was computed before, as a builtin made of JIT code.
 
-It numbers graphs of packed values over computed ones as ``execute.plan`` does, finds the program by the same signature and runs
-it, if that is brief. Everything else (other values, very deep graphs, programs that are not there yet) is left to Python: then
-it gives None, and nothing has happened.
+It numbers graphs of packed values over computed ones and constants as ``execute.plan`` does, finds the program by the same
+signature and runs it, if that is brief. Everything else (other values, very deep graphs, programs that are not there yet) is
+left to Python: then it gives None, and nothing has happened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def function(
     """``repeated(outputs)``: a buffer for each, or None. ``programs`` are of type ``program``, by the key of their plans;
     ``memory`` gives that of a constant which is an operand of programs. None without builtins."""
     slots = {
-        Value: ("buffer", "op", "packed", "type"), TensorType: TensorType.__slots__, Recorded: ("kind",),
+        Value: ("attrs", "buffer", "op", "packed", "type"), TensorType: TensorType.__slots__, Recorded: ("kind",),
         program: ("record", "used"),
     }  # fmt: skip
     if not builtin.available() or block_type() is None:
@@ -98,8 +98,17 @@ def _visit(at: Offsets) -> str:
     memory = c.call("@PyObject_CallOneArg", _word(c, "memory"), "%value")
     c.store(memory, held)
     c.unless("ne", memory, "null", "no")
-    c.unless("ne", memory, none, "no")
-    c.line("br label %given")
+    c.leave(c.compare("ne", memory, none, "ptr"), "given")
+    value = c.call("@PyTuple_GetItem", c.load("%value", at[Value, "attrs"]), "i64 0")
+    text = c.call("@PyObject_Repr", c.call("@PyTuple_GetItem", value, "i64 1"))
+    c.call("@Py_DecRef", memory, type="void")
+    c.store(text, held)
+    c.unless("ne", text, "null", "no")
+    _append(c, "%signature", text)
+    _append(c, "%signature", c.load(c.load("%value", at[Value, "type"]), at[TensorType, "dtype"]))
+    c.call("@Py_DecRef", text, type="void")
+    c.store("null", held)
+    c.line("br label %number")
     c.block("packed")
     c.leave(computed, "leaf")
     c.unless("ult", "%depth", str(_DEEPEST), "no", "i64")
