@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -293,14 +294,17 @@ class Executable:
             else:
                 self._results.append((False, slot[first[v]]))
         self._in_order = self._results == [(False, k) for k in range(len(plan.fresh))]
-        self._record: Brief | None = None  # of runs in one builtin, once there was a run
-        self._run_briefly = brief.function() if self._fits_in_one() else None
+        self._record: Brief | None = None  # of runs in one builtin, once there was a second run
+        self._ran = False
 
-    def _fits_in_one(self) -> bool:
-        """Whether a run is one native call that takes the inputs and makes the outputs, and is over soon."""
+    @cached_property
+    def _run_briefly(self) -> brief.Run | None:
+        """The builtin, where a run is one native call that takes the inputs, makes the outputs and is over soon."""
         if self.sizes or self.donated or self.preparation is not None or self.fallbacks or not self.brief:
-            return False
-        return self.program.slots == 1 + len(self.inputs) + len(self._fresh)
+            return None
+        if self.program.slots != 1 + len(self.inputs) + len(self._fresh):
+            return None
+        return brief.function()
 
     def prepare(self, buffers: Sequence[Buffer]) -> list[Buffer]:
         """What settled inputs alone decide, such as weights laid out for products: for ``run`` with the same inputs there."""
@@ -312,21 +316,19 @@ class Executable:
 
     def compute(self, buffers: list[Buffer]) -> list[Buffer]:
         """``run`` of a program of known sizes, in one builtin where that is possible."""
-        if self._run_briefly is None:
-            return self.run(buffers)
-        if self._record is not None:
+        if self._record is not None and self._run_briefly is not None:
             fresh = self._run_briefly(self._record.address, buffers)
             if fresh is not None:
-                return (
-                    fresh
-                    if self._in_order
-                    else [buffers[k] if given else fresh[k] for given, k in self._results]
-                )
+                if self._in_order:
+                    return fresh
+                return [buffers[k] if given else fresh[k] for given, k in self._results]
         computed = self.run(buffers)
-        if self._record is None:
-            sizes = [(size, total, dtype) for size, total, dtype in self._fresh if isinstance(total, int)]
-            self._record = Brief(self.program, len(self.inputs), sizes)
-        self._record.arm()
+        if self._ran and self._run_briefly is not None:
+            if self._record is None:
+                sizes = [(size, total, dtype) for size, total, dtype in self._fresh if isinstance(total, int)]
+                self._record = Brief(self.program, len(self.inputs), sizes)
+            self._record.arm()
+        self._ran = True
         return computed
 
     @property

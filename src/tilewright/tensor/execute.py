@@ -208,7 +208,6 @@ def _compile(
     """The program of a plan, which is that of the graph written out: there may be one already, since values are packed or not
     by how they came about. ``rest`` is of the key what does not depend on the graph."""
     leaving.install()  # native code is about to be made anyway
-    _install()
     canonical: list[Value] = []
     for number, value in enumerate(planned.order):
         position = planned.leaf_of.get(number)
@@ -299,6 +298,8 @@ def evaluate(outputs: list[Value]) -> list[Buffer]:
             return again
     planned = plan(outputs)
     ready = program(planned)
+    if ready.record:
+        _install()  # a program that runs again
     buffers = [leaf_buffer(leaf) for leaf in planned.leaves]
     executable = ready.executable
     computed = executable.compute(buffers) if executable is not None else []
