@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tilewright as tw
 import tilewright.nn.functional as F
+from tilewright import compiler
 
 X = np.arange(120.0).reshape(4, 5, 6)
 I1 = np.array([[0, -1], [2, 3]])
@@ -289,3 +290,27 @@ def test_rows_of_a_tensor_in_memory_are_views() -> None:
     assert x.grad is not None and x.grad.numpy().sum() == 12
     with tw.no_grad():
         assert not x[2].requires_grad
+
+
+def test_parts_of_a_tensor_in_memory_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    x = tw.tensor(array)
+    monkeypatch.setattr(compiler, "compile", None)
+    indices: tuple[Any, ...] = (
+        (1, 2), (1, 2, 1), (slice(None), 1), (..., 0), (None, 2), (slice(1, 3), slice(None, None, -1)), (2, ..., None, 1),
+        (slice(2, 2), 1), (slice(None),) * 3, (-1, -1, -1), (), None,
+    )  # fmt: skip
+    for index in indices:
+        part = x[index]
+        assert part.shape == array[index].shape
+        np.testing.assert_array_equal(part.numpy(), array[index])
+        lies_together = array[index].size and np.asarray(array[index]).flags.c_contiguous
+        assert np.shares_memory(part.numpy(), x.numpy()) == bool(lies_together)
+    with pytest.raises(tw.IndexingError, match="7 is out of range for axis 1 of size 3"):
+        x[:, 7]
+    with pytest.raises(tw.IndexingError, match="4 indices for a tensor of rank 3"):
+        x[0, 0, 0, 0]
+    with pytest.raises(tw.IndexingError, match="may stand only once"):
+        x[..., 0, ...]
+    with pytest.raises(tw.IndexingError, match="a single bool"):
+        x[True, 0]

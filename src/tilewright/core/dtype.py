@@ -137,6 +137,9 @@ def from_numpy(dtype: object) -> DType:
         return dtype
     if isinstance(dtype, str) and dtype in BY_NAME:
         return BY_NAME[dtype]
+    found = _BY_NUMPY.get(dtype) if isinstance(dtype, np.dtype) else None
+    if found is not None:
+        return found
     try:
         found = _BY_NUMPY.get(np.dtype(dtype).newbyteorder("="))  # type: ignore[call-overload]
     except TypeError:

@@ -320,7 +320,9 @@ def tensors_of(items: Iterable[Any], function: str, name: str) -> list[Tensor]:
     """A non-empty sequence of tensors."""
     if isinstance(items, Tensor):
         items = list(items)
-    out = [as_tensor(x, function, f"{name}[{i}]") for i, x in enumerate(items)]
+    out = [
+        x if isinstance(x, Tensor) else as_tensor(x, function, f"{name}[{i}]") for i, x in enumerate(items)
+    ]
     if not out:
         raise ArgumentError(f"{function}: `{name}` needs at least one tensor")
     return out

@@ -65,6 +65,7 @@ from tilewright.tensor.composite import composite
 __all__ = ["At", "getitem", "nonzero", "places_of", "setitem", "take", "take_along_axis"]
 
 _FULL = slice(None)
+_BASIC = {int, slice, type(None), type(...)}
 
 
 def _items(x: Tensor, index: Any) -> list[Any]:
@@ -221,25 +222,39 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         rows = _rows(x, index)
         if rows is not None:
             return rows
+    elif index is None or (index.__class__ is tuple and not {*map(type, index)} - _BASIC):
+        part = _part(x, (None,) if index is None else index) if _lies_in_memory(x) else None
+        if part is not None:
+            return part
     if isinstance(index, (Tensor, np.ndarray)) and not index.ndim and index.dtype.kind == "b":
         # a mask without axes takes all of x or nothing, along a new axis
         return getitem(reshape(x, (1, *x.shape)), slice(None, int(_read_mask(index))))
     items = _items(x, index)
     if any(isinstance(i, (Tensor, np.ndarray)) for i in items):
         return _advanced(x, items)
-    if x._value.buffer is not None and modes.trace is None and not (x._requires_grad and modes.grad):
-        return _view(x, items, tuple(_basic(items, x.shape).shape))
+    if _lies_in_memory(x):
+        _basic(items, x.shape)  # raises where an index is out of range
+        part = _part(x, tuple(items))
+        if part is not None:
+            return part
     return _move(x, tuple(items))
+
+
+def _lies_in_memory(x: Tensor) -> bool:
+    """Whether parts of x are taken from its memory: it is computed, and nobody records what is done with it."""
+    if x._value.buffer is None or modes.trace is not None or (x._requires_grad and modes.grad):
+        return False
+    if x._trace is not None:
+        x.numpy()  # raises the error for leaked tensors
+    return True
 
 
 def _rows(x: Tensor, index: Any) -> Tensor | None:
     """Places side by side along the first axis of a tensor that lies in memory, or one of them: a view. None where that is not
     all there is to it."""
     value = x._value
-    buffer, shape = value.buffer, value.type.shape
-    if buffer is None or not shape or modes.trace is not None or x._trace is not None:
-        return None
-    if x._requires_grad and modes.grad:
+    shape = value.type.shape
+    if not shape or not _lies_in_memory(x):
         return None
     size, rest = shape[0], shape[1:]
     count = math.prod(rest)
@@ -258,6 +273,7 @@ def _rows(x: Tensor, index: Any) -> Tensor | None:
         rest = (last - at, *rest)
     if not count:
         return None
+    buffer = value.buffer
     row = buffer.nbytes // size
     return from_buffer(buffer.view(at * row, count), value.type.dtype, rest)  # type: ignore[arg-type]
 
@@ -273,17 +289,21 @@ def _move(x: Tensor, items: tuple[Any, ...]) -> Tensor:
     return reshape(out, tuple(plan.shape))
 
 
-def _view(x: Tensor, items: list[Any], shape: tuple[int, ...]) -> Tensor:
-    """Part of a tensor that lies in memory: a view where the part is contiguous, else a copy. Nothing is compiled."""
-    if x._trace is not None:
-        return x.detach()[tuple(items)]  # raises the error for leaked tensors
-    buffer = x._buffer()
-    whole = buffer.to_numpy(x.shape)
-    part = whole[tuple(items)]
-    if part.size and isinstance(part, np.ndarray) and part.flags.c_contiguous:
+def _part(x: Tensor, index: tuple[Any, ...]) -> Tensor | None:
+    """Part of a tensor that lies in memory, by integers, slices, None and ``...``: a view where the part is contiguous, else a
+    copy. Nothing is compiled. None where NumPy does not take the index."""
+    value = x._value
+    try:
+        part = x.numpy()[index if ... in index else (*index, ...)]  # never a number
+    except (IndexError, TypeError, ValueError):
+        return None
+    if x._value is not value:  # another thread has written x
+        return None
+    buffer: Buffer = value.buffer
+    if part.flags.c_contiguous and part.size:
         offset = part.__array_interface__["data"][0] - buffer.address
-        return from_buffer(buffer.view(offset, part.size), x.dtype, shape)
-    return from_buffer(Buffer.from_numpy(np.asarray(part), copy=True), x.dtype, shape)
+        return from_buffer(buffer.view(offset, part.size), x.dtype, part.shape)
+    return from_buffer(Buffer.from_numpy(part, copy=True), x.dtype, part.shape)
 
 
 def _prepared(index: Any, size: int, axis: int) -> Tensor:

@@ -66,7 +66,8 @@ _FOREIGN = (str, bytes, dict, set, type(None))  # operands that are no numbers: 
 
 def _operator(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Any]:
     def forward(self: Tensor, other: Any) -> Any:
-        return NotImplemented if isinstance(other, _FOREIGN) else function(self, other)
+        foreign = other.__class__ is not Tensor and isinstance(other, _FOREIGN)
+        return NotImplemented if foreign else function(self, other)
 
     return forward
 

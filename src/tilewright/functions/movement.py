@@ -205,9 +205,13 @@ def concat(arrays: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     >>> concat([Tensor([1, 2]), Tensor([3])]).tolist()
     [1, 2, 3]
     """
-    tensors = tensors_of(arrays, "concat", "arrays")
+    return _concat(axis, *tensors_of(arrays, "concat", "arrays"))
+
+
+@composite
+def _concat(axis: int | None, *tensors: Tensor) -> Tensor:
     if axis is None:
-        tensors, axis = [reshape(t, (t.size,)) for t in tensors], 0
+        tensors, axis = tuple(reshape(t, (t.size,)) for t in tensors), 0
     dtype = dt.promote(*(t.dtype for t in tensors))
     first = tensors[0]
     if first.ndim == 0:
@@ -230,7 +234,11 @@ def concat(arrays: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
 
 def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
-    tensors = tensors_of(arrays, "stack", "arrays")
+    return _stack(axis, *tensors_of(arrays, "stack", "arrays"))
+
+
+@composite
+def _stack(axis: int, *tensors: Tensor) -> Tensor:
     for i, t in enumerate(tensors):
         if t.shape != tensors[0].shape:
             raise ShapeError(

@@ -9,6 +9,7 @@ table's rule.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -244,7 +245,13 @@ def constant(value: bool | int | float | complex, dtype: DType) -> Value:
         if key != raw:  # a second way to the same value
             entry = _interned[raw] = _Entry(found, _drop)
             entry.key = raw
+        _recent.append(found)
     return found
+
+
+_recent: deque[Value] = deque(
+    maxlen=256
+)  # constants, which are asked for again and again, and then need not be made
 
 
 def _rounded(value: bool | int | float | complex, dtype: DType) -> bool | int | float | complex:
@@ -314,10 +321,11 @@ def forget_history(value: Value) -> None:
     """Let a computed value (its elements lie in ``buffer``) go of the graph below it, so that a loop does not keep the graphs
     of all its rounds. Only for values through which nothing will be differentiated. Values that ``keep_history`` named
     stay as they are."""
-    packed = value.packed
-    if packed is not None:
-        value.op, value.attrs = packed[0].result
+    if value.packed is not None:  # it is in no table: a leaf from now on
+        type = value.type
+        value.op = "input"
         value.inputs = ()
+        value.attrs = (("id", next(leaf_ids)), ("dtype", type.dtype), ("shape", type.shape))
         value.packed = None
     elif value.inputs and value not in _kept:
         key = (value.op, value.inputs, value.attrs)

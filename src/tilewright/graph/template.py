@@ -53,7 +53,7 @@ class Template:
     """
 
     __slots__ = (
-        "anchor", "chain", "flows", "kind", "open", "packs", "picks", "result", "rows", "start", "type", "varying",
+        "anchor", "chain", "flows", "kind", "open", "packs", "picks", "rows", "start", "type", "varying",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +88,6 @@ class Template:
         self.chain, self.open = runs.get(output, (0, True))
         self.anchor = output.op in _ANCHORS
         self.type = output.type
-        self.result = output.op, output.attrs
         self.flows = _flows(output, operands)
         self.packs = bool(rows) and not any(op in _SEEN for op, _, _, _ in rows)
         key = (self.rows, fixed, len(operands))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FRESH", "GUARD", "OPERAND", "PLAN", "RESULT", "Kind", "Write", "record"]
+__all__ = ["GUARD", "OPERAND", "PLAN", "RESULT", "Kind", "Write", "record"]
 
 
 def record(*names: str) -> dict[str, int]:
@@ -28,7 +28,6 @@ PLAN = record(
     "written",  # whether captured tensors are written, which must not be arguments then
 )  # fmt: skip
 GUARD = record("owner", "name", "value")  # an attribute and what it has to be
-FRESH = record("shelf", "slot", "template")  # memory that the run makes: a buffer
 RESULT = record(
     "fresh", "template", "dtype", "shape"
 )  # a new tensor: its memory, its leaf, the leaf's attributes

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 from tilewright.core import assumptions
 from tilewright.graph.ir import TensorType, Value
-from tilewright.jit.layout import FRESH, GUARD, OPERAND, PLAN, RESULT, Kind, Write
-from tilewright.runtime import builtin
+from tilewright.jit.layout import GUARD, OPERAND, PLAN, RESULT, Kind, Write
+from tilewright.runtime import builtin, fresh
 from tilewright.runtime.blocks import block_type, take_source
 from tilewright.runtime.buffers import Buffer
-from tilewright.runtime.builtin import REFERENCES, TYPE, Code, Template
+from tilewright.runtime.builtin import REFERENCES, TYPE, Code, Offsets, Template
+from tilewright.runtime.fresh import FRESH
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import WORDS
 from tilewright.tensor import Tensor
 
 __all__ = ["compiled", "offsets"]
-
-Offsets = dict[tuple[type, str], int]
 
 _SLOTS: dict[type, tuple[str, ...]] = {
     Tensor: Tensor.__slots__,
@@ -38,16 +37,7 @@ _SLOTS: dict[type, tuple[str, ...]] = {
 @builtin.once
 def offsets() -> Offsets | None:
     """Where the objects that a call touches keep their slots; None where that cannot be seen."""
-    found = {}
-    for cls, names in _SLOTS.items():
-        for name in names:
-            if name.startswith("__"):
-                continue
-            offset = builtin.slot_offset(cls, name)
-            if offset is None:
-                return None
-            found[cls, name] = offset
-    return found
+    return builtin.slot_offsets(_SLOTS)
 
 
 def compiled(jitted: type, plan: type) -> int | None:
@@ -61,6 +51,7 @@ def compiled(jitted: type, plan: type) -> int | None:
     functions = [
         Template.source(),
         take_source(),
+        fresh.source(at),
         _new_tensor(at),
         _same_type(at),
         _rebound(at),
@@ -231,17 +222,9 @@ class _Call:
         self.counters = self.field("counters", "ptr")
         reused = c.at(self.counters, 8 * WORDS.index("buffers_reused"))
         with c.each(counts[0], self.fresh, 8 * len(FRESH)) as (i, row):
-            buffer = c.call("@like", c.load(row, FRESH["template"]))
+            buffer = c.call("@new_buffer", row, self.field("block_type", "ptr"), reused)
             c.unless("ne", buffer, "null", "failed")
             c.store(buffer, c.word(self.made[0], i))
-            block = c.call(
-                "@take_block", c.load(row, FRESH["shelf"]), self.field("block_type", "ptr"), reused
-            )
-            c.unless("ne", block, "null", "failed")
-            c.store(block, buffer, self.at[Buffer, "_owner"])
-            address = self.slot(c.load(block, builtin.HEADER), Memory, "address")
-            c.call("@Py_IncRef", address, type="void")
-            c.store(address, buffer, self.at[Buffer, "address"])
         with c.each(counts[1], self.results, 8 * len(RESULT)) as (i, row):
             buffer = c.load(c.word(self.made[0], c.load(row, RESULT["fresh"], "i64")))
             tensor = c.call("@new_tensor", self.table, row, buffer)

@@ -18,12 +18,13 @@ from tilewright.core.settings import settings
 from tilewright.core.trees import unflatten
 from tilewright.graph.ir import TensorType, fresh_leaf, leaf_ids
 from tilewright.jit import native
-from tilewright.jit.layout import FRESH, GUARD, OPERAND, PLAN, RESULT, Kind, Write
+from tilewright.jit.layout import GUARD, OPERAND, PLAN, RESULT, Kind, Write
 from tilewright.jit.variant import ARGUMENT, CAPTURED, FIXED, GRADIENT, OUTPUT, Variant
 from tilewright.runtime import builtin, profiler
-from tilewright.runtime.blocks import block_type, shelf
+from tilewright.runtime.blocks import block_type
 from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.builtin import Template
+from tilewright.runtime.fresh import FRESH, fresh_row
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 from tilewright.runtime.team import state
@@ -204,10 +205,7 @@ class _Planner:
         first = 1 + len(self.executable.inputs) + len(self.variant.settled_memory())
         for slot, (size, total, dtype) in enumerate(self.executable.fresh, first):
             assert isinstance(total, int)
-            prototype = Buffer(None, 0, total, dtype, owned=True)
-            rows.append(
-                {"shelf": shelf(size), "slot": slot, "template": self.like(prototype, "_owner address")}
-            )
+            rows.append(dict(zip(FRESH, fresh_row(size, total, dtype, slot, self.keep.append), strict=True)))
         return FRESH, rows
 
     def results(self) -> Any:

@@ -252,7 +252,8 @@ class Buffer:
                 array.dtype,
                 readonly=not flags.writeable,
             )
-        buffer = cls.allocate(array.size, array.dtype.newbyteorder("="))
+        native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+        buffer = cls.allocate(array.size, native)
         buffer.to_numpy(array.shape)[...] = array
         return buffer
 

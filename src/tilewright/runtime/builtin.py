@@ -15,7 +15,7 @@ import struct
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ from tilewright.runtime.memory import Memory
 
 __all__ = [
     "Code",
+    "Offsets",
     "Template",
     "available",
     "compiled",
@@ -35,11 +36,13 @@ __all__ = [
     "method",
     "once",
     "slot_offset",
+    "slot_offsets",
     "table",
 ]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Offsets = dict[tuple[type, str], int]
 
 REFERENCES, TYPE, HEADER = (
     0,
@@ -53,6 +56,7 @@ _DECLARATIONS = """
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare ptr @PyType_GenericAlloc(ptr, i64)
+declare i32 @PyType_IsSubtype(ptr, ptr)
 declare void @PyObject_Free(ptr)
 declare ptr @PyObject_GetAttr(ptr, ptr)
 declare i32 @PyObject_SetAttr(ptr, ptr, ptr)
@@ -61,6 +65,9 @@ declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
 declare ptr @PyObject_CallNoArgs(ptr)
 declare ptr @PyObject_CallOneArg(ptr, ptr)
 declare ptr @PyIter_Next(ptr)
+declare i32 @PySet_Contains(ptr, ptr)
+declare ptr @PyObject_Repr(ptr)
+declare ptr @PyWeakref_NewRef(ptr, ptr)
 declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyTuple_GetItem(ptr, i64)
@@ -69,8 +76,13 @@ declare ptr @PyTuple_Pack(i64, ...)
 declare ptr @PyList_GetItem(ptr, i64)
 declare i64 @PyList_Size(ptr)
 declare ptr @PyList_New(i64)
+declare i32 @PyList_SetItem(ptr, i64, ptr)
 declare i32 @PyList_Append(ptr, ptr)
+declare ptr @PyList_AsTuple(ptr)
 declare i32 @PyList_SetSlice(ptr, i64, i64, ptr)
+declare ptr @PyDict_New()
+declare i64 @PyDict_Size(ptr)
+declare i32 @PyDict_SetItem(ptr, ptr, ptr)
 declare ptr @PyDict_GetItem(ptr, ptr)
 declare ptr @PyDict_SetDefault(ptr, ptr, ptr)
 declare void @PyDict_Clear(ptr)
@@ -275,6 +287,19 @@ def slot_offset(cls: type, name: str) -> int | None:
         return None
     object.__setattr__(probe, name, None)
     return found[0] if ctypes.c_void_p.from_address(id(probe) + found[0]).value == id(None) else None
+
+
+def slot_offsets(slots: Mapping[type, Iterable[str]]) -> Offsets | None:
+    """`slot_offset` of several; None where one cannot be seen."""
+    found: Offsets = {}
+    for cls, names in slots.items():
+        for name in names:
+            if not name.startswith("__"):
+                offset = slot_offset(cls, name)
+                if offset is None:
+                    return None
+                found[cls, name] = offset
+    return found
 
 
 class _MethodDef(ctypes.Structure):

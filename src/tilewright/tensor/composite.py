@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from tilewright.core.dtype import DType
 from tilewright.graph.ir import Value, input_value
 from tilewright.graph.template import Template
-from tilewright.tensor import execute, lazy
+from tilewright.runtime import builtin
+from tilewright.runtime.team import state
+from tilewright.tensor import execute, lazy, packing
 from tilewright.tensor.handle import Tensor, from_value
 from tilewright.tensor.modes import modes
 from tilewright.tensor.trace import Trace
@@ -24,7 +26,7 @@ __all__ = ["composite"]
 P = ParamSpec("P")
 CACHE_LIMIT = 256  # templates kept per function; the oldest go first
 _INTEGERS = {int}
-_EXACT = frozenset((int, bool, str, type(None), type(...), DType))
+_EXACT: frozenset[type] = frozenset((int, bool, str, type(None), type(...), DType))
 
 
 class _Recipe:
@@ -46,14 +48,23 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        items: tuple[Any, ...] = args
+        names = None
+        if kwargs:
+            names = tuple(kwargs)
+            items = (*args, *kwargs.values())
+        if _known:
+            made = _known[0](recipes, names, items)
+            if made is not None:
+                return made
         if modes.trace is not None:
             return function(*args, **kwargs)
+        if state.current is not None:  # a program ran, so native code is loaded anyway
+            _install()
         key: list[Any] = [modes.grad, modes.products]
         operands: list[Tensor] = []
-        items: Sequence[Any] = args
-        if kwargs:
-            key.append(tuple(kwargs))
-            items = (*args, *kwargs.values())
+        if names is not None:
+            key.append(names)
         for arg in items:
             if isinstance(arg, Tensor):
                 if arg._trace is not None:
@@ -82,6 +93,16 @@ def composite(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         return from_value(value, operands, recipe.requires_grad, recipe.nodes, template)
 
     return call
+
+
+_known: list[packing.Known] = []  # the same in native code, once there is some
+
+
+@builtin.once
+def _install() -> None:
+    known = packing.function(_Recipe, _EXACT)
+    if known is not None:
+        _known.append(known)
 
 
 def _limit(table: OrderedDict[tuple[Any, ...], Any]) -> None:

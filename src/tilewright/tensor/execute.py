@@ -28,8 +28,9 @@ from tilewright.core.settings import settings
 from tilewright.graph.ir import Value, constant, input_value, make
 from tilewright.graph.sizes import size_leaf, sizes_of
 from tilewright.graph.template import Template
+from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer
-from tilewright.tensor import leaving
+from tilewright.tensor import leaving, repeating
 
 __all__ = [
     "Packed",
@@ -44,7 +45,7 @@ __all__ = [
     "transparent",
 ]
 
-CACHE_LIMIT = 256  # programs kept; the least recently used goes first
+CACHE_LIMIT = 256  # programs kept; one that was not used for long goes first
 Packed = tuple[Template, tuple[Value, ...]]
 transparent = frozenset(("stop_gradient", "mark", "custom"))  # operations that only differentiation sees
 
@@ -163,6 +164,8 @@ class Program:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     sizes: tuple[str, ...] = ()
+    used: bool = False  # since somebody looked for one to forget
+    record: int = 0  # of brief runs that make just the outputs (`Executable.record`)
 
 
 _programs: OrderedDict[Any, Program] = OrderedDict()
@@ -180,13 +183,23 @@ def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Se
     key = (planned.signature, gifts, tuple(settled), settings.compilation)
     with _lock:
         found = _programs.get(key)
-        if found is not None:
-            _programs.move_to_end(key)
-            return found
-        made = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
+        if found is None:
+            found = _programs[key] = _compile(planned, donated or {}, settled, key[1:])
+        found.used = True
         while len(_programs) > CACHE_LIMIT:
-            _programs.popitem(last=False)
-        return made
+            _drop_one()
+        return found
+
+
+def _drop_one() -> None:
+    """Forget the oldest program that was not used since this looked at it last."""
+    for key, ready in list(_programs.items()):
+        if not ready.used:
+            del _programs[key]
+            return
+        ready.used = False
+        _programs.move_to_end(key)
+    _programs.popitem(last=False)
 
 
 def _compile(
@@ -248,6 +261,18 @@ def _compile(
     return made
 
 
+@builtin.once
+def _install() -> None:
+    repeated = repeating.function(Program, _programs, _operand)
+    if repeated is not None:
+        _repeated.append(repeated)
+
+
+def _operand(constant: Value) -> Buffer | None:
+    """The memory of a constant that is an operand of programs."""
+    return leaf_buffer(constant) if changes(constant) else None
+
+
 def leaf_buffer(leaf: Value) -> Buffer:
     """The memory of a leaf; a constant that became a leaf gets its own small buffer."""
     if leaf.buffer is not None:
@@ -260,9 +285,24 @@ def _scalar(number: float, dtype: DType) -> Buffer:
     return Buffer.from_numpy(np.asarray(number, dtype.numpy))
 
 
-def evaluate(planned: Plan) -> list[Buffer]:
-    """Run a plan: one buffer per output."""
+_repeated: list[
+    repeating.Repeated
+] = []  # what was computed before, in one builtin, once there is native code
+
+
+def evaluate(outputs: list[Value]) -> list[Buffer]:
+    """Compute values: one buffer for each."""
+    if _repeated:
+        again = _repeated[0](outputs)
+        if again is not None:
+            return again
+    planned = plan(outputs)
     ready = program(planned)
+    if ready.record:
+        _install()  # a program that runs again
     buffers = [leaf_buffer(leaf) for leaf in planned.leaves]
-    computed = ready.executable.run(buffers) if ready.executable is not None else []
+    executable = ready.executable
+    computed = executable.compute(buffers) if executable is not None else []
+    if executable is not None and ready.results == [~n for n in range(len(outputs))]:
+        ready.record = executable.record
     return [buffers[r] if r >= 0 else computed[~r] for r in ready.results]

@@ -304,6 +304,9 @@ class Tensor(Methods):
 
     def detach(self) -> Tensor:
         """The same elements without their history."""
+        value = self._value
+        if value.buffer is not None and self._trace is None and modes.trace is None:
+            return from_leaf(lazy.leaf_of(value.buffer, value.type))
         return from_value(make("stop_gradient", (operand_value(self),)), (self,))
 
     def clone(self) -> Tensor:
@@ -326,7 +329,7 @@ class Tensor(Methods):
     def realize(self) -> Tensor:
         """Compute the elements now, without copying them out. Returns the tensor itself."""
         if self._value.buffer is None:
-            lazy.realize_tensors((self,))
+            lazy.realize(self)
         return self
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -344,7 +347,7 @@ class Tensor(Methods):
             lazy.check_usable(self)
         buffer = self._value.buffer
         if buffer is None:
-            lazy.realize_tensors((self,))
+            lazy.realize(self)
             buffer = self._value.buffer
         return buffer  # type: ignore[no-any-return]
 
@@ -588,7 +591,8 @@ def from_leaf(value: Value) -> Tensor:
 
 def from_buffer(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Tensor:
     """A tensor over memory that holds its elements in row-major order."""
-    return from_value(lazy.leaf(buffer, dtype, shape))
+    leaf = lazy.leaf(buffer, dtype, shape)
+    return from_leaf(leaf) if modes.trace is None else from_value(leaf)
 
 
 def literal(data: Any, dtype: DType | None) -> Value:

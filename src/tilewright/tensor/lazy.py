@@ -14,6 +14,7 @@ import itertools
 import sys
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ __all__ = [
     "enroll",
     "handles_of",
     "leaf",
+    "realize",
     "realize_tensors",
     "register_role",
     "role_of",
@@ -72,7 +74,10 @@ class Deferred:
 
 def leaf(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Value:
     """A fresh leaf over memory that holds computed elements."""
-    return leaf_of(buffer, TensorType(dtype, shape))
+    return leaf_of(buffer, _type(dtype, shape))
+
+
+_type = lru_cache(maxsize=1024)(TensorType)  # making one costs more than the leaf
 
 
 def leaf_of(buffer: Buffer, type: TensorType) -> Value:
@@ -129,7 +134,18 @@ class Group:
         return [
             t
             for r in self.members
-            if (t := r()) is not None and t._group is not None and find(t._group) is self
+            if (t := r()) is not None
+            and (t._group is self or (t._group is not None and find(t._group) is self))
+        ]
+
+    def company(self, tensor: Tensor) -> list[Tensor]:
+        """The others of ``live``."""
+        return [
+            t
+            for r in self.members
+            if (t := r()) is not None
+            and t is not tensor
+            and (t._group is self or (t._group is not None and find(t._group) is self))
         ]
 
     def add(self, tensor: Tensor) -> None:
@@ -236,7 +252,7 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
             continue
         if tensor._trace is not modes.trace:
             check_usable(tensor)
-        if all(t is not tensor for t in wanted):
+        if not wanted or all(t is not tensor for t in wanted):
             wanted.append(tensor)
     if not wanted:
         return
@@ -245,25 +261,40 @@ def realize_tensors(tensors: Iterable[Tensor], subgraph_only: bool = False) -> N
         if subgraph_only:
             inside = execute.plan([t._value for t in wanted]).numbers
             company = [t for t in company if t._value in inside]
-        try:
-            _compute(wanted + company)
-        except execute.UnboundLeaf:
-            raise
-        except Exception:
-            if not company:
-                raise
-            _compute(wanted)  # what failed may be a companion that nobody asked for
+        _compute(wanted, company)
     except execute.UnboundLeaf:
         raise traced() from None
     drop_computed(groups)
 
 
+def realize(tensor: Tensor) -> None:
+    """``realize_tensors`` of one that is pending, in the fewest steps of Python: what reading a number does."""
+    group, value = tensor._group, tensor._value
+    if group is None or group.parent is not None or tensor._trace is not None or modes.trace is not None:
+        realize_tensors((tensor,))
+        return
+    company = group.company(tensor)
+    try:
+        if company or value.packed is None:
+            _compute([tensor], company)
+        else:
+            (value.buffer,) = execute.evaluate([value])
+            settle(tensor)
+    except execute.UnboundLeaf:
+        raise traced() from None
+    if len(group.members) == 1:
+        group.clear()
+    else:
+        drop_computed((group,))
+
+
 def pending_with(wanted: Sequence[Tensor]) -> tuple[list[Group], list[Tensor]]:
     """The groups of pending tensors, and the others in them that somebody still holds."""
     if len(wanted) == 1:
-        group = wanted[0]._group
-        if group is not None and group.parent is None and len(group.members) == 1:
-            return [group], []
+        (tensor,) = wanted
+        group = tensor._group
+        if group is not None and group.parent is None:
+            return [group], group.company(tensor)
     groups = list({id(g): g for t in wanted if t._group is not None for g in (find(t._group),)}.values())
     asked = {id(t) for t in wanted}
     return groups, [t for g in groups for t in g.live() if id(t) not in asked]
@@ -277,14 +308,19 @@ def drop_computed(groups: Iterable[Group]) -> None:
         group.members = rest
 
 
-def _compute(tensors: list[Tensor]) -> None:
-    if len(tensors) == 1 and (value := tensors[0]._value).packed is not None:
-        (value.buffer,) = execute.evaluate(execute.plan([value]))
-        settle(tensors[0])
+def _compute(wanted: list[Tensor], company: list[Tensor]) -> None:
+    tensors = wanted + company
+    values = list(dict.fromkeys([t._value for t in tensors]))
+    try:
+        buffers = execute.evaluate(values)
+    except execute.UnboundLeaf:
+        raise
+    except Exception:
+        if not company:
+            raise
+        _compute(wanted, [])  # what failed may be a companion that nobody asked for
         return
-    values = list(dict.fromkeys(t._value for t in tensors))
-    planned = execute.plan(values)
-    for value, buffer in zip(values, execute.evaluate(planned), strict=True):
+    for value, buffer in zip(values, buffers, strict=True):
         value.buffer = buffer
     settle_all(tensors)
 
@@ -295,7 +331,7 @@ def settle_all(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         settle(tensor, fresh)
     for value in fresh:
-        if is_kept(value):  # interned for good: other graphs must find it as it was
+        if value.inputs and is_kept(value):  # interned for good: other graphs must find it as it was
             value.buffer = None
 
 
@@ -305,6 +341,10 @@ def settle(tensor: Tensor, fresh: dict[Value, Value] | None = None) -> None:
     tensor._chain = 0
     value = tensor._value
     if not tensor._requires_grad:
+        if value.packed is not None:
+            forget_history(value)
+        if value.op == "input":
+            return
         known = None if fresh is None else fresh.get(value)
         if known is None:
             known = leaf_of(value.buffer, value.type)

@@ -105,7 +105,7 @@ def run(
         nodes = graph.order
         buffers = [execute.leaf_buffer(nodes[r]) if isinstance(r, int) else r for r in found.reads]
         ready = found.program
-        computed = ready.executable.run(buffers) if ready.executable is not None else []
+        computed = ready.executable.compute(buffers) if ready.executable is not None else []
     except Exception:  # recorded as pending work, it fails where it is read, and alone
         return None
     outputs = [buffers[r] if r >= 0 else computed[~r] for r in ready.results]

@@ -1,7 +1,7 @@
 """``Tensor.numpy`` as a builtin made of JIT code: an array over computed memory of our own, in one step.
 
-Everything else (a tensor that is pending or traced, memory of another's) goes through the method in Python, which it
-replaces. It calls NumPy's C API through the table that NumPy gives extension modules.
+A pending tensor is computed first, by ``lazy.realize``. Everything else (a traced tensor, memory of another's) goes through
+the method in Python, which it replaces. It calls NumPy's C API through the table that NumPy gives extension modules.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tilewright.runtime import builtin
 from tilewright.runtime.blocks import block_type
 from tilewright.runtime.buffers import Buffer, PoolBlock
 from tilewright.runtime.builtin import TYPE, Code
+from tilewright.tensor import lazy
 from tilewright.tensor.modes import modes
 
 __all__ = ["install"]
@@ -32,6 +33,7 @@ _WORDS = (
     "set_base",
     "array_type",
     "slow",
+    "realize",
     "modes",
     "trace",
     "none",
@@ -59,9 +61,9 @@ def install(tensor: type) -> None:
     if functions is None:
         return
     method, words = (ctypes.c_uint64 * 2).from_address(_Entry(functions)())
-    slow = tensor.numpy  # type: ignore[attr-defined]
+    slow, realize = tensor.numpy, lazy.realize  # type: ignore[attr-defined]
     items: dict[str, Any] = {
-        "slow": slow, "array_type": np.ndarray, "modes": modes, "trace": "trace", "none": None,
+        "slow": slow, "realize": realize, "array_type": np.ndarray, "modes": modes, "trace": "trace", "none": None,
         "block_type": block_type(), "pool_block_type": PoolBlock,
     }  # fmt: skip
     builtin.keep_for_ever(*items.values())
@@ -99,6 +101,11 @@ def _source(offsets: dict[str, int]) -> str:
 
     none = word("none")
     c.unless("eq", c.load("%self", offsets["_trace"]), none, "slow")
+    pending = c.load(c.load("%self", offsets["_value"]), offsets["buffer"])
+    with c.when(c.compare("eq", pending, none, "ptr")):
+        realized = c.call("@PyObject_CallOneArg", word("realize"), "%self")
+        c.unless("ne", realized, "null", "raised")
+        c.call("@Py_DecRef", realized, type="void")
     value = c.load("%self", offsets["_value"])
     buffer, shape = c.load(value, offsets["buffer"]), c.load(c.load(value, offsets["type"]), offsets["shape"])
     c.unless("ne", buffer, none, "slow")
@@ -141,6 +148,7 @@ def _source(offsets: dict[str, int]) -> str:
     c.line("ret ptr null")
     c.block("failed")
     c.call("@Py_DecRef", owner, type="void")
+    c.label("raised")
     c.line("ret ptr null")
     c.block("drop")
     for held in (owner, shape, dtype):
