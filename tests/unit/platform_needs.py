@@ -6,5 +6,5 @@ from tilewright.runtime import builtin
 
 needs_builtins = pytest.mark.skipif(
     not builtin.available(),
-    reason="builtins of JIT code need 64-bit CPython with its global lock on Linux: without them the tested code is not there",
+    reason=f"without builtins of JIT code the tested code is not there: {builtin.unavailable()}",
 )

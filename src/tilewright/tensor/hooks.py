@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from tilewright.core import interpreter
 from tilewright.graph.ir import Value, make
 from tilewright.tensor import lazy
 from tilewright.tensor.errors import GradientError, ShapeError
@@ -158,7 +159,10 @@ _UNHELD = _count_unheld()
 
 
 def _is_used(tensor: Tensor) -> bool:
-    """Whether something was computed from an interior tensor: more than its handles refer to its value."""
+    """Whether something was computed from an interior tensor: more than its handles refer to its value. Taken to be so where
+    counts of references are not known to say it."""
+    if interpreter.reason() is not None:
+        return True
     holders = len(lazy.handles_of(tensor._value))
     return _references(tensor._value) - _UNHELD > holders
 
