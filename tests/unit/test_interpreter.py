@@ -166,6 +166,7 @@ def test_counts_are_asked_for_as_they_were_measured() -> None:
 def test_nothing_is_assumed_of_another_interpreter(
     change: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)  # a build with the global lock
     for name, value in change.items():
         monkeypatch.setattr(sys, name, value)
     assert (interpreter.reason() or "").startswith(said)
@@ -185,6 +186,8 @@ def test_a_process_without_the_global_lock_is_refused() -> None:
 
 
 UNKNOWN = """
+import sysconfig
+sysconfig.get_config_var = lambda name: None  # a build with the global lock
 from tilewright.core import interpreter
 interpreter.KNOWN = ((2, 7), (3, 0))
 import numpy as np, tilewright as tw
@@ -216,6 +219,18 @@ y.register_hook(lambda g: grads.append(g.tolist()))
 y.retain_grad()
 (y * y).sum().backward()
 assert w.grad.tolist() == [36, 72] and grads == [[12, 24]], (w.grad, grads)
+
+w = tw.tensor([1.0], requires_grad=True)
+hooked, alike = w * 2, w * 2
+hooked.register_hook(lambda g: g * 10)
+(hooked + alike).sum().backward()
+assert w.grad.tolist() == [22]  # the hook is on one of them
+w.grad = None
+late = w * 2
+used = late * 3
+late.register_hook(lambda g: g * 10)
+used.sum().backward()
+assert w.grad.tolist() == [60]  # also for what was computed before
 
 assert not builtin.available()
 text = f.explain(x)

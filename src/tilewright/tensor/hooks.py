@@ -9,6 +9,7 @@ A leaf keeps its hooks itself.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -159,10 +160,10 @@ _UNHELD = _count_unheld()
 
 
 def _is_used(tensor: Tensor) -> bool:
-    """Whether something was computed from an interior tensor: more than its handles refer to its value. Taken to be so where
-    counts of references are not known to say it."""
+    """Whether something was computed from an interior tensor: more than its handles refer to its value. Where counts of
+    references are not known to say it, the objects are looked through for a tuple of operands that it is in."""
     if interpreter.reason() is not None:
-        return True
+        return any(isinstance(holder, tuple) for holder in gc.get_referrers(tensor._value))
     holders = len(lazy.handles_of(tensor._value))
     return _references(tensor._value) - _UNHELD > holders
 
