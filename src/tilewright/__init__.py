@@ -13,6 +13,7 @@ from math import e, inf, nan, pi
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tilewright.core.interpreter import without_lock as _without_lock
 from tilewright.version import __version__
 
 if TYPE_CHECKING:  # so that type checkers and editors know the names that are loaded lazily
@@ -47,6 +48,12 @@ if TYPE_CHECKING:  # so that type checkers and editors know the names that are l
     from tilewright.tensor import *  # noqa: F403
 
     Dim = Size
+
+if _without_lock():
+    raise ImportError(
+        "tilewright's threads rely on Python's global lock, which is off in this process: start Python with"
+        " PYTHON_GIL=1 in the environment or with `-X gil=1`, or use a build of Python that is not free-threaded"
+    )
 
 # Public name -> module that defines it. A value that ends in ":" + name takes that attribute under another
 # name.

@@ -23,6 +23,7 @@ from tilewright.graph.graph import Graph
 from tilewright.interop.safetensors import load_file
 from tilewright.kernel.text import parse_kernel
 from tilewright.lang.check import check
+from tilewright.runtime import builtin
 
 REGRESSION = """
 dataset Points:
@@ -668,3 +669,4 @@ def test_doctor_examines_the_machine(
     report = json.loads(capsys.readouterr().out)
     assert report["check"]["ok"] and report["target"]["vector_bytes"] in (16, 32, 64)
     assert report["machine"]["threads"] >= 1 and report["cache"]["writable"]
+    assert (report["software"]["calls"] == "native") == builtin.available()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from platform_needs import needs_builtins
+from platform_needs import fork, needs_builtins
 
 import tilewright as tw
 from tilewright import compiler, nn, optim
@@ -652,7 +652,7 @@ def test_a_plan_is_made_anew_when_the_runtime_lock_is_another() -> None:
     warm(f, x)
     plan = f._plan
     fast(f, x)
-    child = os.fork()
+    child = fork()
     if child == 0:
         good = False
         try:

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from platform_needs import fork
 
 from tilewright.runtime.buffers import Buffer, MemoryPool, pool
 from tilewright.runtime.dlpack import CPU_DEVICE, export_capsule, import_capsule
@@ -161,7 +162,7 @@ def test_a_forked_child_writes_memory_of_its_own() -> None:
     memory = Memory(8 << 20)
     word = memory.words(0, 1)
     word[0] = 1
-    child = os.fork()
+    child = fork()
     if child == 0:
         word[0] = 2
         os._exit(0)

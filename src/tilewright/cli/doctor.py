@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tilewright.core.settings import settings
+from tilewright.runtime import builtin
 from tilewright.runtime.cache import DiskCache
 from tilewright.runtime.environment import package_versions
 from tilewright.runtime.target import available_cpus, host_target
@@ -47,6 +48,7 @@ def examine() -> dict[str, Any]:
         "software": {
             "tilewright": __version__,
             "python": platform.python_version(),
+            "calls": _calls(),
             **{name: number or "not installed" for name, number in package_versions().items()},
         },
         "machine": {
@@ -61,6 +63,12 @@ def examine() -> dict[str, Any]:
         "settings": {name: _plain(getattr(settings, name)) for name in settings.names()},
         "check": _check(),
     }
+
+
+def _calls() -> str:
+    """How calls of compiled functions go in this Python."""
+    why = builtin.unavailable()
+    return "native" if why is None else f"Python code, because {why}"
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 import numpy as np
 
 from tilewright import compiler
-from tilewright.core import assumptions
+from tilewright.core import assumptions, interpreter
 from tilewright.core import dtype as dt
 from tilewright.core.settings import settings
 from tilewright.core.size import SymbolicSizeError
@@ -48,6 +48,7 @@ from tilewright.jit.variant import (
     SIZE,
     Variant,
 )
+from tilewright.runtime import builtin
 from tilewright.runtime.buffers import Buffer
 from tilewright.runtime.team import state
 from tilewright.tensor import DTypeError, Tensor, lazy, modes
@@ -70,7 +71,10 @@ class _Holder:
 
 
 def _count_sole() -> int:
-    """What ``getrefcount`` says of an object held by one attribute and one local variable, in this Python version."""
+    """What ``getrefcount`` says of an object held by one attribute and one local variable, in this Python version. Less than
+    it ever says where that may mean something else: every object may be somebody else's then."""
+    if interpreter.reason() is not None:
+        return -1
     holder = _Holder()
     holder.item = object()
     item = holder.item
@@ -409,7 +413,13 @@ class Jitted(Generic[P, R]):
             return f"`{self._name}` runs as ordinary lazy code here: its results require gradients outside of it."
         if variant.program is None or variant.program.executable is None:
             return f"`{self._name}` computes nothing: every result is an argument or a constant."
-        return self._about_sizes(leaves, structure, numbers) + str(variant.program.executable.explain())
+        stages = self._about_sizes(leaves, structure, numbers) + str(variant.program.executable.explain())
+        slow = builtin.unavailable()
+        return (
+            stages
+            if slow is None
+            else f"{stages}\n\n== calls ==\nevery call runs Python code, because {slow}"
+        )
 
     def _about_sizes(self, leaves: Sequence[Any], structure: Any, numbers: dict[str, int]) -> str:
         """Whether one program serves the range of every symbolic size, and if not, why."""

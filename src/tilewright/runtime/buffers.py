@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.core import interpreter
 from tilewright.runtime.memory import Memory
 from tilewright.runtime.statistics import stats
 
@@ -324,7 +325,10 @@ def _is_constant(owner: object) -> bool:
 
 
 def _count_single_reference() -> int:
-    """What `sys.getrefcount(buffer._owner)` says, in this Python, when only the buffer holds its owner."""
+    """What `sys.getrefcount(buffer._owner)` says, in this Python, when only the buffer holds its owner. Less than it ever
+    says where that may mean something else: no memory is exclusive then."""
+    if interpreter.reason() is not None:
+        return -1
     probe = Buffer(object(), 0, 0, np.dtype(np.uint8))
     return sys.getrefcount(probe._owner)
 

@@ -4,7 +4,7 @@ A Python frame costs as much as a small kernel, and one compiled call would need
 call is IR text over the C API, compiled like any kernel: the symbols it names are found in the running process, so that
 object code in the cache holds no address, and what it knows of Python objects are the offsets of `__slots__`, which
 `slot_offset` observes in this process. Where a piece of that is missing (another interpreter, a build without the GIL, a
-symbol that is not exported) `available` is False and everything runs in Python.
+symbol that is not exported) `available` is False, `unavailable` says why, and everything runs in Python.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from tilewright.core import interpreter
 from tilewright.runtime import driver
 from tilewright.runtime.jit import KernelCompileError, default_library, loaded
 from tilewright.runtime.memory import Memory
@@ -38,6 +37,7 @@ __all__ = [
     "slot_offset",
     "slot_offsets",
     "table",
+    "unavailable",
 ]
 
 P = ParamSpec("P")
@@ -251,15 +251,35 @@ def once(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @once
+def unavailable() -> str | None:
+    """Why this process runs no builtins made of JIT code; None when it does. The first call compiles nothing."""
+    why = interpreter.reason()
+    if why is not None:
+        return why
+    if struct.calcsize("P") != 8:
+        return "pointers have 32 bits"
+    if not driver.has_futex(default_library().target.triple):
+        # Workers sleep and wake through Python, which a caller that holds the GIL would wait for in vain.
+        return "the system is not Linux"
+    return None if _objects_begin_as_known() else "objects of this build of CPython begin in another way"
+
+
 def available() -> bool:
-    """Whether this interpreter runs builtins made of JIT code. The first call compiles nothing."""
+    """Whether this process runs builtins made of JIT code."""
+    return unavailable() is None
+
+
+def _objects_begin_as_known() -> bool:
+    """Whether an object has its count of references, its type, and what is its own where native code looks for them."""
+    probe = object()
+    address = id(probe)
+    counts = [ctypes.c_uint32.from_address(address + REFERENCES).value]
+    held = [probe] * 5
+    counts.append(ctypes.c_uint32.from_address(address + REFERENCES).value)
     return (
-        sys.implementation.name == "cpython"
-        and not sysconfig.get_config_var("Py_GIL_DISABLED")
-        and struct.calcsize("P") == 8
-        # Elsewhere workers sleep and wake through Python, which a caller that holds the GIL would wait for in vain.
-        and driver.has_futex(default_library().target.triple)
-        and ctypes.c_void_p.from_address(id(Code) + TYPE).value == id(type)
+        ctypes.c_void_p.from_address(id(Code) + TYPE).value == id(type)
+        and object.__basicsize__ == HEADER
+        and counts[1] - counts[0] == len(held)
     )
 
 

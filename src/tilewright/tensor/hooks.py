@@ -9,6 +9,7 @@ A leaf keeps its hooks itself.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from tilewright.core import interpreter
 from tilewright.graph.ir import Value, make
 from tilewright.tensor import lazy
 from tilewright.tensor.errors import GradientError, ShapeError
@@ -158,7 +160,10 @@ _UNHELD = _count_unheld()
 
 
 def _is_used(tensor: Tensor) -> bool:
-    """Whether something was computed from an interior tensor: more than its handles refer to its value."""
+    """Whether something was computed from an interior tensor: more than its handles refer to its value. Where counts of
+    references are not known to say it, the objects are looked through for a tuple of operands that it is in."""
+    if interpreter.reason() is not None:
+        return any(isinstance(holder, tuple) for holder in gc.get_referrers(tensor._value))
     holders = len(lazy.handles_of(tensor._value))
     return _references(tensor._value) - _UNHELD > holders
 
