@@ -12,6 +12,7 @@ from tilewright.core.dtype import DType
 from tilewright.core.settings import settings
 from tilewright.core.shape import Shape, static
 from tilewright.graph import build
+from tilewright.graph.distances import total_of
 from tilewright.graph.ir import Value, input_value, make, topological
 from tilewright.graph.reference import evaluate
 from tilewright.lower import loops
@@ -170,3 +171,12 @@ def test_sums_that_nobody_wants_stay_one() -> None:
 def test_half_types_are_summed_as_they_are() -> None:
     _, outputs = step((8, 3, 4, 4), dt.bfloat16)
     assert split_linear_sums(outputs) == outputs
+
+
+def test_what_is_a_distance_from_a_mean() -> None:
+    x = input_value(dt.float32, (64, 100))
+    for factor, found in ((0.01, True), (0.02, False)):
+        mean = build.mul(build.reduce_sum(x, (1,)), factor)
+        total = total_of(build.sub(x, build.expand(mean, (1,), (64, 100))))
+        assert (total is build.reduce_sum(x, (1,))) == found
+    assert total_of(build.sub(build.square(x), build.expand(mean, (1,), (64, 100)))) is None

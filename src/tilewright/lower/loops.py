@@ -107,10 +107,9 @@ class _Emitter:
             moving = [a.value.dtype.itemsize for a in self.accesses if mentions_loop(a.position, atom)]
             itemsize = max(moving or [itemsize])
         self.outer = [d for d in self.nest.dims if not d.reduced and d is not self.vector and d.extent != 1]
-        self.turns = self.back = (
-            False  # each pass over a row begins where the one before ended; the last one ran back
-        )
-        self.returns = False  # and finds all of the row in the second-level cache
+        self.turns = False  # each pass over a row begins where the one before ended
+        self.back = False  # as the last one did, which ran back
+        self.returns = False  # the first of them finds all of the row in the second-level cache
         self.columns: Columns | None = None
         if group.columns:  # the rows of a block lie inside
             self.columns = Columns(
