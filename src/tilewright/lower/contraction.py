@@ -22,7 +22,6 @@ from dataclasses import replace
 from functools import partial
 
 from tilewright.core import dtype as dt
-from tilewright.core.dtype import DType
 from tilewright.core.shape import Extent, Shape, Size, is_static, lower_bound, product, static, total, upper
 from tilewright.core.size import narrowed
 from tilewright.graph.ir import Value
@@ -54,16 +53,14 @@ from tilewright.lower.packing import LaidOut
 from tilewright.lower.problem import (
     Analysis,
     At,
-    Problem,
     Side,
-    conv_problem,
-    dot_problem,
     epilogue,
     epilogue_cost,
     replaceable,
 )  # fmt: skip
 from tilewright.lower.read import Reader, Unsupported
 from tilewright.lower.trailing import CHEAP, Trailing, Where
+from tilewright.lower.versions import LONG_K, Ranges, contraction_problem, versions
 from tilewright.lower.words import Words, words_of
 from tilewright.lower.work import side_by_side
 from tilewright.recipes.contraction import MAX_PACK, PAGE, Situation, Tiling, choose, cycles
@@ -75,7 +72,6 @@ LONG_EPILOGUE = (
     16  # cheap operations per element beyond which the epilogue is not unrolled over the register tile
 )
 SHORT_EPILOGUE = 4  # the same where there are no lanes along n
-LONG_K = 1024
 LONG_ROWS = 16  # elements along k from which on rows that begin anywhere may be read in place
 MANY_ROWS = 128  # of A from which on a B that lies badly is laid out once for all tasks
 MAX_PARTIAL = 1 << 24  # bytes that partial results of a split contraction may take
@@ -83,10 +79,6 @@ MIN_REUSE = 3  # multiplications an element of overlapping windows, times taps a
 SUM_CHUNK = 1 << 14  # elements of a sum of pieces that a thread adds at once
 STRIP_ROWS = 48  # of sums at least that a long epilogue works on at once, where its lines are asked for
 NEAR = 4  # elements this far apart are read as vectors and shuffled
-
-SHORT_N = 32  # a symbolic N that may be shorter than this changes places with M
-# from each of these on another version computes M rows: its tiles have no more than there are
-ROWS = (1, 2, 4, 8, 32, 256)
 
 
 def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, ...]:
@@ -98,48 +90,6 @@ def _stopped(body: Sequence[Stmt], names: set[str], stop: Expr) -> tuple[Stmt, .
             s = Loop(s.var, s.start, end, _stopped(s.body, names, stop), s.kind, s.lanes)
         out.append(s)
     return tuple(out)
-
-
-Ranges = dict[str, tuple[int, int]]  # bounds of named sizes
-
-
-def contraction_problem(anchor: Value, total_kind: DType | None = None) -> Problem:
-    """A contraction's problem, turned so that lanes have a long range and tiles of rows a symbolic one."""
-    problem = dot_problem(anchor, total_kind) if anchor.op == "dot" else conv_problem(anchor)
-    if total_kind is None:
-        problem = problem.squeezed()
-    if product(problem.n) == 1 and product(problem.m) > 1 and is_static(problem.m):
-        return problem.swapped()
-    if not is_static(problem.n) and is_static(problem.m) and lower_bound(total(problem.n)) < SHORT_N:
-        return problem.swapped()
-    return problem
-
-
-def versions(problem: Problem) -> list[Ranges]:
-    """The bounds of symbolic sizes for which a problem has kernels of their own: few or many rows, short or long sums."""
-    m, k = total(problem.m), total(problem.k)
-    ms, ks = [Ranges()], [Ranges()]
-    if isinstance(m, Size):
-        ms = _cut(m, [r for r in ROWS if m.low < r <= m.high])
-    if isinstance(k, Size) and k.low <= LONG_K < k.high:
-        ks = _cut(k, [LONG_K + 1])
-    found = []
-    for a in ms:
-        for b in ks:
-            both = {n: (max(a[n][0], b[n][0]), min(a[n][1], b[n][1])) for n in a.keys() & b.keys()}
-            if all(low <= high for low, high in both.values()):
-                found.append({**a, **b, **both})
-    return found
-
-
-def _cut(size: Size, starts: Sequence[int]) -> list[Ranges]:
-    """The ranges of the one name of ``size`` in which it is below the first start, from it on, and so on."""
-    ((monomial, factor),) = size.terms.items() if len(size.terms) == 1 else (((), 0),)
-    if len(monomial) != 1 or len(monomial[0]) != 3:
-        return [{}]
-    name, low, high = monomial[0]
-    ends = sorted({low, *(-(-s // factor) for s in starts if low < -(-s // factor) <= high)})
-    return [{name: (a, b - 1)} for a, b in zip(ends, [*ends[1:], high + 1], strict=True)]
 
 
 class Contraction(Trailing):
