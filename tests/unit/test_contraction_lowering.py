@@ -496,7 +496,9 @@ def test_a_long_epilogue_trails(target: str, threads: int, m: int, n: int, k: in
     for results in (found, shuffled):
         for got, want in zip(results, (w - 0.1 * r * u / (1.5 * np.sqrt(v) + 1e-4), u, v), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-    if target == "host" and HOST.name == "avx512":
+    if (
+        target == "host" and HOST.name == "avx512" and threads == 1
+    ):  # blocks of two threads may be a tile each
         text = executable.stage_text("kernels")
         assert re.search(r"for piece in 0\.\.\d+:\n +for k0 in piece", text), text
         assert "let fixed0: float32 = b" in text
