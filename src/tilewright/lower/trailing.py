@@ -112,8 +112,8 @@ class Trailing(Turning):
     def line_of_epilogue(
         self, at: Where, tile: tuple[Affine, Affine], piece: Affine, due: Expr
     ) -> list[Stmt]:
-        """The epilogue of one vector of a tile, if ``due`` is not 0, and unless the tile or its block shares the vector with the
-        one before it: an update of memory in place must happen once."""
+        """The epilogue of one vector of a tile, if ``due`` is not 0 (it is before a block's first tile), and unless the tile or its
+        block shares the vector with the one before it: an update of memory in place must happen once."""
         t = self.tiling
         row, vector = self.space.divmod(piece, t.nr)
         lane = self.space.loop("e", t.lanes)
@@ -133,9 +133,9 @@ class Trailing(Turning):
         body = self.put(at.batch, [self.full(self.m, at.mo, rows), self.full(self.n, at.no, columns)], value)
         body = [self.with_constants(s) for s in body]
         body = [Loop("e", index(0), index(t.lanes), tuple(body), "vector", t.lanes)]
-        return (
-            body if due.op == "const" else [Loop("due", index(0), op("minimum", due, const(1)), tuple(body))]
-        )
+        if due.op == "const":
+            return body if due.attr else []
+        return [Loop("due", index(0), op("minimum", due, const(1)), tuple(body))]
 
     def with_constants(self, s: Stmt) -> Stmt:
         """A statement with names for what it reads at one place, which is read before the loops."""
