@@ -112,8 +112,8 @@ class Trailing(Turning):
     def line_of_epilogue(
         self, at: Where, tile: tuple[Affine, Affine], piece: Affine, due: Expr
     ) -> list[Stmt]:
-        """The epilogue of one vector of a tile, if ``due`` is not 0 (it is before a block's first tile), and unless the tile or its
-        block shares the vector with the one before it: an update of memory in place must happen once."""
+        """The epilogue of one vector of a tile, if ``due`` is not 0 (it is before a block's first tile), and unless the tile or
+        its block shares the vector with the one before it: an update of memory in place must happen once."""
         t = self.tiling
         row, vector = self.space.divmod(piece, t.nr)
         lane = self.space.loop("e", t.lanes)
