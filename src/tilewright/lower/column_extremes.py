@@ -9,8 +9,10 @@ both signs), and only such a strip is passed over again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tilewright.core.dtype import DType
+from tilewright.core.shape import product
 from tilewright.kernel.ir import (
     Expr,
     If,
@@ -30,14 +32,64 @@ from tilewright.kernel.ir import (
     substitute,
     var,
 )  # fmt: skip
+from tilewright.lower.column_loops import ROW_BYTES, ColumnLoops
+from tilewright.lower.extremes import comparison, pairs_of
+from tilewright.lower.nest import Dim
+from tilewright.lower.pieces import CHUNK_COST
 from tilewright.lower.read import identity
 
-__all__ = ["ROWS_AHEAD", "ColumnExtreme", "passes_over"]
+__all__ = ["ROWS_AHEAD", "column_extremes"]
 
 ROWS = 8  # that a strip takes in one pass: what is kept is loaded and stored once for all of them
+TASKS = 4  # for each of several threads that are shared out as strips of columns
 ROWS_AHEAD = 1 << 14  # bytes that are asked for before they are read
 Area = Callable[[DType], str]
 Columns = Callable[[list[Stmt]], Stmt]
+
+
+def column_extremes(loops: ColumnLoops) -> tuple[tuple[Stmt, ...], list[Dim]] | None:
+    """The work for one item of the grid of a group that looks for columns' extremes and their first places, and computes nothing
+    else but functions of these, and the strips that the grid then runs over too, innermost; None for any other group."""
+    group, reader, columns, rows = loops.group, loops.reader, loops.columns.extent, loops.rows.extent
+    pairs = pairs_of(group.reductions)
+    if not isinstance(columns, int) or not isinstance(rows, int) or any(v.dtype.is_bool for v in pairs):
+        return None
+    alone = {*pairs, *pairs.values()} == set(group.reductions) and loops.ends_in_columns()
+    if not pairs or not alone or reader.checks:
+        return None
+    kept = sum(v.dtype.itemsize + f.dtype.itemsize for v, f in pairs.items())
+    lanes = 2 * loops.machine.vector_bytes // max(w.dtype.itemsize for pair in pairs.items() for w in pair)
+    # as many strips as keep what is kept in the first-level cache, and as give every thread some
+    threads = loops.machine.threads
+    items = product([d.extent for d in loops.outer])
+    tasks = min(loops.cost * items * rows * columns // CHUNK_COST, TASKS * threads if threads > 1 else 1)
+    strips = max(-(-columns * kept // ROW_BYTES), min(-(-tasks // items), columns // (2 * lanes)), 1)
+    width = -(-columns // strips // lanes) * lanes
+    strips = -(-columns // width)
+    strip = Dim("strip", strips, False)
+    column = var("column")
+    first = var(strip.name) * width if strips > 1 else index(0)
+    stop = op("minimum", index(width), index(columns) - first) if columns % width else index(width)
+
+    def across_columns(body: list[Stmt]) -> Stmt:
+        body = [Let(loops.columns.name, first + column), *body]
+        return Loop(column.attr, index(0), stop, tuple(body), "vector", lanes)
+
+    extremes = []
+    for v, place in pairs.items():
+        x = loops.term(v)
+        if reader.checks:
+            return None
+        area = partial(loops.builder.area, size=width)
+        one = ColumnExtreme(x, var(loops.rows.name), column, v.op == "reduce_max", place.dtype, area)
+        extremes.append(one)
+    body = passes_over(extremes, rows, across_columns, lanes, loops.asks(width))
+    for (v, place), one in zip(pairs.items(), extremes, strict=True):
+        reader.bound[v] = lambda at, one=one: one.best()  # type: ignore[misc]
+        reader.bound[place] = lambda at, one=one: one.place()  # type: ignore[misc]
+    reader.forget()
+    body.append(across_columns(loops.store(list(group.outputs))))
+    return tuple(body), [strip] if strips > 1 else []
 
 
 class ColumnExtreme:
@@ -46,7 +98,7 @@ class ColumnExtreme:
 
     def __init__(self, x: Expr, row: Expr, at: Expr, largest: bool, kind: DType, area: Area) -> None:
         self.x, self.row, self.at, self.kind = x, row, at, kind
-        self.combine, self.better = ("maximum", "gt") if largest else ("minimum", "lt")
+        self.combine, self.better = comparison(largest)
         self.names = area(x.dtype), area(kind)
         self.sum = f"{self.names[0]}.sum"
 

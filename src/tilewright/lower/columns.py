@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tilewright.core.dtype import DType
 from tilewright.core.shape import Shape, is_static, product
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import Let, Stmt, Store, cast, load, op, var
 from tilewright.lower.affine import Affine, Space, mentions
 from tilewright.lower.calls import Builder, take_checks
-from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity
+from tilewright.lower.read import COMBINE, Index, Reader, computed_in, identity
 
 __all__ = ["Columns", "operand_index", "result_index", "rows_reduced"]
 
@@ -64,16 +63,12 @@ class Columns:
         self.builder, self.reader = builder, reader
         self.areas: dict[Value, str] = {}
 
-    @staticmethod
-    def kind(v: Value) -> DType:
-        """The type in which a reduction is computed."""
-        return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-
     def starts(self, place: Affine, size: int) -> list[Stmt]:
         """What every column begins with, at ``place`` of the ``size`` of a row."""
-        self.areas = {v: self.builder.area(self.kind(v), size) for v in self.values}
+        self.areas = {v: self.builder.area(computed_in(v), size) for v in self.values}
         return [
-            Store(area, place.expr(), identity(COMBINE[v.op], self.kind(v))) for v, area in self.areas.items()
+            Store(area, place.expr(), identity(COMBINE[v.op], computed_in(v)))
+            for v, area in self.areas.items()
         ]
 
     def adds(self, place: Affine, index: Callable[[Value], Index]) -> tuple[list[Stmt], list[Stmt]]:
@@ -81,7 +76,7 @@ class Columns:
         terms: list[Stmt] = []
         adds: list[Stmt] = []
         for number, (v, area) in enumerate(self.areas.items()):
-            kind, name = self.kind(v), f"term{number}"
+            kind, name = computed_in(v), f"term{number}"
             term = cast(self.reader.read(v.inputs[0], index(v)), kind)
             terms += [*take_checks(self.reader), Let(name, term)]
             total = op(COMBINE[v.op], load(area, place.expr(), kind), var(name, kind))
@@ -94,7 +89,7 @@ class Columns:
             Store(
                 self.builder.buffer(v, "w"),
                 position(v).expr(),
-                cast(load(area, place.expr(), self.kind(v)), v.dtype),
+                cast(load(area, place.expr(), computed_in(v)), v.dtype),
             )
             for v, area in self.areas.items()
         ]

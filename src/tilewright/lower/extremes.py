@@ -8,9 +8,12 @@ seldom else: infinities of both signs), and only such a row is passed over again
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 from tilewright.core.dtype import DType
+from tilewright.graph.extremes import first_of
+from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     Expr,
     If,
@@ -32,9 +35,20 @@ from tilewright.kernel.ir import (
 )  # fmt: skip
 from tilewright.lower.read import identity
 
-__all__ = ["VECTORS", "FirstExtreme"]
+__all__ = ["VECTORS", "FirstExtreme", "comparison", "pairs_of"]
 
 VECTORS = 4  # of a block
+
+
+def pairs_of(reductions: Sequence[Value]) -> dict[Value, Value]:
+    """The maxima and minima whose first place is one of the reductions too, with that."""
+    pairs = ((v, first_of(v, reductions)) for v in reductions)
+    return {v: first for v, first in pairs if first is not None}
+
+
+def comparison(largest: bool) -> tuple[str, str]:
+    """The operation that keeps the better of two elements, and the one that tells whether the first is better."""
+    return ("maximum", "gt") if largest else ("minimum", "lt")
 
 
 class FirstExtreme:
@@ -45,7 +59,7 @@ class FirstExtreme:
         self, number: str, x: Expr, place: Expr, size: Expr, largest: bool, kind: DType, lanes: int
     ) -> None:
         self.x, self.place, self.size, self.kind, self.lanes = x, place, size, kind, lanes
-        self.combine, self.better = ("maximum", "gt") if largest else ("minimum", "lt")
+        self.combine, self.better = comparison(largest)
         self.names = [f"{n}{number}" for n in ("best", "at", "sum", "nan", "block", "found")]
         self.beyond = identity("minimum", kind)
 

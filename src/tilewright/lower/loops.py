@@ -9,11 +9,9 @@ sum; divide).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from tilewright.core.dtype import DType
-from tilewright.core.shape import Extent, is_static, lower_bound, product, total, upper
-from tilewright.graph.extremes import first_of
+from tilewright.core.shape import Extent, is_static, lower_bound, product, upper
 from tilewright.graph.ir import Value
 from tilewright.kernel.ir import (
     HI,
@@ -28,8 +26,6 @@ from tilewright.kernel.ir import (
     Store,
     across,
     cast,
-    idiv,
-    imod,
     index,
     load,
     op,
@@ -41,36 +37,30 @@ from tilewright.lower.affine import Affine, mentions
 from tilewright.lower.ahead import AHEAD, Walk, asked_ahead
 from tilewright.lower.calls import Builder, Call, inplace_pairs, take_checks
 from tilewright.lower.centred import CentredBlocks, block_length, centred_sums
-from tilewright.lower.column_extremes import ROWS_AHEAD, ColumnExtreme, passes_over
+from tilewright.lower.column_extremes import ROWS_AHEAD, column_extremes
+from tilewright.lower.column_loops import ColumnLoops
+from tilewright.lower.column_sums import added_rows
 from tilewright.lower.columns import Columns
 from tilewright.lower.extents import extent
-from tilewright.lower.extremes import VECTORS, FirstExtreme
+from tilewright.lower.extremes import VECTORS, FirstExtreme, pairs_of
 from tilewright.lower.groups import Group, own_cost
-from tilewright.lower.lines import LINE, LONG_RUN, cut_at_line, first_line
+from tilewright.lower.lines import cut_at_line, in_whole_lines, where_lines_begin
 from tilewright.lower.nest import Dim, choose_nest, mentions_loop, written
-from tilewright.lower.pieces import even_chunk
-from tilewright.lower.read import COMBINE, Index, Reader, accumulator, identity, reduction_terms
+from tilewright.lower.pieces import over_grid, piece_of, worth_of
+from tilewright.lower.read import COMBINE, Index, Reader, computed_in, identity, reduction_terms
+from tilewright.lower.row_values import is_row_value, read_again, read_by_elements, row_cost
 from tilewright.lower.together import RowsTogether, rows_together
 from tilewright.lower.work import computes_function, depths, inside_of, side_by_side, work_of
 from tilewright.recipes.machine import Machine
 
 __all__ = ["lower_loops"]
 
-CHUNK_COST = (
-    1 << 17
-)  # cheap element operations that make a piece of work worth handing to another core (a few µs)
-ALONE = 32  # times as much for one thread, which only begins the next piece itself
-PIECES = 64  # of a long launch for each thread: enough to share it evenly, and each long beside its start
-CACHE_COST = 8  # an element costlier than this is kept in scratch when a later phase needs it again
 WIDE_COLUMNS = 8
-TASKS = 4  # for each of several threads that are shared out as strips of columns
-ROWS_ADDED = 4  # to a row of sums in one pass
 LONG_ROW = 256  # elements: an extreme's value and place are kept side by side from here on
 BUSY = 4  # operations for each of several operands: less is no reason to ask for them
 CHEAP_COST, WIDE_COST = 12, 40  # operations for an element: up to these, four or two vectors go side by side
 STORE_COST = 2  # operations that a store counts as
 ROW_COST = 3  # cheap operations of a function of a row's result that is computed for several rows at once
-ROW_BYTES = 1 << 14  # of sums over columns kept in scratch: they stay in the first-level cache
 MAX_ROW = 1 << 16  # elements of a row that may be kept in scratch
 
 
@@ -118,13 +108,17 @@ class _Emitter:
             self.outer.sort(key=self.in_block)
         self.inner = [d for d in self.nest.dims if d.reduced and d is not self.vector and d.extent != 1]
         self.by_rows = self.vector is not None and self.vector.reduced
-        single = {v for v in group.members if v not in group.reductions and self.is_row_value(v)}
+        single = {v for v in group.members if v not in group.reductions and is_row_value(group, v)}
         self.cost = sum(max(own_cost(v), 1) for v in inside - single) + 2 * len(self.accesses)
         self.register = max(1, width // itemsize)  # lanes of one
         # the beginning of such a result is gone from the caches by the time its end is written
         large = [v for v in group.outputs if v.type.nbytes >= machine.l3]
-        self.begin = self.first_line(large)
-        self.builder.streamed.update(v for v in large if self.begin is not None or self.in_whole_lines(v))
+        self.begin: Expr | None = None
+        if self.vector is not None:
+            vector, nest = self.vector, self.nest
+            self.begin = where_lines_begin(large, vector, nest)
+            cut = self.begin is not None
+            self.builder.streamed.update(v for v in large if cut or in_whole_lines(v, vector, nest))
         self.together = self.choose_together(machine)
         self.side_by_side = 0 if group.reductions else side_by_side(group, stored, machine)
         self.lanes = self.choose_lanes(self.cost)
@@ -134,28 +128,6 @@ class _Emitter:
         """Whether the reductions over rows run over an outer dim."""
         (atom,) = dim.at.terms
         return not any(mentions_loop(i, atom) for i in self.nest.index(self.group.columns[0]))
-
-    def in_whole_lines(self, v: Value) -> bool:
-        """Whether every run of a result that the vector loop writes is whole cache lines: a part of one stored past the caches
-        would be sent to memory by itself."""
-        if self.vector is None or not is_static(v.shape) or v.op == "concat":
-            return False
-        rows = [d for d in self.nest.dims if d is not self.vector and d.extent != 1]
-        return not rows or upper(self.vector.extent) * v.dtype.itemsize % LINE == 0
-
-    def first_line(self, large: list[Value]) -> Expr | None:
-        """Where the first whole line begins in every run that the vector loop writes of large results, if they are long and not
-        whole lines."""
-        if self.vector is None or not large or any(map(self.in_whole_lines, large)):
-            return None
-        (along,), found = self.vector.at.terms, set[Expr | None]()
-        for v in large:
-            short = upper(self.vector.extent) * v.dtype.itemsize < LONG_RUN
-            if short or not is_static(v.shape) or v.op == "concat":
-                return None
-            ((_, position),) = written(v, self.nest)
-            found.add(first_line(position, along, v.dtype.itemsize))
-        return found.pop() if len(found) == 1 else None
 
     def over_vectors(self, body: tuple[Stmt, ...], lanes: int) -> tuple[Stmt, ...]:
         """The vector loop over all there is."""
@@ -201,10 +173,10 @@ class _Emitter:
         """The work for one row (or, by columns, for one lane)."""
         group, nest, reader = self.group, self.nest, self.reader
         last = max((self.depth[v] for v in group.members), default=0)
-        rows = {v for v in group.members if self.is_row_value(v)}
-        cached = self.cached_values(rows, last)
+        rows = {v for v in group.members if is_row_value(group, v)}
+        cached = self.kept_values(rows, last)
         self.firsts = self.long_extremes()
-        self.shared = self.read_by_elements(rows)
+        self.shared = read_by_elements(group, rows, set(self.firsts.values()), self.stored)
         passes = self.passes(rows)
         blocks = self.choose_blocks(rows, cached)
         body = [] if blocks is None else self.block_phases(blocks)
@@ -227,7 +199,7 @@ class _Emitter:
             extremes: dict[Value, FirstExtreme] = {}
             for number, v in enumerate(reductions):
                 name = f"acc{d}_{number}"
-                kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
+                kind = computed_in(v)
                 term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
                 if v in self.firsts and not reader.checks:
                     extremes[v] = self.first_extreme(v, f"{d}_{number}", term)
@@ -254,7 +226,7 @@ class _Emitter:
             for number, v in enumerate(reductions):
                 if v in extremes or number in picks:
                     continue
-                kind = accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
+                kind = computed_in(v)
                 result: Expr = reg(f"acc{d}_{number}", kind)
                 if self.by_rows:
                     result = across(COMBINE[v.op], result)
@@ -317,7 +289,7 @@ class _Emitter:
         inside: list[Stmt] = []
         lanes = self.choose_lanes(CHEAP_COST, True)
         for number, v in enumerate(others):
-            kind, combine, acc = self.kind_of(v), COMBINE[v.op], f"acc0_{number}"
+            kind, combine, acc = computed_in(v), COMBINE[v.op], f"acc0_{number}"
             term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
             body.append(Reg(acc, kind, identity(combine, kind), (), lanes))
             inside += [*take_checks(reader), Set(acc, combined(combine, reg(acc, kind), term))]
@@ -329,7 +301,7 @@ class _Emitter:
         step = Walk(blocks.dim, upper(blocks.dim.extent), blocks.length)
         body += blocks.passes(inside, self.requests([step], blocks.size, cache=1), along)
         for number, v in enumerate(others):
-            total = across(COMBINE[v.op], reg(f"acc0_{number}", self.kind_of(v)))
+            total = across(COMBINE[v.op], reg(f"acc0_{number}", computed_in(v)))
             body.append(self.name_row_value(v, f"r0_{number}", cast(total, v.dtype)))
         for phase, values in enumerate((plain, centred)):
             body += [blocks.mean()] if phase == 1 else []
@@ -362,12 +334,7 @@ class _Emitter:
             return {}
         if lower_bound(self.vector.extent) < VECTORS * self.register:
             return {}
-        return {v: first for v, first in self.pairs().items() if v.dtype.is_float}
-
-    def pairs(self) -> dict[Value, Value]:
-        """The maxima and minima whose first place is a reduction of the group too, with that."""
-        pairs = ((v, first_of(v, self.group.reductions)) for v in self.group.reductions)
-        return {v: first for v, first in pairs if first is not None}
+        return {v: first for v, first in pairs_of(self.group.reductions).items() if v.dtype.is_float}
 
     def first_extreme(self, v: Value, number: str, x: Expr) -> FirstExtreme:
         """The pass over a row for a maximum or minimum and its place."""
@@ -469,185 +436,18 @@ class _Emitter:
             return []
         stmts: list[Stmt] = []
         for v in self.group.members:
-            if self.depth[v] == depth and v in self.shared and self.row_cost(v) >= ROW_COST:
+            read = self.depth[v] == depth and v in self.shared
+            if read and row_cost(self.group, v, self.stored) >= ROW_COST:
                 value = self.reader.read(v, self.nest.index(v))
                 stmts += take_checks(self.reader)
                 stmts.append(self.name_row_value(v, "", value))
         self.reader.forget()
         return self.each_row(stmts, along=True)
 
-    def read_by_elements(self, rows: set[Value]) -> set[Value]:
-        """The members with one element per row that others, of a whole row each, read."""
-        found, seen = set[Value](), set[Value]()
-        wanted = {*self.group.outputs, *self.group.reductions} - set(self.firsts.values())
-        stack = [x for u in wanted if u not in rows or u in self.group.reductions for x in u.inputs]
-        while stack:
-            x = stack.pop()
-            if x in seen:
-                continue
-            seen.add(x)
-            if x in rows:
-                found.add(x)
-            elif not self.stored(x):
-                stack.extend(x.inputs)
-        return found - set(self.group.reductions)
-
-    def row_cost(self, v: Value) -> int:
-        """The operations between the reductions' results and a function of them."""
-        cost, stack, seen = 0, [v], set[Value]()
-        while stack:
-            x = stack.pop()
-            if x not in seen and x not in self.group.reductions and not self.stored(x):
-                seen.add(x)
-                cost += own_cost(x) if x.inputs else 0
-                stack.extend(x.inputs)
-        return cost
-
-    def adds_rows(self) -> bool:
-        """Whether sums over columns are kept in scratch, a whole row of them, to which one row is added after the other: memory
-        is read in order then, where strips of columns would read a small piece of each row, on a page of its own."""
-        if self.vector is None or self.by_rows or not self.outer or len(self.inner) != 1:
-            return False
-        group, columns = self.group, self.vector.extent
-        if not isinstance(columns, int):
-            return False
-        nbytes = columns * sum(self.kind_of(v).itemsize for v in group.reductions)
-        single = all(self.depth[v] == 1 for v in group.reductions) and all(
-            map(self.is_row_value, group.outputs)
-        )
-        return single and columns > self.lanes and nbytes <= ROW_BYTES
-
-    def kind_of(self, v: Value) -> DType:
-        """The type a reduction is computed in."""
-        return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
-
-    def added_rows(self) -> tuple[Stmt, ...] | None:
-        """The work for one item of the grid where ``adds_rows``. Where two multiplications begin in a cycle, the stores of the
-        sums are what limits it, and several rows are added in one pass, in order, two lines of each at a time; but what comes
-        from memory, and is more than added, row by row, so that it can be asked for some rows ahead."""
-        assert self.vector is not None
-        group, nest, reader, rows = self.group, self.nest, self.reader, self.inner[0]
-        column = var(self.vector.name)
-        lanes = 2 * self.register * (max(1, LINE // self.width) if self.fmas > 1 else 1)
-        starts: list[Stmt] = []
-        adds: list[Stmt] = []
-        together: list[Stmt] = []
-        plain = True
-        ends: list[Stmt] = []
-        for number, v in enumerate(group.reductions):
-            kind, combine = self.kind_of(v), COMBINE[v.op]
-            term = reduction_terms(reader, v, nest.outer(), nest.inner(), None)
-            if take_checks(reader):
-                return None
-            plain = plain and number == 0 and combine == "add" and term.op == "load"
-            name = self.builder.area(kind, upper(self.vector.extent))
-            starts.append(Store(name, column, identity(combine, kind)))
-            total = load(name, column, kind)
-            adds.append(Store(name, column, op(combine, total, term)))
-            for k in range(ROWS_ADDED):
-                at = var("several") * ROWS_ADDED + k
-                total = op(combine, total, substitute(term, {var(rows.name): at}))
-            together.append(Store(name, column, total))
-            ends.append(Let(f"r0_{number}", cast(load(name, column, kind), v.dtype)))
-        for number, v in enumerate(group.reductions):
-            reader.bound[v] = lambda at, name=f"r0_{number}", v=v: var(name, v.dtype)  # type: ignore[misc]
-        reader.forget()
-        ends += self.store(list(group.outputs))
-        self.final = set(group.outputs)
-
-        def across_columns(body: list[Stmt]) -> Loop:
-            assert self.vector is not None
-            return Loop(self.vector.name, index(0), extent(self.vector.extent), tuple(body), "vector", lanes)
-
-        asks = [] if plain else self.ask_by_rows(upper(self.vector.extent))
-        asks = asks if len(asks) == 1 else []  # streams side by side keep memory busy by themselves
-        several = self.fmas > 1 and not asks
-        passes = rows.extent // ROWS_ADDED if several and isinstance(rows.extent, int) else 0
-        adding: list[Stmt] = []
-        if passes:
-            adding.append(Loop("several", index(0), index(passes), (across_columns(together),)))
-        if not isinstance(rows.extent, int) or passes * ROWS_ADDED < rows.extent:
-            first = index(passes * ROWS_ADDED)
-            adding.append(Loop(rows.name, first, extent(rows.extent), (across_columns([*asks, *adds]),)))
-        return across_columns(starts), *adding, across_columns(ends)
-
-    def column_extremes(self) -> tuple[Stmt, ...] | None:
-        """The work for one item of the grid of a group that looks for columns' extremes and their first places, and computes
-        nothing else but functions of these; None for any other."""
-        if self.vector is None or self.by_rows or len(self.inner) != 1:
-            return None
-        group, columns, rows = self.group, self.vector.extent, self.inner[0].extent
-        pairs = self.pairs()
-        if not isinstance(columns, int) or not isinstance(rows, int) or any(v.dtype.is_bool for v in pairs):
-            return None
-        alone = {*pairs, *pairs.values()} == set(group.reductions) and all(
-            map(self.is_row_value, group.outputs)
-        )
-        if not pairs or not alone or self.reader.checks:
-            return None
-        kept = sum(v.dtype.itemsize + f.dtype.itemsize for v, f in pairs.items())
-        lanes = 2 * self.width // max(w.dtype.itemsize for pair in pairs.items() for w in pair)
-        # as many strips as keep what is kept in the first-level cache, and as give every thread some
-        items = product([d.extent for d in self.outer])
-        tasks = min(
-            self.cost * items * rows * columns // CHUNK_COST, TASKS * self.threads if self.threads > 1 else 1
-        )
-        strips = max(-(-columns * kept // ROW_BYTES), min(-(-tasks // items), columns // (2 * lanes)), 1)
-        width = -(-columns // strips // lanes) * lanes
-        strips = -(-columns // width)
-        strip = Dim("strip", strips, False)
-        column = var("column")
-        first = var(strip.name) * width if strips > 1 else index(0)
-        stop = op("minimum", index(width), index(columns) - first) if columns % width else index(width)
-
-        def across_columns(body: list[Stmt]) -> Stmt:
-            assert self.vector is not None
-            body = [Let(self.vector.name, first + column), *body]
-            return Loop(column.attr, index(0), stop, tuple(body), "vector", lanes)
-
-        extremes = []
-        for v, place in pairs.items():
-            x = reduction_terms(self.reader, v, self.nest.outer(), self.nest.inner(), None)
-            if self.reader.checks:
-                return None
-            area = partial(self.builder.area, size=width)
-            one = ColumnExtreme(x, var(self.inner[0].name), column, v.op == "reduce_max", place.dtype, area)
-            extremes.append(one)
-        body = passes_over(extremes, rows, across_columns, lanes, self.ask_by_rows(width))
-        for (v, place), one in zip(pairs.items(), extremes, strict=True):
-            self.reader.bound[v] = lambda at, one=one: one.best()  # type: ignore[misc]
-            self.reader.bound[place] = lambda at, one=one: one.place()  # type: ignore[misc]
-        self.reader.forget()
-        body.append(across_columns(self.store(list(group.outputs))))
-        self.final = set(group.outputs)
-        if strips > 1:
-            self.outer.append(strip)
-        return tuple(body)
-
-    def is_row_value(self, v: Value) -> bool:
-        """Whether a member has one element per row: no reduced loop occurs in its index."""
-        if not self.group.reduced:
-            return False
-        if v in self.group.reductions or v in self.group.columns:
-            return v in self.group.reductions
-        reduced = [a for k, i in enumerate(self.group.loops) if k in self.group.reduced for a in i.terms]
-        if reduced:
-            return not any(i.coefficient(a) for i in self.group.members[v] for a in reduced)
-        return len(v.shape) == len(self.group.dims) - len(self.group.reduced) and v.shape != self.group.dims
-
-    def cached_values(self, rows: set[Value], last: int) -> list[Value]:
-        """Costly row-wide values that a later phase reads again: kept in scratch while the row is worked on."""
-        extent = product([d.extent for d in self.nest.dims if d.reduced])
-        if not self.by_rows or last == 0 or extent > MAX_ROW:
-            return []
-        out = []
-        for v in self.group.members:
-            if v in rows or own_cost(v) < CACHE_COST:
-                continue
-            readers = [u for u in self.group.members if v in u.inputs]
-            if any(self.depth[u] - (u in self.group.reductions) > self.depth[v] for u in readers):
-                out.append(v)
-        return out
+    def kept_values(self, rows: set[Value], last: int) -> list[Value]:
+        """Costly row-wide values that are kept in scratch while the row is worked on."""
+        long = product([d.extent for d in self.nest.dims if d.reduced]) > MAX_ROW
+        return [] if not self.by_rows or last == 0 or long else read_again(self.group, rows, self.depth)
 
     def keep(self, v: Value, kept: dict[Value, Callable[[Index], Expr]]) -> list[Stmt]:
         """Store a value of the row in scratch."""
@@ -700,13 +500,15 @@ class _Emitter:
 
     def call(self, label: str) -> Call:
         per_item = self.cost * product([d.extent for d in self.nest.dims])
-        if self.adds_rows():
-            added = self.added_rows()
-            if added is not None:
-                return self.over_grid(added, per_item, label)
-        found = self.column_extremes()
-        if found is not None:
-            return self.over_grid(found, per_item, label)
+        loops = self.column_loops()
+        if loops is not None:
+            added = added_rows(loops, self.depth, self.lanes)
+            found = (added, list[Dim]()) if added is not None else column_extremes(loops)
+            if found is not None:
+                body, strips = found
+                self.outer += strips
+                self.final = set(self.group.outputs)
+                return self.over_grid(body, per_item, label)
         if self.columns is not None:
             return self.over_grid(self.blocks(self.columns), per_item, label)
         body = tuple(self.phases())
@@ -715,9 +517,9 @@ class _Emitter:
                 # one long dim: the grid is its elements, and the kernel does not depend on how many there are
                 body = (Loop(self.vector.name, LO, HI, body, "vector", self.lanes),)
                 per_item = max(1, per_item // max(upper(self.vector.extent), 1))
-                chunk = max(self.least_cost // per_item, self.least_chunk(self.vector.extent))
-                chunk = even_chunk(self.vector.extent, max(chunk, 1), self.threads, self.lanes)
-                return self.finish(body, self.vector.extent, chunk, label)
+                grid = self.vector.extent
+                chunk = piece_of(grid, worth_of(per_item, self.threads), self.threads, self.lanes)
+                return self.finish(body, grid, chunk, label)
             body = self.over_vectors(body, self.lanes)
         return self.over_grid(body, per_item, label)
 
@@ -738,53 +540,20 @@ class _Emitter:
         lanes = self.choose_lanes(0, False)
         return *self.reduced_loops(starts, lanes), *body, *self.reduced_loops(ends, lanes)
 
+    def column_loops(self) -> ColumnLoops | None:
+        """What reductions over one loop are built from where vectors run along columns."""
+        if self.vector is None or self.by_rows or len(self.inner) != 1:
+            return None
+        return ColumnLoops(
+            self.group, self.nest, self.outer, self.inner[0], self.vector, self.builder, self.reader,
+            self.machine, self.register, self.cost, self.ask_by_rows, self.store,
+        )  # fmt: skip
+
     def over_grid(self, body: tuple[Stmt, ...], work: int, label: str) -> Call:
-        """The grid runs over as many leading outer dims as it takes to share the work out."""
+        """The call that does this for every item of the outer dims."""
         if self.together is not None and self.columns is None:
             self.outer[-1] = self.together.blocks()
-        grid_dims, rest = self.shared_dims(work)
-        for dim in reversed(rest):
-            body = (Loop(dim.name, index(0), extent(dim.extent), body),)
-        grid = total(d.extent for d in grid_dims)
-        if len(grid_dims) == 1:
-            body = (Loop(grid_dims[0].name, LO, HI, body),)
-        else:
-            flat = var("g")
-            digits: list[Stmt] = []
-            for position, dim in enumerate(grid_dims):
-                digit = idiv(flat, product(d.extent for d in grid_dims[position + 1 :]))
-                digits.append(Let(dim.name, digit if position == 0 else imod(digit, upper(dim.extent))))
-            body = (Loop("g", LO, HI, (*digits, *body)),)
-        chunk = max(1, self.least_cost * upper(grid) // max(work, 1), self.least_chunk(grid))
-        return self.finish(body, grid, even_chunk(grid, chunk, self.threads), label)
-
-    @property
-    def least_cost(self) -> int:
-        """Of a piece of work."""
-        return CHUNK_COST * (ALONE if self.threads == 1 else 1)
-
-    def least_chunk(self, grid: Extent) -> int:
-        """Items of a piece of work that is one of a long launch's many."""
-        return grid // (PIECES * self.threads) if isinstance(grid, int) else 0
-
-    def shared_dims(self, work: int) -> tuple[list[Dim], list[Dim]]:
-        """The outer dims that the grid runs over, outermost first, and those that are loops inside a piece of work.
-
-        A symbolic dim leads the grid: finding the others' digits takes divisions, by constants only.
-        """
-        symbolic = [d for d in self.outer if not isinstance(d.extent, int)]
-        grid_dims, rest = [d for d in self.outer if d not in symbolic[:1]], list[Dim]()
-        rest, grid_dims = symbolic[1:], [*symbolic[:1], *(d for d in grid_dims if d not in symbolic)]
-        inside = product(d.extent for d in rest)
-        work //= max(product(d.extent for d in self.outer), 1)
-        while len(grid_dims) > 1:
-            tasks = product(d.extent for d in grid_dims[:-1])
-            # where the outer range may be short at run time, a piece of work is no longer than it has to be
-            if tasks < 64 or (symbolic and work * inside * upper(grid_dims[-1].extent) > CHUNK_COST):
-                break
-            inside *= upper(grid_dims[-1].extent)
-            rest.insert(0, grid_dims.pop())
-        return grid_dims, rest
+        return self.finish(*over_grid(body, self.outer, work, self.threads), label)
 
     def finish(self, body: tuple[Stmt, ...], grid: Extent, chunk: int, label: str) -> Call:
         call = self.builder.call(body, grid, chunk, label)

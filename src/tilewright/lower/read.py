@@ -21,7 +21,16 @@ from tilewright.kernel.ir import Expr, bitcast, cast, const, load, op
 from tilewright.lower.affine import Affine, Space, Unsupported
 from tilewright.lower.extents import extent
 
-__all__ = ["COMBINE", "Access", "Reader", "Unsupported", "accumulator", "identity", "reduction_terms"]
+__all__ = [
+    "COMBINE",
+    "Access",
+    "Reader",
+    "Unsupported",
+    "accumulator",
+    "computed_in",
+    "identity",
+    "reduction_terms",
+]
 
 Index = tuple[Affine, ...]
 
@@ -60,6 +69,11 @@ def identity(combine: str, dtype: DType) -> Expr:
 def accumulator(dtype: DType) -> DType:
     """The type in which sums and products of ``dtype`` run."""
     return dt.float32 if dtype.is_float and dtype.bits == 16 else dtype
+
+
+def computed_in(v: Value) -> DType:
+    """The type in which a reduction is computed."""
+    return accumulator(v.dtype) if COMBINE[v.op] in ("add", "mul") else v.dtype
 
 
 class Reader:
