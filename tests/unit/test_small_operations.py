@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -302,3 +303,30 @@ def test_programs_that_were_not_used_for_long_are_forgotten(monkeypatch: pytest.
     finally:
         execute._programs.clear()
         execute._programs.update(saved)
+
+
+def test_many_and_deep_arguments_leave_the_stack_alone() -> None:
+    nested: Any = ()
+    for _ in range(20_000):
+        nested = (nested,)
+    one = tw.tensor(np.ones((1, 1), np.float32))
+    found: list[Any] = []
+
+    def calls() -> None:
+        with pytest.raises(RecursionError):
+            X.sum(axis=nested)
+        for count, depth in ((200_000, 1), (3000, 100)):
+            for _ in range(3):
+                made = X[0:1].reshape((1, 1))
+                for _ in range(depth):
+                    made = movement._concat(0, made, *[one] * count).sum(axis=0, keepdims=True)
+                found.append(execute._repeated[0]([made._value]))
+
+    size = threading.stack_size(1 << 20)
+    try:
+        thread = threading.Thread(target=calls)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(size)
+    assert len(found) == 6

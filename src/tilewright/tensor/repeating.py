@@ -116,15 +116,15 @@ def _visit(at: Offsets) -> str:
     c.store(packed, held)
     template, inputs = (c.call("@PyTuple_GetItem", packed, f"i64 {n}") for n in range(2))
     count = c.call("@PyTuple_Size", inputs, type="i64")
-    below, deeper = c.variable("i64", count), c.value("add i64 %depth, 1")
+    deeper = c.value("add i64 %depth, 1")
     with c.each(count) as (i, _):
         given = c.call("@PyTuple_GetItem", inputs, f"i64 {i}")
         number = c.call("@visit", given, "%numbers", "%signature", "%buffers", f"i64 {deeper}", type="i64")
         c.unless("sge", number, "0", "no", "i64")
-        c.store(number, c.word(below, i), type="i64")
     _append(c, "%signature", c.load(template, at[Recorded, "kind"]))
     with c.each(count) as (i, _):
-        _append_number(c, "%signature", c.load(c.word(below, i), type="i64"))
+        given = c.call("@PyTuple_GetItem", inputs, f"i64 {i}")
+        _append(c, "%signature", c.call("@PyDict_GetItem", "%numbers", given))
     c.call("@Py_DecRef", packed, type="void")
     c.store("null", held)
     c.line("br label %number")
