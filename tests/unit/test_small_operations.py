@@ -330,3 +330,21 @@ def test_many_and_deep_arguments_leave_the_stack_alone() -> None:
     finally:
         threading.stack_size(size)
     assert len(found) == 6
+
+
+def test_an_interruption_while_operands_are_looked_for_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        (X * 1.37).numpy()
+    leaf_buffer, calls = execute.leaf_buffer, []
+
+    def interrupted(leaf: Any) -> Any:
+        calls.append(leaf)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return leaf_buffer(leaf)
+
+    monkeypatch.setattr(execute, "leaf_buffer", interrupted)
+    made = X * 1.37
+    with pytest.raises(KeyboardInterrupt):
+        made.numpy()
+    np.testing.assert_array_equal(made.numpy(), array(6) * np.float32(1.37))

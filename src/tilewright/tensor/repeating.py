@@ -82,7 +82,8 @@ def _append_number(c: Code, items: str, number: str) -> None:
 
 
 def _visit(at: Offsets) -> str:
-    """`visit(value, numbers, signature, buffers, depth)`: the value's number, after those of all below it, or -1."""
+    """`visit(value, numbers, signature, buffers, depth)`: the value's number, after those of all below it, or -1, where an
+    exception may be set."""
     c = Code("internal i64 @visit(ptr %value, ptr %numbers, ptr %signature, ptr %buffers, i64 %depth)")
     held = c.variable("ptr")
     c.store("null", held)
@@ -204,12 +205,13 @@ def _repeated(at: Offsets, program: type) -> str:
         c.call("@Py_DecRef", item, type="void")
     c.line(f"ret ptr {c.load(answer)}")
     c.block("no")
-    c.call("@PyErr_Clear", type="void")
     for item in made:
         c.call("@Py_DecRef", item, type="void")
+    c.unless("eq", c.call("@PyErr_Occurred"), "null", "raised")  # such as Ctrl-C while `memory` ran
     c.call("@Py_IncRef", none, type="void")
     c.line(f"ret ptr {none}")
     c.block("wrong")
     c.call("@PyErr_BadInternalCall", type="void")
+    c.label("raised")
     c.line("ret ptr null")
     return c.text()
