@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from typing import Any
 
 import ml_dtypes
@@ -113,6 +114,14 @@ def test_memory_outlives_the_buffer_while_an_array_sees_it() -> None:
     others = [Buffer.zeros(1000, np.int64) for _ in range(5)]
     np.testing.assert_array_equal(array, np.arange(1000))
     del others
+
+
+def test_a_view_for_numpy_keeps_no_reference_to_none() -> None:
+    buffer = Buffer.allocate(4, np.float32)
+    before = sys.getrefcount(None)
+    for _ in range(1000):
+        buffer.to_numpy()
+    assert abs(sys.getrefcount(None) - before) < 100
 
 
 def test_freed_memory_is_reused_within_a_bound() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -302,3 +303,48 @@ def test_programs_that_were_not_used_for_long_are_forgotten(monkeypatch: pytest.
     finally:
         execute._programs.clear()
         execute._programs.update(saved)
+
+
+def test_many_and_deep_arguments_leave_the_stack_alone() -> None:
+    nested: Any = ()
+    for _ in range(20_000):
+        nested = (nested,)
+    one = tw.tensor(np.ones((1, 1), np.float32))
+    found: list[Any] = []
+
+    def calls() -> None:
+        with pytest.raises(RecursionError):
+            X.sum(axis=nested)
+        for count, depth in ((200_000, 1), (3000, 100)):
+            for _ in range(3):
+                made = X[0:1].reshape((1, 1))
+                for _ in range(depth):
+                    made = movement._concat(0, made, *[one] * count).sum(axis=0, keepdims=True)
+                found.append(execute._repeated[0]([made._value]))
+
+    size = threading.stack_size(1 << 20)
+    try:
+        thread = threading.Thread(target=calls)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(size)
+    assert len(found) == 6
+
+
+def test_an_interruption_while_operands_are_looked_for_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        (X * 1.37).numpy()
+    leaf_buffer, calls = execute.leaf_buffer, []
+
+    def interrupted(leaf: Any) -> Any:
+        calls.append(leaf)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return leaf_buffer(leaf)
+
+    monkeypatch.setattr(execute, "leaf_buffer", interrupted)
+    made = X * 1.37
+    with pytest.raises(KeyboardInterrupt):
+        made.numpy()
+    np.testing.assert_array_equal(made.numpy(), array(6) * np.float32(1.37))

@@ -12,12 +12,14 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tilewright import nn
+from tilewright.tensor import execute
 
 THREADS, ROUNDS = 6, 20
 
@@ -150,6 +152,36 @@ def test_a_forked_child_computes() -> None:
     assert child.exitcode == 0
     assert answer.get() == 300**3
     assert (a @ a).sum().item() == 200**3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_does_not_wait_for_a_program_that_another_thread_compiled_at_the_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiling, go_on = threading.Event(), threading.Event()
+    compile = execute._compile
+
+    def slow(*args: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            compiling.set()
+            go_on.wait(60)
+        return compile(*args)
+
+    monkeypatch.setattr(execute, "_compile", slow)
+    other = threading.Thread(target=lambda: tw.ones((3, 7)).cumulative_sum(axis=1).numpy())
+    other.start()
+    assert compiling.wait(60)
+    context = multiprocessing.get_context("fork")
+    answer: multiprocessing.queues.SimpleQueue[float] = context.SimpleQueue()
+    child = context.Process(target=_child, args=(answer,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    child.join(20)
+    child.kill()
+    go_on.set()
+    other.join()
+    assert child.exitcode == 0
 
 
 @pytest.mark.skipif(

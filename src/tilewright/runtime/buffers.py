@@ -150,12 +150,11 @@ class _Exporter:
 
     def __init__(self, owner: object, address: int, nbytes: int, readonly: bool) -> None:
         self.owner = owner
-        self.__array_interface__ = {
+        self.__array_interface__ = {  # without "strides": NumPy loses a reference to None when they are that
             "version": 3,
             "data": (address, readonly),
             "shape": (nbytes,),
             "typestr": "|u1",
-            "strides": None,
         }
 
 

@@ -11,6 +11,7 @@ This file knows values and buffers only; which tensors want them is decided in `
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,16 @@ class Program:
 _programs: OrderedDict[Any, Program] = OrderedDict()
 _written_out: WeakValueDictionary[Any, Program] = WeakValueDictionary()  # by what no packed value is in
 _lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """A forked child has one thread: what another one held at the fork would never be released."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def program(planned: Plan, donated: Mapping[int, int] | None = None, settled: Sequence[int] = ()) -> Program:

@@ -1,7 +1,7 @@
 """Calls of composite functions whose kind is known, as a builtin made of JIT code: one packed value, one pending tensor.
 
 It does what ``composite`` does in Python, where that is plain: arguments that are tensors, numbers, words or tuples of integers,
-operands of at most one group, no limit reached. For everything else it gives None, and nothing has happened.
+operands of at most one group, neither many nor deep, no limit reached. For everything else it gives None, and nothing has happened.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["function"]
 
 Known = Callable[[Mapping[Any, Any], "tuple[str, ...] | None", "tuple[Any, ...]"], Tensor | None]
 
+_DEEPEST = 16  # tuples in tuples
+_MOST = 512  # operands: what is kept of them lies on the stack
 _WORDS = (
     "modes", "grad", "products", "trace", "none", "true", "tensor_type", "float_type", "tuple_type", "slice_type",
     "int_type", "exact", "start", "stop", "step",
@@ -117,9 +119,15 @@ class _Key:
 
 
 def _describe() -> str:
-    """`describe(key, item)`: `composite._describe`, except for an error that is left set."""
-    c = Code("internal i1 @describe(ptr %key, ptr %item)")
+    """`describe(key, item, room)`: `composite._describe`, except for an error that is left set, of so many levels at most."""
+    c = Code("internal i1 @describe(ptr %key, ptr %item, i64 %room)")
     key, kind = _Key(c, "%key"), c.load("%item", TYPE)
+    less = c.value("sub i64 %room, 1")
+
+    def add_described(part: str) -> None:
+        known = c.call("@describe", "%key", part, f"i64 {less}", type="i1")
+        c.unless("eq", known, "true", "no", "i1")
+
     for name in ("float", "tuple", "slice"):
         c.leave(c.compare("eq", kind, _word(c, f"{name}_type"), "ptr"), name)
     exact = c.call("@PySet_Contains", _word(c, "exact"), kind, type="i32")
@@ -138,19 +146,19 @@ def _describe() -> str:
     key.add(_word(c, "int_type"), "%item")
     c.line("ret i1 true")
     c.block("mixed")
+    c.unless("ne", "%room", "0", "no", "i64")
     key.add(kind)
     key.add_new(c.call("@PyLong_FromLong", f"i64 {size}"))
     with c.each(size) as (i, _):
-        part = c.call("@PyTuple_GetItem", "%item", f"i64 {i}")
-        c.unless("eq", c.call("@describe", "%key", part, type="i1"), "true", "no", "i1")
+        add_described(c.call("@PyTuple_GetItem", "%item", f"i64 {i}"))
     c.line("ret i1 true")
     c.block("slice")
+    c.unless("ne", "%room", "0", "no", "i64")
     key.add(kind)
     for name in ("start", "stop", "step"):
         part = c.call("@PyObject_GetAttr", "%item", _word(c, name))
-        known = c.call("@describe", "%key", part, type="i1")
-        c.call("@Py_DecRef", part, type="void")
-        c.unless("eq", known, "true", "no", "i1")
+        c.call("@Py_DecRef", part, type="void")  # the slice holds it
+        add_described(part)
     c.line("ret i1 true")
     c.block("no")
     c.line("ret i1 false")
@@ -176,7 +184,7 @@ def _kind(at: Offsets) -> str:
             key.add(c.load(type, at[TensorType, "dtype"]), c.load(type, at[TensorType, "shape"]))
             key.add(c.load(item, at[Tensor, "_requires_grad"]))
         with c.when(c.value(f"xor i1 {tensor}, true")):
-            c.unless("eq", c.call("@describe", made, item, type="i1"), "true", "no", "i1")
+            c.unless("eq", c.call("@describe", made, item, f"i64 {_DEEPEST}", type="i1"), "true", "no", "i1")
     whole = c.call("@PyList_AsTuple", made)
     c.call("@Py_DecRef", made, type="void")
     c.line(f"ret ptr {whole}")
@@ -338,6 +346,7 @@ def _known(at: Offsets, recipe: type) -> str:
     template = c.load(known, at[recipe, "template"])
     c.unless("ne", template, none, "other")
     given = c.call("@PyTuple_Size", items, type="i64")
+    c.unless("ult", given, str(_MOST), "other", "i64")
     tensors = c.variable("ptr", given)
     c.store("0", count, type="i64")
     with c.each(given) as (i, _):

@@ -82,7 +82,8 @@ def _append_number(c: Code, items: str, number: str) -> None:
 
 
 def _visit(at: Offsets) -> str:
-    """`visit(value, numbers, signature, buffers, depth)`: the value's number, after those of all below it, or -1."""
+    """`visit(value, numbers, signature, buffers, depth)`: the value's number, after those of all below it, or -1, where an
+    exception may be set."""
     c = Code("internal i64 @visit(ptr %value, ptr %numbers, ptr %signature, ptr %buffers, i64 %depth)")
     held = c.variable("ptr")
     c.store("null", held)
@@ -116,15 +117,15 @@ def _visit(at: Offsets) -> str:
     c.store(packed, held)
     template, inputs = (c.call("@PyTuple_GetItem", packed, f"i64 {n}") for n in range(2))
     count = c.call("@PyTuple_Size", inputs, type="i64")
-    below, deeper = c.variable("i64", count), c.value("add i64 %depth, 1")
+    deeper = c.value("add i64 %depth, 1")
     with c.each(count) as (i, _):
         given = c.call("@PyTuple_GetItem", inputs, f"i64 {i}")
         number = c.call("@visit", given, "%numbers", "%signature", "%buffers", f"i64 {deeper}", type="i64")
         c.unless("sge", number, "0", "no", "i64")
-        c.store(number, c.word(below, i), type="i64")
     _append(c, "%signature", c.load(template, at[Recorded, "kind"]))
     with c.each(count) as (i, _):
-        _append_number(c, "%signature", c.load(c.word(below, i), type="i64"))
+        given = c.call("@PyTuple_GetItem", inputs, f"i64 {i}")
+        _append(c, "%signature", c.call("@PyDict_GetItem", "%numbers", given))
     c.call("@Py_DecRef", packed, type="void")
     c.store("null", held)
     c.line("br label %number")
@@ -204,12 +205,13 @@ def _repeated(at: Offsets, program: type) -> str:
         c.call("@Py_DecRef", item, type="void")
     c.line(f"ret ptr {c.load(answer)}")
     c.block("no")
-    c.call("@PyErr_Clear", type="void")
     for item in made:
         c.call("@Py_DecRef", item, type="void")
+    c.unless("eq", c.call("@PyErr_Occurred"), "null", "raised")  # such as Ctrl-C while `memory` ran
     c.call("@Py_IncRef", none, type="void")
     c.line(f"ret ptr {none}")
     c.block("wrong")
     c.call("@PyErr_BadInternalCall", type="void")
+    c.label("raised")
     c.line("ret ptr null")
     return c.text()
