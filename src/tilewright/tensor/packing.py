@@ -1,7 +1,7 @@
 """Calls of composite functions whose kind is known, as a builtin made of JIT code: one packed value, one pending tensor.
 
 It does what ``composite`` does in Python, where that is plain: arguments that are tensors, numbers, words or tuples of integers,
-operands of at most one group, neither many nor deep, no limit reached. For everything else it gives None, and nothing has happened.
+operands of at most one group, not many nor deep, no limit reached. For everything else it gives None, and nothing has happened.
 """
 
 from __future__ import annotations
