@@ -522,6 +522,26 @@ def test_columns_that_are_copied_in_turn_spread_over_the_caches() -> None:
         assert ("(nt + 1) % 2" in executable.stage_text("kernels")) <= (k not in (1024, 640))
 
 
+@both
+@pytest.mark.parametrize("layout", [0, 2])
+def test_columns_that_are_laid_out_before_are_not_copied_in_turn(
+    target: str, threads: int, layout: int
+) -> None:
+    """Weights that a program only reads lie in the order of the tiles: no tile writes there, nor takes them for two panels."""
+    rng = np.random.default_rng(0)
+    for size in ((256, 512, 528), (512, 512, 784), (200, 96, 1001)):
+        problem = matmul(*size, layout, dt.float32)
+        leaves = list(problem.value.inputs)
+        arrays = {v: draw(rng, v) for v in leaves}
+        with settings.override(target=target, threads=threads):
+            executable = compiler.compile(leaves, [problem.value], settled=[1])
+            for kernel in executable.names:
+                verify(kernel)
+            (found,) = native(executable, [arrays[v] for v in leaves])
+        want, allowed = expected(problem.value, arrays, problem.terms)
+        assert allowed is not None and np.all(np.abs(found - want) <= allowed)
+
+
 # ---- convolution -----------------------------------------------------------------------------------------------
 
 

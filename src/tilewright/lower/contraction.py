@@ -168,6 +168,8 @@ class Contraction(Trailing):
         k = self.halo_k = None if plain_b else self.overlap_along_k()
         self.outer = (*p.batch, *self.m.outer, *self.n.outer)
         flat = len(self.n.inner) > 1 and (n is not None or not along_b)
+        settled = self.settled is not None and look.made_of("b", self.settled)
+        once = self.strewn(plain_b)
         return Situation(
             element=words.dots if words is not None else str(p.kind),
             itemsize=p.kind.itemsize,
@@ -190,11 +192,12 @@ class Contraction(Trailing):
             long=epilogue_cost(self.group, self.stored) > LONG_EPILOGUE and upper(self.pieces) == 1,
             least_m=0 if isinstance(self.m.size, int) else self.m.size.low,
             least_n=0 if isinstance(self.n.size, int) else self.n.size.low,
-            settled=self.settled is not None and look.made_of("b", self.settled),
+            settled=settled,
             apart=self.apart(k.place if k else len(self.local_k) - 1) if plain_a and words is None else 1,
             pieces=upper(self.pieces),
-            once=self.strewn(plain_b),
-            turns=n is None and k is None and self.may_turn(),
+            once=once,
+            # columns that a call of its own lays out are all there before any tile multiplies
+            turns=n is None and k is None and not settled and not once and self.may_turn(),
         )
 
     def strewn(self, plain: bool) -> bool:
