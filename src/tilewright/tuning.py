@@ -132,7 +132,7 @@ class _Search:
         self.executable, self.allowed = executable, seconds
         self.progress = progress or (lambda share, text: None)
         self.machine = replace(executable.machine, tuned=None)
-        self.library = KernelLibrary(executable.linked.target, DiskCache(None, 0))
+        self.loaded = KernelLibrary(executable.linked.target, DiskCache(None, 0))
         self.began = time.perf_counter()
 
     @property
@@ -167,7 +167,7 @@ class _Search:
             self.progress(min(self.used / self.allowed, 1.0), key)
             calls = _repeated(c)
             problem.result.label = calls[0].label
-            seconds = _Runner(calls, self.library, problem.memory).seconds()
+            seconds = _Runner(calls, self.loaded, problem.memory).seconds()
             problem.result.before = problem.result.after = seconds
             problem.memory.clear()
             out.append(problem)
@@ -204,8 +204,8 @@ class _Search:
                 calls[tiling] = self.build(problem, tiling)
             except Unsupported:
                 continue
-        load_kernels(self.library, [c.kernel for each in calls.values() for c in each])  # in parallel
-        return [(t, _Runner(each, self.library, problem.memory).seconds()) for t, each in calls.items()]
+        load_kernels(self.loaded, [c.kernel for each in calls.values() for c in each])  # in parallel
+        return [(t, _Runner(each, self.loaded, problem.memory).seconds()) for t, each in calls.items()]
 
     def build(self, problem: _Problem, tiling: Tiling) -> list[Call]:
         c = problem.contraction
@@ -215,7 +215,7 @@ class _Search:
         """Measure the best and the model's choice once more, in turn: what ran first may have had a slow moment."""
         result = problem.result
         runners = [
-            _Runner(self.build(problem, t), self.library, problem.memory) for t in (result.model, result.best)
+            _Runner(self.build(problem, t), self.loaded, problem.memory) for t in (result.model, result.best)
         ]
         times = [[r.seconds() for r in runners] for _ in range(3)]
         result.before, result.after = (min(t[n] for t in times) for n in (0, 1))

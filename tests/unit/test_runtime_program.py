@@ -448,7 +448,10 @@ def test_idle_workers_sleep_and_wake_again() -> None:
         np.testing.assert_array_equal(x, run + 2)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="asks this system")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux",
+    reason="it makes a system call by its number on x86-64 Linux",
+)
 def test_workers_ask_for_short_slices() -> None:
     set_num_threads(2)
     Program([launch("count", 1, 1, 64, 1)], slots=2).run(addresses(zeros(64)))

@@ -136,7 +136,9 @@ def _child(answer: multiprocessing.queues.SimpleQueue[float]) -> None:
     answer.put((a @ a).sum().item())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="this system has no fork, so there is no child to look at"
+)
 def test_a_forked_child_computes() -> None:
     a = tw.ones((200, 200))
     assert (a @ a).sum().item() == 200**3  # the parent's threads are running
@@ -154,7 +156,9 @@ def test_a_forked_child_computes() -> None:
     assert (a @ a).sum().item() == 200**3
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="this system has no fork, so there is no child to look at"
+)
 def test_a_child_does_not_wait_for_a_program_that_another_thread_compiled_at_the_fork(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -12,6 +12,7 @@ it multiplies. A vector of it after every few steps of k runs beside the multipl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from tilewright.core.shape import is_static, product, upper
@@ -52,15 +53,15 @@ class Where:
     columns: tuple[Affine, Affine]
 
 
-class Trailing(Turning):
+class Trailing(Turning, ABC):
     """The epilogue of the tile before in the steps of k."""
 
     block_area: str  # the sums of one tile
     fixed: dict[Expr, str]  # names of what epilogues read at one place
 
+    @abstractmethod
     def put(self, batch: At, free: list[At], value: Expr) -> list[Stmt]:
         """Store one element of the result."""
-        raise NotImplementedError
 
     def trails(self) -> bool:
         """Whether the long epilogue of a tile runs in the next tile's steps of k."""

@@ -38,6 +38,8 @@ __all__ = [
     "slot_offsets",
     "table",
     "unavailable",
+    "word",
+    "word_source",
 ]
 
 P = ParamSpec("P")
@@ -429,3 +431,19 @@ class Template:
         c.block("full")
         c.line("ret ptr null")
         return c.text()
+
+
+def word_source(maker: str, function: str) -> str:
+    """IR text of `maker(words)`, which keeps the address of a table of Python objects and gives that of the builtin
+    `function`; `word` reads the table."""
+    return f"""@words = internal global ptr null
+define ptr @{maker}(ptr %words) nounwind {{
+  store ptr %words, ptr @words
+  ret ptr @{function}
+}}
+"""
+
+
+def word(c: Code, words: Sequence[str], name: str) -> str:
+    """The object of that name, where the table lies in the order of `words`."""
+    return c.load(c.load("@words"), 8 * words.index(name))

@@ -51,7 +51,7 @@ def function(recipe: type, exact: frozenset[type]) -> Known | None:
         _value(at),
         _enroll(at, recipe),
         _known(at, recipe),
-        _TABLE,
+        builtin.word_source("tilewright_packing", "known"),
     ]
     address = builtin.compiled("tilewright_packing", functions)
     if address is None:
@@ -81,16 +81,8 @@ def function(recipe: type, exact: frozenset[type]) -> Known | None:
     return known
 
 
-_TABLE = """@words = internal global ptr null
-define ptr @tilewright_packing(ptr %words) nounwind {
-  store ptr %words, ptr @words
-  ret ptr @known
-}
-"""
-
-
 def _word(c: Code, name: str) -> str:
-    return c.load(c.load("@words"), 8 * _WORDS.index(name))
+    return builtin.word(c, _WORDS, name)
 
 
 def _is_tensor(c: Code, item: str) -> str:

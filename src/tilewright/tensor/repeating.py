@@ -42,7 +42,12 @@ def function(
     at, places = builtin.slot_offsets(slots), fresh.offsets()
     if at is None or places is None:
         return None
-    functions = [*brief.sources(places), _visit(at), _repeated(at, program), _TABLE]
+    functions = [
+        *brief.sources(places),
+        _visit(at),
+        _repeated(at, program),
+        builtin.word_source("tilewright_repeating", "repeated"),
+    ]
     address = builtin.compiled("tilewright_repeating", functions)
     if address is None:
         return None
@@ -57,16 +62,8 @@ def function(
     return repeated
 
 
-_TABLE = """@words = internal global ptr null
-define ptr @tilewright_repeating(ptr %words) nounwind {
-  store ptr %words, ptr @words
-  ret ptr @repeated
-}
-"""
-
-
 def _word(c: Code, name: str) -> str:
-    return c.load(c.load("@words"), 8 * _WORDS.index(name))
+    return builtin.word(c, _WORDS, name)
 
 
 def _append(c: Code, items: str, item: str) -> None:
